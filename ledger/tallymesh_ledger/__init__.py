@@ -1,0 +1,1 @@
+"""What is owed: sampling, verdicts, settlement, balances; the only way to the chain."""

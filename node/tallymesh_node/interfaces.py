@@ -1,0 +1,112 @@
+"""Where the world is replaced: what the roles (worker, auditor, payer) need from network, blobs, executor and chain.
+
+Each interface has one real implementation and one fake, and both pass the same suite. The roles know these and
+nothing behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from tallymesh.exchange import Source
+from tallymesh.ids import ZERO32, BlobId
+from tallymesh.units import Unit
+
+Handler = Callable[[str, bytes], Awaitable[bytes]]  # (peer id of the caller, body) -> body; RemoteError refuses
+
+
+class PeerNetwork(Protocol):
+    """Requests between peers. `request` raises RemoteError: code `unreachable`, `timeout`, or what the peer refused with."""
+
+    @property
+    def peer_id(self) -> str: ...
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """Multiaddrs under which others reach this peer (without the /p2p part)."""
+
+    async def request(self, peer: Source, name: str, body: bytes, *, timeout_s: float) -> bytes: ...
+
+    def serve(self, name: str, handler: Handler) -> None:
+        """Register the only handler of `name`. It runs in a task of its own, is cancelled with its stream, and what
+        it raises ends that stream alone: TallymeshError becomes the refusal, anything else `internal` and a log line."""
+
+
+class Blobs(Protocol):
+    """Content-addressed bytes on this machine, and fetching them from others."""
+
+    def has(self, blob: BlobId) -> bool: ...
+
+    def path(self, blob: BlobId) -> Path:
+        """A read-only file holding exactly the blob. KeyError where it is not here."""
+
+    def get(self, blob: BlobId) -> bytes: ...
+
+    def put(self, data: bytes) -> BlobId:
+        """Store (whole or not at all) and name it. Not fsynced: call `sync` before signing anything about it."""
+
+    async def fetch(self, blob: BlobId, sources: Sequence[Source], *, ticket: bytes, timeout_s: float) -> None:
+        """Make the blob present, verified chunk by chunk; RemoteError `not_found` where no source has it. `ticket`
+        shows the holder why we may have it (an AuditOrder, or the seat)."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one unit may use. Beyond it the unit is killed and fails with code `limits`."""
+
+    memory_mib: int = 2048
+    wall_s: float = 600.0
+    processes: int = 64
+    files: int = 256
+    file_mib: int = 1024  # largest single file it may write
+    disk_mib: int = 1024  # private /tmp and outputs together
+    output_mib: int = 512
+    lines: int = 10_000  # log lines passed on; the rest is counted
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """A unit that ran. `output` names the end state, already in the blob store."""
+
+    output: BlobId
+    metrics: bytes  # canonical JSON that the unit returned; `aux` is its BLAKE3
+    seconds: Mapping[str, float]  # step -> wall seconds
+    cpu_s: float
+    steps: int = 0
+    probe: bytes = ZERO32
+
+
+class Failure(Exception):
+    """A unit that gave no output. `code`: program (the user's code raised), limits, inputs, sandbox."""
+
+    def __init__(self, code: str, sentence: str, traceback: str = "") -> None:
+        self.code = code
+        self.sentence = sentence
+        self.traceback = traceback
+        super().__init__(code, sentence)
+
+
+OnLine = Callable[[str], None]
+OnMetric = Callable[[str, float], None]
+
+
+class Executor(Protocol):
+    """Runs units in sandboxes, one sandbox a job, never shared between jobs."""
+
+    async def run(
+        self,
+        job: bytes,
+        unit: Unit,
+        inputs: Mapping[BlobId, Path],  # program and all inputs
+        limits: Limits,
+        *,
+        probe_key: bytes = b"",  # 32 bytes: hash the whole state after a step drawn from the key (auditors)
+        on_line: OnLine | None = None,
+        on_metric: OnMetric | None = None,
+    ) -> Outcome:
+        """Raises Failure. Cancelling kills the unit at once."""
+
+    async def close_job(self, job: bytes) -> None:
+        """Remove the job's sandbox and all it left. Idempotent."""

@@ -1,0 +1,23 @@
+"""Where files live: the XDG folders, or one folder when `TALLYMESH_HOME` names it (a local network gives each node one)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def home() -> Path:
+    """Data folder of the node on this machine; not created here."""
+    explicit = os.environ.get("TALLYMESH_HOME")
+    if explicit:
+        return Path(explicit)
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "tallymesh"
+
+
+def config_file() -> Path:
+    explicit = os.environ.get("TALLYMESH_HOME")
+    if explicit:
+        return Path(explicit) / "config.toml"
+    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(base) / "tallymesh" / "config.toml"
