@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 from Crypto.Hash import keccak as _keccak
-
 from tallymesh import schema
 from tallymesh.network import Network
 from tallymesh.schema import Message
@@ -47,7 +46,13 @@ _DOMAIN_TYPE = b"EIP712Domain(string name,string version,uint256 chainId,address
 
 @functools.lru_cache(maxsize=64)  # a handful of networks at most
 def _separator(domain: Domain) -> bytes:
-    parts = (keccak(_DOMAIN_TYPE), keccak(domain.name.encode()), keccak(b"1"), word(domain.chain_id), word(domain.contract))
+    parts = (
+        keccak(_DOMAIN_TYPE),
+        keccak(domain.name.encode()),
+        keccak(b"1"),
+        word(domain.chain_id),
+        word(domain.contract),
+    )
     return keccak(b"".join(parts))
 
 

@@ -9,11 +9,11 @@ import secrets
 from typing import TypeVar
 
 import coincurve
-
 from tallymesh import wire
 from tallymesh.errors import RemoteError
 from tallymesh.schema import Message
 from tallymesh.wire import Signed
+
 from tallymesh_ledger.eip712 import Domains, keccak
 
 _ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -46,13 +46,13 @@ class AccountKey:
 
     @property
     def secret(self) -> bytes:
-        return self._key.secret
+        return bytes(self._key.secret)
 
     def __repr__(self) -> str:
         return f"<AccountKey {checksum(self.address)}>"
 
     def sign_digest(self, digest: bytes) -> bytes:
-        raw = self._key.sign_recoverable(digest, hasher=None)  # deterministic (RFC 6979), low s
+        raw: bytes = self._key.sign_recoverable(digest, hasher=None)  # deterministic (RFC 6979), low s
         return raw[:64] + bytes([27 + raw[64]])
 
     def sign(self, domains: Domains, message: Message) -> Signed:

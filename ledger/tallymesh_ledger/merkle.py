@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from tallymesh.errors import CallerError
 from tallymesh.exchange import Opening
+
 from tallymesh_ledger.eip712 import keccak, word
 
 DOMAIN_LEAF = keccak(b"tallymesh.leaf.1")
@@ -55,7 +56,7 @@ def verify(expected_root: bytes, count: int, index: int, value: bytes, siblings:
 
 
 def chain_value(previous: bytes, tally_root: bytes, start: int, count: int) -> bytes:
-    """``keccak(abi.encode(chain_{e-1}, root_e, from, count))``: an Accept repeats it, so one word stands for a history."""
+    """``keccak(abi.encode(chain_{e-1}, root_e, from, count))``: one word that stands for a history."""
     return keccak(word(previous) + word(tally_root) + word(start) + word(count))
 
 

@@ -57,7 +57,13 @@ def auditor_slot(seed: bytes, index: int, draw: int, attempt: int, total_slots: 
 
 
 def draw_auditor(
-    seed: bytes, index: int, draw: int, total_slots: int, account_at: Callable[[int], bytes | None], *, first_attempt: int = 0
+    seed: bytes,
+    index: int,
+    draw: int,
+    total_slots: int,
+    account_at: Callable[[int], bytes | None],
+    *,
+    first_attempt: int = 0,
 ) -> tuple[int, bytes] | None:
     """(attempt, account) of the first admissible slot from `first_attempt` on, or None.
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
-
 from tallymesh.exchange import Source
 from tallymesh.ids import ZERO32, BlobId
 from tallymesh.units import Unit
@@ -20,7 +19,7 @@ Handler = Callable[[str, bytes], Awaitable[bytes]]  # (peer id of the caller, bo
 
 
 class PeerNetwork(Protocol):
-    """Requests between peers. `request` raises RemoteError: code `unreachable`, `timeout`, or what the peer refused with."""
+    """Requests between peers. `request` raises RemoteError: `unreachable`, `timeout`, or the peer's own code."""
 
     @property
     def peer_id(self) -> str: ...
@@ -33,7 +32,8 @@ class PeerNetwork(Protocol):
 
     def serve(self, name: str, handler: Handler) -> None:
         """Register the only handler of `name`. It runs in a task of its own, is cancelled with its stream, and what
-        it raises ends that stream alone: TallymeshError becomes the refusal, anything else `internal` and a log line."""
+        it raises ends that stream alone: TallymeshError becomes the refusal, anything else `internal` and a log
+        line."""
 
 
 class Blobs(Protocol):

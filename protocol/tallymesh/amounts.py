@@ -8,7 +8,7 @@ from tallymesh.errors import CallerError
 
 SYMBOL = "MESH"
 DECIMALS = 18
-WEI_PER_TOKEN = 10**DECIMALS
+WEI_PER_TOKEN: int = 10**DECIMALS
 _AMOUNT = re.compile(r"(\d{1,12})(?:\.(\d{1,18}))?")
 
 
@@ -16,7 +16,9 @@ def parse(text: str) -> int:
     """``"1.25"`` or ``"1.25 MESH"`` -> wei. Refuses floats, signs, exponents and more than 18 decimals."""
     if not isinstance(text, str):
         raise CallerError(
-            "bad_amount", f"An amount is text, not {type(text).__name__}: a float cannot hold wei.", remedy='Write "1.25".'
+            "bad_amount",
+            f"An amount is text, not {type(text).__name__}: a float cannot hold wei.",
+            remedy='Write "1.25".',
         )
     match = _AMOUNT.fullmatch(text.removesuffix(SYMBOL).strip())
     if not match:

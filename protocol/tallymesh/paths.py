@@ -1,4 +1,4 @@
-"""Where files live: the XDG folders, or one folder when `TALLYMESH_HOME` names it (a local network gives each node one)."""
+"""Where files live: the XDG folders, or one folder that `TALLYMESH_HOME` names (a local network: one a node)."""
 
 from __future__ import annotations
 

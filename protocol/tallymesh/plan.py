@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import msgspec
 from blake3 import blake3
 
 from tallymesh.ids import ZERO32, BlobId, UnitId
@@ -19,7 +20,7 @@ from tallymesh.units import Input, JobSpec, Unit, unit_id
 CLIENT, AGGREGATE = 0, 1  # stages of a federated job
 
 
-class Node(NamedTuple):
+class Node(msgspec.Struct, frozen=True):
     """A place in the job: stage, round (or segment, or 0) and index within it."""
 
     stage: int
@@ -213,9 +214,11 @@ def build_unit(spec: JobSpec, node: Node, state: BlobId, more: tuple[Input, ...]
 
 def belongs(spec: JobSpec, unit: Unit) -> bool:
     """Whether `unit` can be a unit of this job: same program, profile, entry, config, static inputs and a seed of one
-    of its places. The checkpoint and the updates that it takes are not judged here (a unit is judged by its own inputs)."""
+    of its places. The checkpoint and the updates that it takes are not judged here: a unit is judged by its own
+    inputs."""
     for stage_index, stage in enumerate(spec.stages):
-        if (unit.program, unit.entry, unit.config, unit.profile) != (spec.program, stage.entry, stage.config, spec.profile):
+        wanted = (spec.program, stage.entry, stage.config, spec.profile)
+        if (unit.program, unit.entry, unit.config, unit.profile) != wanted:
             continue
         for node in _places(spec, stage_index, unit):
             states = [item.blob for item in unit.inputs if item.name in ("state", "item")]

@@ -111,7 +111,9 @@ def decode_spec(data: bytes, *, peer: str = "") -> JobSpec:
     _check_common(hashes, spec.seed, [stage.config for stage in spec.stages], "job template", peer)
     wanted = {"map": 1, "sequential": 1, "federated": 2}.get(spec.kind)
     if wanted is None or len(spec.stages) != wanted:
-        raise RemoteError("bad_spec", f"A job of kind {spec.kind!r} with {len(spec.stages)} stages is unknown.", peer=peer)
+        raise RemoteError(
+            "bad_spec", f"A job of kind {spec.kind!r} with {len(spec.stages)} stages is unknown.", peer=peer
+        )
     if not spec.inputs or spec.rounds < 0 or not 0 <= spec.per_round <= len(spec.inputs):
         raise RemoteError("bad_spec", "A job needs inputs, and cannot draw more participants than it has.", peer=peer)
     if spec.kind == "federated" and (list(spec.inputs) != sorted(set(spec.inputs)) or not spec.rounds):
