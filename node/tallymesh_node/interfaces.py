@@ -13,7 +13,10 @@ from typing import Protocol
 import msgspec
 from tallymesh.exchange import Source
 from tallymesh.ids import ZERO32, BlobId
+from tallymesh.messages import Lease, Order
 from tallymesh.units import Unit
+from tallymesh.wire import Signed
+from tallymesh_ledger.registry import RegistryAt
 
 Handler = Callable[[str, bytes], Awaitable[bytes]]  # (peer id of the caller, body) -> body; RemoteError refuses
 
@@ -110,3 +113,98 @@ class Executor(Protocol):
 
     async def close_job(self, job: bytes) -> None:
         """Remove the job's sandbox and all it left. Idempotent."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One line of the journal."""
+
+    sequence: int
+    kind: str
+    body: bytes
+
+
+class Journal(Protocol):
+    """What this node signed, promised or learned, in order. The roles rebuild their state from it after a crash."""
+
+    async def append(self, scope: str, *lines: tuple[str, bytes]) -> int:
+        """Durable (fsync) when it returns; all lines or none. Concurrent appends share one commit. Returns the last
+        sequence number. LocalError `disk` where it cannot be written: then nothing may be signed."""
+
+    def read(self, scope: str, after: int = 0) -> Sequence[Entry]: ...
+
+    def scopes(self, prefix: str) -> Sequence[str]: ...
+
+    async def drop(self, scope: str) -> None: ...
+
+
+class SeatState(msgspec.Struct, frozen=True, kw_only=True):
+    """A seat as the escrow holds it."""
+
+    job: bytes
+    worker: bytes
+    price: int
+    units: int
+    paid_units: int
+    until: int
+    open: bool
+
+
+class JobState(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as the escrow holds it; amounts in wei."""
+
+    payer: bytes
+    signer: bytes
+    wages_left: int
+    reserve_left: int
+    reserved: int  # sum over open seats of cap - paid
+    open_seats: int
+
+
+class SignedLease(msgspec.Struct, frozen=True):
+    lease: Lease
+    signer_signature: bytes
+    worker_signature: bytes
+
+
+class Chain(Protocol):
+    """The escrow and the registry as the roles use them. Raises ChainError. Writes return when mined; `sender` is the
+    node's own account."""
+
+    def block_time(self) -> int:
+        """Time of the newest block seen (at most a few seconds old): what every deadline is compared with."""
+
+    async def final_block(self) -> tuple[int, bytes]:
+        """(number, hash) of the newest block that counts as final."""
+
+    async def registry_at(self, number: int, block_hash: bytes) -> RegistryAt:
+        """RemoteError `wrong_block` where the chain has another hash at that number."""
+
+    async def seat_state(self, seat: bytes) -> SeatState | None: ...
+
+    async def job_state(self, job: bytes) -> JobState | None: ...
+
+    async def open(self, order: Order, leases: Sequence[SignedLease]) -> bytes:
+        """Fund the order's budget from this account and take the first leases, in one transaction (its hash)."""
+
+    async def seat(self, order: Order, leases: Sequence[SignedLease]) -> bytes: ...
+
+    async def settle(self, accepts: Sequence[Signed]) -> bytes: ...
+
+    async def finish(
+        self,
+        job: bytes,
+        *,
+        accepts: Sequence[Signed] = (),
+        releases: Sequence[Signed] = (),
+        audits: Sequence[tuple[Signed, Signed]] = (),  # (AuditOrder, Verdict)
+        expired: Sequence[bytes] = (),  # seats past `until` and the claim window
+        refund: bool = True,
+    ) -> bytes:
+        """Settle, close, pay audits and refund in one transaction."""
+
+    async def withdraw(self) -> bytes:
+        """Credits of this account."""
+
+    async def credits(self, account: bytes) -> int: ...
+
+    async def free_stake(self, account: bytes) -> int: ...

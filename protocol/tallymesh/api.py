@@ -1,0 +1,175 @@
+"""What a node's local HTTP API takes and gives (docs/API.md); JSON both ways, wei as decimal strings.
+
+The client, the command line and the node share these structs. Nothing here is signed: the API is between a person's
+program and that person's own node, on loopback, behind a token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """Base: unknown fields are ignored on reading, so that an older client reads a newer node."""
+
+
+class Require(View, frozen=True):
+    """What a peer must have to be given work."""
+
+    cores: int = 1
+    memory_gib: float = 1.0
+    disk_gib: float = 1.0
+    gpu: int = 0
+    region: str = ""
+
+
+class Terms(View, frozen=True):
+    """The buyer's terms. `budget_wei` is the most that the job may ever cost, audits included."""
+
+    budget_wei: str
+    max_price_wei: str = ""  # per reference-second; "" for any
+    require: Require = Require()
+    verify: str = "sampled"  # or "integrity" (every unit recomputed)
+    workers_max: int = 0  # 0: as many as the job can use
+    deadline_s: int = 24 * 3600  # from submission
+
+
+class SubmitRequest(View, frozen=True):
+    """POST /v1/jobs. All blobs that `spec` names were uploaded before."""
+
+    spec: str  # blob id (hex) of the JobSpec
+    terms: Terms
+
+
+class Problem(View, frozen=True):
+    """Why something was refused, waits or failed."""
+
+    code: str
+    sentence: str
+    remedy: str = ""
+    traceback: str = ""
+
+
+class PeerView(View, frozen=True):
+    """One worker within one job."""
+
+    account: str
+    peer_id: str
+    seat: str
+    stage: str
+    phase: str
+    price_wei: str  # per unit
+    assigned: int
+    received: int
+    accepted: int
+    paid: int
+    problem: Problem | None = None
+
+
+class JobView(View, frozen=True):
+    """GET /v1/jobs/{id}. `status`: preparing, matching, running, settling, done, failed, cancelled."""
+
+    id: str
+    name: str
+    kind: str
+    status: str
+    created: float
+    finished: float = 0.0
+    rounds: int = 0
+    rounds_done: int = 0
+    units: int = 0
+    units_done: int = 0
+    redone: int = 0
+    audits: int = 0
+    metrics: dict[str, float] = {}
+    result: str = ""  # blob id (hex) of the final checkpoint; map: of the msgpack array of output blob ids
+    budget_wei: str = "0"
+    cost_wei: str = "0"
+    escrow_wei: str = "0"
+    peers: tuple[PeerView, ...] = ()
+    problem: Problem | None = None
+
+
+class EventView(View, frozen=True):
+    """One line of GET /v1/jobs/{id}/events (server-sent events; `id:` is the sequence).
+
+    kinds: status, offers, match, lease, seat, assign, unit, round, metric, log, audit, caught, redo, accept, settle,
+    refund, warning, done."""
+
+    sequence: int
+    at: float
+    kind: str
+    data: dict[str, Any]
+
+
+class ReceiptView(View, frozen=True):
+    seat: str
+    account: str
+    position: int
+    unit: str
+    end: str
+    leaf: str
+    tally: int  # 0 while it is in none
+    accepted: bool
+    void: bool
+    metrics: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+
+
+class AuditView(View, frozen=True):
+    seat: str
+    account: str  # of the worker
+    tally: int
+    position: int
+    unit: str
+    reason: str  # first, drawn, forced, confirm
+    draw: int
+    auditor: str  # address, or "payer" where the payer's own node recomputed
+    state: str  # ordered, committed, opened, done, silent
+    result: str  # match, mismatch, unavailable, or ""
+    fee_wei: str = "0"
+
+
+class OfferView(View, frozen=True):
+    """GET /v1/offers: what this node knows of the market."""
+
+    account: str
+    peer_id: str
+    cores: int
+    memory_mib: int
+    disk_mib: int
+    gpus: str
+    cpu_score: int
+    ask_price_wei: str
+    numeric_class: str
+    provisional: bool
+    staked: bool
+    expires: int
+
+
+class NodeView(View, frozen=True):
+    """GET /v1/node."""
+
+    version: str
+    network: str
+    account: str
+    peer_id: str
+    addresses: tuple[str, ...]
+    roles: tuple[str, ...]
+    started: float
+    peers: int
+    staked: bool
+    slots: int
+    numeric_class: str
+    provisional: bool
+    sandbox: str
+    reachable: str  # yes, no: …, checking
+    offer: dict[str, Any]
+    problems: tuple[Problem, ...] = ()
+    counters: dict[str, float] = {}
+
+
+def encode(value: Any) -> bytes:
+    return msgspec.json.encode(value)
