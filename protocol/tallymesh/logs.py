@@ -28,7 +28,9 @@ def log(**values: float) -> None:
             number = float(value)
         except (TypeError, ValueError):
             raise CallerError(
-                "bad_metric", f"The metric {name!r} is a {type(value).__name__}, not a number.", remedy="Log float(value)."
+                "bad_metric",
+                f"The metric {name!r} is a {type(value).__name__}, not a number.",
+                remedy="Log float(value).",
             ) from None
         if _sink is not None:
             _sink(name, number)

@@ -112,7 +112,9 @@ def _to_wire(value: Any, where: str, depth: int) -> Any:
     if kind is dict:
         for key in value:
             if type(key) is not str:
-                raise CallerError("not_a_value", f"The {where} has a key {key!r} that is not text.", remedy="Use str(key).")
+                raise CallerError(
+                    "not_a_value", f"The {where} has a key {key!r} that is not text.", remedy="Use str(key)."
+                )
             _text(key, where)
         return {key: _to_wire(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items()}
     if _module(kind) == "numpy" and (_is_array(kind) or _is_scalar(value)):
@@ -145,7 +147,7 @@ def _from_wire(raw: Any, depth: int) -> Any:
 
 
 def _count(data: bytes) -> None:
-    """Walk over msgpack without building it; ValueError beyond MAX_ITEMS elements. Wrong data is left to the decoder."""
+    """Walk over msgpack without building it; ValueError beyond MAX_ITEMS. Wrong data is left to the decoder."""
     at, left, seen, end = 0, 1, 0, len(data)
     while left and at < end:
         left -= 1
@@ -249,7 +251,9 @@ def _text(value: str, where: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise CallerError("not_a_value", f"The {where} holds text that is not Unicode.", remedy="Pass it as bytes.") from None
+        raise CallerError(
+            "not_a_value", f"The {where} holds text that is not Unicode.", remedy="Pass it as bytes."
+        ) from None
     return value
 
 
@@ -282,5 +286,7 @@ def _missing(name: str) -> Iterator[None]:
         yield
     except ImportError:
         raise LocalError(
-            f"no_{name}", f"This value holds {name} data, and {name} is not installed here.", remedy=f"pip install {name}"
+            f"no_{name}",
+            f"This value holds {name} data, and {name} is not installed here.",
+            remedy=f"pip install {name}",
         ) from None
