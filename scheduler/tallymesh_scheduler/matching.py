@@ -1,0 +1,248 @@
+"""Which peers a job should be offered to, at what price and for how many units; and why not the others.
+
+Pure: offers, terms, `now` and a seed in, a plan with its rejections out. The payer's node carries it out and may be
+told no by any peer. This module does not know signatures, connections or the chain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import msgspec
+from tallymesh.messages import Offer
+
+# A lease gets this much more than an even share of the units, so that a peer that is faster than the others can go on
+# and void units can be done again without a new seat (a transaction and a first audit).
+LEASE_HEADROOM = 1.5
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """One offer as this node knows it: what it says, and what the chain and our own experience say of its account."""
+
+    offer: Offer
+    peer_id: str
+    slots: int  # live slots on chain
+    free_stake: int  # wei not locked by other seats
+    owner: bytes
+    chain_class: bytes  # numeric class effective on chain, b"" for none
+    class_accounts: int  # accounts in that class besides this one
+    class_share_bp: int  # share of all slots in that class besides this one's
+    free_cores: int  # offered cores less those that this node's own leases hold
+    unreachable: str = ""  # sentence of the last failed dial, "" if it answered or was not tried
+    distrust: str = ""  # why this payer does not want it: convicted, gave up, refused
+
+
+class MatchRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What one stage of a job needs now."""
+
+    payer: bytes
+    payer_owner: bytes
+    numeric_class: bytes  # units are compared bit for bit inside one class
+    cores: int = 1
+    memory_mib: int = 0
+    disk_mib: int = 0
+    gpus: int = 0
+    price_max: int = 0  # wei per reference-second, 0 for any
+    work_ms: int = 1000
+    units_left: int = 1
+    width: int = 1  # units that can run side by side
+    wages: int = 0  # wei that may still be seated
+    lock: int = 0  # stake a seat locks
+    workers_max: int = 0  # 0: as many as are useful
+    class_accounts_min: int = 1
+    class_share_min_bp: int = 0
+    busy: frozenset[bytes] = frozenset()  # accounts that hold a seat of this stage already
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """Why one offer does not fit. `code` groups them: "3 too little memory (8 < 24 GiB)"."""
+
+    account: bytes
+    code: str
+    sentence: str
+
+
+class Proposal(msgspec.Struct, frozen=True):
+    """Ask this peer for a lease of `positions` units at `price` wei each."""
+
+    candidate: Candidate
+    price: int
+    positions: int
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """Why nothing (more) can be proposed. `needed_wei` is set where money is what is missing."""
+
+    code: str
+    sentence: str
+    needed_wei: int = 0
+
+
+class Match(msgspec.Struct, frozen=True):
+    proposals: tuple[Proposal, ...]
+    rejections: tuple[Rejection, ...]
+    waiting: Waiting | None = None
+
+
+def unit_price_up(ask_price: int, work_ms: int) -> int:
+    """Wei for one unit of `work_ms` reference-milliseconds at `ask_price` wei per reference-second, rounded up."""
+    return -(-ask_price * work_ms // 1000)
+
+
+def match(request: MatchRequest, candidates: Sequence[Candidate], now: int, seed: int) -> Match:
+    """Cheapest first, ties broken by the seed; each offer that is passed over gets a reason.
+
+    The same inputs give the same plan. Proposals never cost more than `request.wages` together, and leave room for one
+    more seat of the same size where there are wages for it, so that a peer that dies can be replaced.
+    """
+    fitting: list[Candidate] = []
+    rejections: list[Rejection] = []
+    for candidate in candidates:
+        reason = _reason(request, candidate, now)
+        if reason:
+            rejections.append(Rejection(candidate.offer.account, *reason))
+        else:
+            fitting.append(candidate)
+    fitting.sort(key=lambda c: (c.offer.ask_price, -c.offer.cpu_score, _tiebreak(c.offer.account, seed)))
+    if request.units_left <= 0:
+        return Match((), tuple(rejections))
+    if not fitting:
+        return Match((), tuple(rejections), Waiting("no_offers", summary(rejections)))
+    proposals = _size(request, fitting)
+    if not proposals:
+        price = unit_price_up(fitting[0].offer.ask_price, request.work_ms)
+        needed = price * request.units_left
+        sentence = f"The cheapest fitting offer asks {price} wei for a unit and {request.wages} wei of wages are left."
+        return Match((), tuple(rejections), Waiting("budget_too_small", sentence, needed))
+    chosen = {proposal.candidate.offer.account for proposal in proposals}
+    for candidate in fitting:
+        if candidate.offer.account not in chosen:
+            rejections.append(Rejection(candidate.offer.account, "not_needed", "Cheaper offers are enough."))
+    return Match(tuple(proposals), tuple(rejections))
+
+
+def summary(rejections: Sequence[Rejection]) -> str:
+    """One line for people: ``rejected 4 offers: 3 too_little_memory (8 < 24 GiB), 1 expired``."""
+    if not rejections:
+        return "No offer has been seen yet."
+    example = {rejection.code: rejection.sentence for rejection in reversed(rejections)}
+    counts = Counter(rejection.code for rejection in rejections).most_common()
+    parts = ", ".join(f"{count} {code} ({example[code].rstrip('.')})" for code, count in counts)
+    return f"Rejected {len(rejections)} offer{'s' if len(rejections) > 1 else ''}: {parts}."
+
+
+def _reason(request: MatchRequest, candidate: Candidate, now: int) -> tuple[str, str] | None:
+    for check in _CHECKS:
+        found = check(request, candidate, now)
+        if found:
+            return found
+    return None
+
+
+Check = Callable[[MatchRequest, Candidate, int], tuple[str, str] | None]
+
+
+def _own(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
+    if c.offer.account == r.payer or c.owner in (r.payer, r.payer_owner):
+        return "own_node", "It belongs to the payer."
+    return None
+
+
+def _expired(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
+    return ("expired", f"It ran out {now - c.offer.expires} s ago.") if c.offer.expires <= now else None
+
+
+def _busy(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
+    if c.offer.account in r.busy:
+        return "has_seat", "It holds a seat of this job already."
+    return None
+
+
+def _distrust(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
+    return ("distrusted", c.distrust) if c.distrust else None
+
+
+def _reachable(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
+    return ("unreachable", c.unreachable) if c.unreachable else None
+
+
+def _staked(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
+    if c.slots < 1:
+        return "unstaked", "Its account holds no slot."
+    if c.free_stake < r.lock:
+        return "stake_locked", f"It has {c.free_stake} wei of free stake and a seat locks {r.lock}."
+    return None
+
+
+def _class(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
+    if c.offer.provisional:
+        return "provisional", "Its numeric class is still being measured."
+    if c.offer.numeric_class != r.numeric_class:
+        return (
+            "other_class",
+            f"Its numeric class is {c.offer.numeric_class[:4].hex()}, not {r.numeric_class[:4].hex()}.",
+        )
+    if c.chain_class != c.offer.numeric_class:
+        return "class_pending", "Its numeric class is not yet effective on chain."
+    if c.class_accounts < r.class_accounts_min or c.class_share_bp < r.class_share_min_bp:
+        return "rare_class", (
+            f"Its numeric class has {c.class_accounts} other accounts with {c.class_share_bp / 100:.1f} % of the stake; "
+            f"{r.class_accounts_min} with {r.class_share_min_bp / 100:.1f} % are needed to check it."
+        )
+    return None
+
+
+def _hardware(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
+    offer = c.offer
+    if offer.memory_mib < r.memory_mib:
+        return "too_little_memory", f"{offer.memory_mib / 1024:.1f} < {r.memory_mib / 1024:.1f} GiB."
+    if offer.disk_mib < r.disk_mib:
+        return "too_little_disk", f"{offer.disk_mib / 1024:.1f} < {r.disk_mib / 1024:.1f} GiB."
+    if offer.cores < r.cores:
+        return "too_few_cores", f"{offer.cores} < {r.cores}."
+    gpus = len([gpu for gpu in offer.gpus.split(";") if gpu])
+    if gpus < r.gpus:
+        return "too_few_gpus", f"{gpus} < {r.gpus}."
+    if c.free_cores < r.cores:
+        return "cores_taken", f"{c.free_cores} of its {offer.cores} cores are free."
+    return None
+
+
+def _price(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
+    if r.price_max and c.offer.ask_price > r.price_max:
+        return "too_expensive", f"It asks {c.offer.ask_price} wei per reference-second, the ceiling is {r.price_max}."
+    return None
+
+
+_CHECKS: tuple[Check, ...] = (_own, _expired, _busy, _distrust, _staked, _class, _reachable, _hardware, _price)
+
+
+def _size(request: MatchRequest, fitting: Sequence[Candidate]) -> list[Proposal]:
+    """As many peers as can work side by side, each with an equal share of the units and some headroom."""
+    wanted, chosen = min(request.width, request.units_left), []
+    for candidate in fitting:
+        if wanted <= 0 or (request.workers_max and len(chosen) >= request.workers_max):
+            break
+        chosen.append(candidate)
+        wanted -= candidate.free_cores // request.cores
+    while chosen:
+        dearest = unit_price_up(chosen[-1].offer.ask_price, request.work_ms)
+        share = -(-request.units_left // len(chosen))
+        roomy = max(share, min(request.units_left, int(share * LEASE_HEADROOM + 1)))
+        # Leave room for one more seat of this size where the wages allow it; never promise more than there is.
+        with_spare = request.wages // (dearest * (len(chosen) + 1)) if dearest else roomy
+        without = request.wages // (dearest * len(chosen)) if dearest else roomy
+        positions = min(roomy, with_spare) if with_spare >= share else min(share, without)
+        if positions >= 1 and positions * len(chosen) >= min(request.units_left, without * len(chosen)):
+            return [
+                Proposal(candidate, unit_price_up(candidate.offer.ask_price, request.work_ms), positions)
+                for candidate in chosen
+            ]
+        chosen.pop()
+    return []
+
+
+def _tiebreak(account: bytes, seed: int) -> bytes:
+    return hashlib.blake2b(account + seed.to_bytes(8, "big"), digest_size=8).digest()
