@@ -1,0 +1,1 @@
+"""In-memory stand-ins of the node's interfaces, for tests of the roles."""
