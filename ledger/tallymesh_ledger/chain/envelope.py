@@ -1,0 +1,64 @@
+"""The bytes of a signed transaction: type 2 (EIP-1559), or a legacy one (EIP-155) for chains without a base fee.
+
+Signed by `AccountKey`, which does not give its secret away; eth-account is the judge in the tests.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import rlp
+
+from tallymesh_ledger.eip712 import keccak
+from tallymesh_ledger.keys import AccountKey
+
+
+class Fees(msgspec.Struct, frozen=True):
+    """Wei per gas: at most `max_fee`, of which `tip` goes to the miner; `legacy` where the chain has no base fee."""
+
+    max_fee: int
+    tip: int
+    legacy: bool = False
+
+
+class Plain(msgspec.Struct, frozen=True, kw_only=True):
+    """A transaction before it is signed. `to` is empty where a contract is created."""
+
+    chain_id: int
+    nonce: int
+    gas: int
+    fees: Fees
+    to: bytes
+    data: bytes = b""
+    value: int = 0
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """A signed transaction: what is sent, and the hash by which everybody knows it."""
+
+    raw: bytes
+    hash: bytes
+
+
+def sign(key: AccountKey, plain: Plain) -> Envelope:
+    fees = plain.fees
+    if fees.legacy:
+        common = [plain.nonce, fees.max_fee, plain.gas, plain.to, plain.value, plain.data]
+        r, s, parity = _signature(key, rlp.encode([*common, plain.chain_id, 0, 0]))
+        raw = bytes(rlp.encode([*common, 35 + 2 * plain.chain_id + parity, r, s]))
+    else:
+        fields = [
+            plain.chain_id, plain.nonce, fees.tip, fees.max_fee, plain.gas, plain.to, plain.value, plain.data, [],
+        ]  # fmt: skip
+        r, s, parity = _signature(key, b"\x02" + rlp.encode(fields))
+        raw = b"\x02" + bytes(rlp.encode([*fields, parity, r, s]))
+    return Envelope(raw, keccak(raw))
+
+
+def _signature(key: AccountKey, payload: bytes) -> tuple[int, int, int]:
+    signature = key.sign_digest(keccak(payload))
+    return int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"), signature[64] - 27
+
+
+def contract_address(creator: bytes, nonce: int) -> bytes:
+    """Where a contract made by that transaction will be: known before, so that contracts can name each other."""
+    return keccak(bytes(rlp.encode([creator, nonce])))[12:]
