@@ -45,6 +45,11 @@ class Unit(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
                 return BlobId(item.blob)
         raise KeyError(name)
 
+    @property
+    def start(self) -> BlobId:
+        """What a leaf calls `start`: the checkpoint that the unit takes, or the item; zero where it takes neither."""
+        return next((BlobId(item.blob) for item in self.inputs if item.name in ("state", "item")), BlobId(ZERO32))
+
 
 class Stage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One kind of unit within a job. Units of a stage have the same declared work, hence the same price in a lease."""
