@@ -188,8 +188,8 @@ def _class(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
         return "class_pending", "Its numeric class is not yet effective on chain."
     if c.class_accounts < r.class_accounts_min or c.class_share_bp < r.class_share_min_bp:
         return "rare_class", (
-            f"Its numeric class has {c.class_accounts} other accounts with {c.class_share_bp / 100:.1f} % of the stake; "
-            f"{r.class_accounts_min} with {r.class_share_min_bp / 100:.1f} % are needed to check it."
+            f"Its numeric class has {c.class_accounts} other accounts with {c.class_share_bp / 100:.1f} % of the "
+            f"stake; {r.class_accounts_min} with {r.class_share_min_bp / 100:.1f} % are needed to check it."
         )
     return None
 
@@ -221,7 +221,8 @@ _CHECKS: tuple[Check, ...] = (_own, _expired, _busy, _distrust, _staked, _class,
 
 def _size(request: MatchRequest, fitting: Sequence[Candidate]) -> list[Proposal]:
     """As many peers as can work side by side, each with an equal share of the units and some headroom."""
-    wanted, chosen = min(request.width, request.units_left), []
+    wanted = min(request.width, request.units_left)
+    chosen: list[Candidate] = []
     for candidate in fitting:
         if wanted <= 0 or (request.workers_max and len(chosen) >= request.workers_max):
             break

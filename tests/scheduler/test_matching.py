@@ -1,0 +1,137 @@
+"""Matching: each rejection has its reason, plans repeat, money is never promised twice."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tallymesh.messages import Offer
+from tallymesh_scheduler.matching import Candidate, MatchRequest, match, unit_price_up
+
+CLASS = b"\5" * 32
+NOW = 1_000
+
+
+def offer(number: int = 1, **more: object) -> Offer:
+    fields: dict[str, object] = {
+        "account": bytes([number]) * 20, "peer_id_hash": bytes(32), "numeric_class": CLASS, "provisional": False,
+        "cores": 2, "memory_mib": 4096, "disk_mib": 10_000, "gpus": "", "cpu_score": 1000, "ask_price": 10,
+        "addresses": "/ip4/127.0.0.1/tcp/1", "attestation": bytes(32), "seq": 1, "issued": 900, "expires": 1_060,
+    }  # fmt: skip
+    return Offer(**(fields | more))
+
+
+def candidate(number: int = 1, offered: Offer | None = None, **more: object) -> Candidate:
+    offered = offered or offer(number)
+    fields: dict[str, object] = {
+        "offer": offered, "peer_id": f"peer{number}", "slots": 1, "free_stake": 100, "owner": offered.account,
+        "chain_class": CLASS, "class_accounts": 3, "class_share_bp": 5_000, "free_cores": offered.cores,
+    }  # fmt: skip
+    return Candidate(**(fields | more))
+
+
+def request(**more: object) -> MatchRequest:
+    fields: dict[str, object] = {
+        "payer": b"\xaa" * 20, "payer_owner": b"\xaa" * 20, "numeric_class": CLASS, "memory_mib": 1024, "price_max": 50,
+        "units_left": 40, "width": 10, "wages": 10_000, "lock": 20, "class_accounts_min": 2, "class_share_min_bp": 500,
+    }  # fmt: skip
+    return MatchRequest(**(fields | more))
+
+
+REFUSED = {
+    "own_node": candidate(owner=b"\xaa" * 20),
+    "expired": candidate(offered=offer(expires=NOW)),
+    "distrusted": candidate(distrust="It was convicted."),
+    "unstaked": candidate(slots=0),
+    "stake_locked": candidate(free_stake=19),
+    "provisional": candidate(offered=offer(provisional=True)),
+    "other_class": candidate(offered=offer(numeric_class=b"\6" * 32)),
+    "class_pending": candidate(chain_class=b""),
+    "rare_class": candidate(class_accounts=1),
+    "unreachable": candidate(unreachable="Port 4001 is closed."),
+    "too_little_memory": candidate(offered=offer(memory_mib=512)),
+    "too_few_cores": candidate(offered=offer(cores=0)),
+    "cores_taken": candidate(free_cores=0),
+    "too_expensive": candidate(offered=offer(ask_price=51)),
+}
+
+
+@pytest.mark.parametrize("code", REFUSED)
+def test_an_offer_that_does_not_fit_is_rejected_with_its_reason(code: str) -> None:
+    found = match(request(), [REFUSED[code], candidate(9)], NOW, 0)
+    assert [(r.account, r.code) for r in found.rejections] == [(REFUSED[code].offer.account, code)]
+    assert found.rejections[0].sentence
+    assert [p.candidate.peer_id for p in found.proposals] == ["peer9"]
+
+
+def test_no_fitting_offer_says_what_is_wrong_with_each() -> None:
+    found = match(request(), [candidate(1, slots=0), candidate(2, slots=0), REFUSED["too_little_memory"]], NOW, 0)
+    assert found.waiting is not None
+    assert found.waiting.code == "no_offers"
+    assert "Rejected 3 offers: 2 unstaked" in found.waiting.sentence
+    assert "0.5 < 1.0 GiB" in found.waiting.sentence
+
+
+def test_no_offer_at_all_says_so() -> None:
+    found = match(request(), [], NOW, 0)
+    assert found.waiting is not None
+    assert "No offer has been seen yet" in found.waiting.sentence
+
+
+def test_wages_that_buy_no_unit_say_how_much_is_needed() -> None:
+    found = match(request(wages=9), [candidate()], NOW, 0)
+    assert found.waiting is not None
+    assert (found.waiting.code, found.waiting.needed_wei) == ("budget_too_small", 400)
+
+
+def test_the_cheapest_are_asked_and_the_rest_is_not_needed() -> None:
+    offers = [candidate(n, offered=offer(n, ask_price=10 + n)) for n in range(1, 8)]
+    found = match(request(width=6), offers, NOW, 0)
+    assert [p.candidate.peer_id for p in found.proposals] == ["peer1", "peer2", "peer3"]
+    assert {r.code for r in found.rejections} == {"not_needed"}
+
+
+def test_a_spare_seat_is_kept_where_the_wages_allow_it() -> None:
+    found = match(request(width=4, wages=1_000), [candidate(n) for n in (1, 2)], NOW, 0)
+    seated = sum(p.price * p.positions for p in found.proposals)
+    assert len(found.proposals) == 2
+    assert seated + found.proposals[0].price * found.proposals[0].positions <= 1_000
+
+
+def test_a_peer_that_holds_a_seat_is_not_asked_again() -> None:
+    found = match(request(busy=frozenset({candidate(1).offer.account})), [candidate(1), candidate(2)], NOW, 0)
+    assert [p.candidate.peer_id for p in found.proposals] == ["peer2"]
+
+
+def test_price_of_a_unit_is_rounded_up() -> None:
+    assert unit_price_up(10, 1) == 1
+    assert unit_price_up(10, 1000) == 10
+    assert unit_price_up(0, 1000) == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 4), st.integers(0, 2)), max_size=12),
+    st.integers(0, 5_000),
+    st.integers(0, 200),
+    st.integers(0, 30),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=300)
+def test_any_market_gives_a_repeatable_plan_within_the_wages(
+    market: list[tuple[int, int, int]], wages: int, units: int, width: int, seed: int
+) -> None:
+    offers = [
+        candidate(n + 1, offered=offer(n + 1, ask_price=price, cores=cores), free_cores=cores, slots=slots)
+        for n, (price, cores, slots) in enumerate(market)
+    ]
+    wanted = request(wages=wages, units_left=units, width=width)
+    found = match(wanted, offers, NOW, seed)
+    assert msgspec.json.encode(match(wanted, offers, NOW, seed)) == msgspec.json.encode(found)
+    assert sum(p.price * p.positions for p in found.proposals) <= wages
+    assert all(p.positions >= 1 for p in found.proposals)
+    named = [p.candidate.offer.account for p in found.proposals] + [r.account for r in found.rejections]
+    if units and width and not found.waiting:
+        assert sorted(named) == sorted(c.offer.account for c in offers)
+    assert len(set(named)) == len(named)
