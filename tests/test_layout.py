@@ -1,0 +1,133 @@
+"""House rules that no linter knows: folders, import directions, what the wheel installs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {
+    "tallymesh": ROOT / "protocol/tallymesh",
+    "tallymesh_scheduler": ROOT / "scheduler/tallymesh_scheduler",
+    "tallymesh_ledger": ROOT / "ledger/tallymesh_ledger",
+    "tallymesh_learning": ROOT / "learning/tallymesh_learning",
+    "tallymesh_node": ROOT / "node/tallymesh_node",
+}
+MAY_IMPORT = {
+    "tallymesh": {"tallymesh"},
+    "tallymesh_scheduler": {"tallymesh", "tallymesh_scheduler"},
+    "tallymesh_ledger": {"tallymesh", "tallymesh_ledger"},
+    "tallymesh_learning": {"tallymesh", "tallymesh_learning"},
+    "tallymesh_node": set(PACKAGES),
+}
+# The client offers backend="local" by starting the learning package in a child process; nothing imports it at the top.
+LATE = {("tallymesh", "tallymesh_learning")}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for package, folder in PACKAGES.items():
+        for path in sorted(folder.rglob("*.py")):
+            yield package, path
+
+
+def imports(path: Path, *, top_level_only: bool) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes: list[ast.AST] = list(ast.walk(tree))
+    if top_level_only:
+        late = {id(n) for f in nodes if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)}
+        nodes = [n for n in nodes if id(n) not in late]
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module)
+    return names
+
+
+def roots(names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize(("package", "path"), list(modules()), ids=lambda value: getattr(value, "stem", value))
+def test_imports_point_one_way(package: str, path: Path) -> None:
+    ours = {name for name in roots(imports(path, top_level_only=False)) if name.startswith("tallymesh")}
+    late = ours - roots(imports(path, top_level_only=True))
+    allowed = MAY_IMPORT[package] | {other for this, other in LATE if this == package and other in late}
+    assert ours <= allowed, f"{path.relative_to(ROOT)} imports {sorted(ours - allowed)}"
+
+
+def test_importing_the_client_pulls_in_nothing_heavy() -> None:
+    code = "import sys, tallymesh; print(','.join(m.split('.')[0] for m in sys.modules))"
+    loaded = set(subprocess.check_output([sys.executable, "-c", code], text=True).strip().split(","))
+    assert not loaded & {"torch", "libp2p", "web3", "trio", "numpy", "aiohttp", "tallymesh_learning", "tallymesh_node"}
+
+
+def test_the_daemon_imports_no_torch() -> None:
+    code = "import sys, tallymesh_node.daemon; print(','.join(m.split('.')[0] for m in sys.modules))"
+    loaded = set(subprocess.check_output([sys.executable, "-c", code], text=True).strip().split(","))
+    assert not loaded & {"torch"}
+
+
+def test_no_module_unpickles_or_evaluates() -> None:
+    for _, path in modules():
+        assert not roots(imports(path, top_level_only=False)) & {
+            "pickle",
+            "cloudpickle",
+            "dill",
+            "marshal",
+            "shelve",
+        }, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id != "eval", path
+
+
+def test_component_folders_are_no_packages_and_versions_agree() -> None:
+    for folder in {path.parent for path in PACKAGES.values()}:
+        assert not (folder / "__init__.py").exists()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    import tallymesh
+
+    assert project["version"] == tallymesh.__version__
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [
+        str(p.relative_to(ROOT))
+        for _, p in modules()
+        if p.read_text().strip() and not ast.get_docstring(ast.parse(p.read_text()))
+    ]
+    assert not silent
+
+
+@pytest.mark.slow
+def test_the_wheel_installs_only_names_that_start_with_tallymesh(tmp_path: Path) -> None:
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--no-deps",
+            "--no-build-isolation",
+            "-q",
+            "-w",
+            str(tmp_path),
+            str(ROOT),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert names
+    assert all(name.startswith("tallymesh") for name in names), names
+    assert set(PACKAGES) <= names
