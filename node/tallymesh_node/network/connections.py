@@ -1,0 +1,323 @@
+"""Connections to other peers: dialled when needed, kept open, restored by a loop that compares what should be with
+what is. This module does not know what travels over them.
+
+libp2p's own dialling tries one TCP address of a peer after a fixed delay, refuses a failed peer for a minute and has
+no deadline; here each address is dialled for itself (`Swarm.dial_addr`), under a deadline, and the pause after a
+failure is ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import trio
+from libp2p.abc import INetConn, INetStream, INetwork, INotifee
+from libp2p.network.exceptions import SwarmException
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStoreError
+from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamError
+from multiaddr import Multiaddr
+from multiaddr.exceptions import MultiaddrError
+
+from tallymesh.errors import CallerError, RemoteError
+from tallymesh.exchange import Source
+from tallymesh_node.network.keys import parse_peer_id
+from tallymesh_node.network.mends import shielded
+
+log = logging.getLogger(__name__)
+
+DIAL_S = 5.0  # one address: TCP, Noise and yamux take 10 ms nearby, 4 round trips far away
+MAX_ADDRESSES = 8  # of one peer that are tried; a machine with more interfaces lists the useful ones first
+MAX_ADDRESS_CHARACTERS = 200
+REFUSED_S = 2.0  # a peer that could not be reached is not dialled again for this long: callers retry in loops
+MAX_KNOWN = 512  # peers remembered as candidates for connections; the least recently heard of is forgotten
+MAX_BANNED = 4096  # as many ids as a flood of them may make us remember
+WANTED_PEERS = 8  # connections that the loop keeps up by itself: the gossip mesh needs 6
+RECONCILE_S = 0.5  # how often the loop looks
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 30.0
+DIALS_AT_ONCE = 4  # of the loop's own, so that a network that is down costs little
+
+
+@dataclass
+class Counters:
+    """What went through, since the start. Read by the node's metrics; plain integers, never reset."""
+
+    bytes_sent: int = 0  # on the wire, frames of the multiplexer included
+    bytes_received: int = 0
+    dials: int = 0
+    dials_failed: int = 0
+    requests_sent: int = 0
+    requests_served: int = 0
+    requests_refused: int = 0
+    gossip_published: int = 0
+    gossip_received: int = 0  # accepted by the validator
+    gossip_ignored: int = 0
+    gossip_rejected: int = 0
+    gossip_dropped: int = 0  # accepted, but nobody drained the queue
+    blob_bytes_sent: int = 0
+    blob_bytes_received: int = 0
+
+    @property
+    def gossip_messages(self) -> int:
+        return self.gossip_published + self.gossip_received
+
+
+@dataclass
+class _Candidate:
+    """A peer to which the loop may connect, and when it may try again."""
+
+    addresses: tuple[str, ...]
+    lasting: bool  # a bootstrap peer is never forgotten
+    failures: int = 0
+    not_before: float = field(default=0.0)
+
+
+def backoff_s(failures: int, chance: float) -> float:
+    """Pause after so many failures in a row, doubled each time and jittered by `chance` in [0, 1) to 50 … 100 %, so
+    that peers that lost the same connection do not come back together."""
+    return min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(failures - 1, 16)) * (0.5 + chance / 2)
+
+
+def split_address(text: str) -> Source:
+    """A multiaddr with the peer's id (``/ip4/1.2.3.4/tcp/4001/p2p/12D3…``). CallerError: people type these."""
+    address, found, peer_id = text.partition("/p2p/")
+    try:
+        parse_peer_id(peer_id)
+        usable = _dialable([address])
+    except RemoteError:
+        usable = []
+    if not found or not usable:
+        raise CallerError(
+            "bad_address",
+            f"{text!r} is not the address of a peer.",
+            remedy="Write it like /ip4/1.2.3.4/tcp/4001/p2p/12D3Koo…",
+        )
+    return Source(peer_id=peer_id, addresses=(address,))
+
+
+def _dialable(addresses: Iterable[str]) -> list[Multiaddr]:
+    """Those that can be dialled by TCP, at most MAX_ADDRESSES; strangers write these, so nothing raises."""
+    found: list[Multiaddr] = []
+    for text in addresses:
+        if len(found) == MAX_ADDRESSES:
+            break
+        if len(text) > MAX_ADDRESS_CHARACTERS:
+            continue
+        try:
+            address = Multiaddr(text)
+            names = [protocol.name for protocol in address.protocols()]
+        except (MultiaddrError, ValueError, KeyError):
+            continue
+        if len(names) == 2 and names[0] in ("ip4", "ip6", "dns", "dns4", "dns6") and names[1] == "tcp":
+            found.append(address)
+    return found
+
+
+class Connections(INotifee):  # type: ignore[misc]
+    """All connections of one swarm. RemoteError with code `unreachable` where there is none and none can be made."""
+
+    def __init__(self, swarm: Swarm, counters: Counters, bootstrap: Sequence[Source]) -> None:
+        self._swarm = swarm
+        self._counters = counters
+        self._dialling: dict[ID, trio.Event] = {}
+        self._refused: dict[ID, float] = {}  # peer -> when it may be dialled again
+        self._banned: OrderedDict[ID, float] = OrderedDict()
+        self._known: OrderedDict[ID, _Candidate] = OrderedDict()
+        self._slots = trio.CapacityLimiter(DIALS_AT_ONCE)
+        self._joined = trio.Event()
+        self._random = random.Random()  # noqa: S311 - jitter, not a secret
+        for source in bootstrap:
+            self._note(source, lasting=True)
+        swarm.register_notifee(self)
+
+    # -- asked by others -------------------------------------------------------------------------------------------
+
+    @property
+    def peers(self) -> list[str]:
+        """Peer ids to which a connection is open."""
+        return [peer.to_base58() for peer in self._swarm.connections if self._open(peer)]
+
+    async def wait_joined(self) -> None:
+        """Until a connection to anybody was open once."""
+        await self._joined.wait()
+
+    def learn(self, source: Source) -> None:
+        """A peer that exists (from its valid offer): the loop may connect to it. Never raises."""
+        with suppress(RemoteError):
+            self._note(source, lasting=False)
+
+    async def connect(self, peer: Source) -> None:
+        """Open a connection unless there is one. Concurrent calls for one peer share the dial."""
+        peer_id = parse_peer_id(peer.peer_id)
+        while (under_way := self._dialling.get(peer_id)) is not None:
+            await under_way.wait()  # where it failed, the refusal below says so; where it was cancelled, dial anew
+        if self._open(peer_id):
+            return
+        if self.is_banned(peer_id):
+            raise RemoteError("unreachable", "This peer is banned here for now.", peer=peer.peer_id)
+        if peer_id == self._swarm.get_peer_id():
+            raise RemoteError("unreachable", "A peer does not dial itself.", peer=peer.peer_id)
+        known = self._known.get(peer_id)
+        addresses = _dialable([*peer.addresses, *(known.addresses if known else ())])
+        if not addresses:
+            raise RemoteError("unreachable", "No address of this peer is known.", peer=peer.peer_id)
+        if trio.current_time() < self._refused.get(peer_id, 0.0):
+            raise self._unreachable(peer_id)
+        done = self._dialling[peer_id] = trio.Event()
+        try:
+            for address in addresses:
+                if await self._dial(address, peer_id):
+                    self._refused.pop(peer_id, None)
+                    return
+        finally:
+            del self._dialling[peer_id]
+            done.set()
+        self._forget_refusals()
+        self._refused[peer_id] = trio.current_time() + REFUSED_S
+        raise self._unreachable(peer_id)
+
+    async def open_stream(self, peer: Source) -> INetStream:
+        """A new stream, without a protocol chosen yet. A connection that turns out dead is dialled anew, once."""
+        peer_id = parse_peer_id(peer.peer_id)
+        for _ in range(2):
+            await self.connect(peer)
+            connections = self._open(peer_id)
+            if not connections:
+                continue
+            try:
+                # A stream that was announced but never handed out would stay in the books: no cancellation in between
+                # (bounded: the muxer gives up a peer that reads nothing).
+                with trio.CancelScope(shield=True):
+                    return await connections[0].new_stream()
+            except (SwarmException, MuxedConnError, MuxedStreamError, OSError) as error:
+                log.debug("connection to %s was dead: %r", peer.peer_id, error)
+                await self.disconnect(peer_id)
+        raise self._unreachable(peer_id)
+
+    async def disconnect(self, peer_id: ID) -> None:
+        for connection in list(self._swarm.connections.get(peer_id, ())):
+            with shielded(DIAL_S):
+                await connection.close()
+
+    async def ban(self, peer_id: ID, seconds: float) -> None:
+        """Close the peer's connections and refuse new ones for a while."""
+        self._banned[peer_id] = trio.current_time() + seconds
+        self._banned.move_to_end(peer_id)
+        while len(self._banned) > MAX_BANNED:
+            self._banned.popitem(last=False)
+        await self.disconnect(peer_id)
+
+    def is_banned(self, peer_id: ID) -> bool:
+        return trio.current_time() < self._banned.get(peer_id, 0.0)
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    async def keep(self) -> None:
+        """Keep WANTED_PEERS connections, the bootstrap peers first, for ever. Joining through any one is enough."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                for peer_id in self._missing(trio.current_time()):
+                    candidate = self._known[peer_id]
+                    candidate.not_before = float("inf")  # until this attempt ends
+                    nursery.start_soon(self._restore, peer_id, candidate)
+                await trio.sleep(RECONCILE_S)
+
+    def _missing(self, now: float) -> list[ID]:
+        """Candidates to dial now."""
+        connected = len(self.peers)
+        free = WANTED_PEERS - connected - len(self._dialling)
+        due = [peer for peer, c in self._known.items() if c.not_before <= now and not self._open(peer)]
+        self._random.shuffle(due)  # else everybody leans on the same few
+        due.sort(key=lambda peer: not self._known[peer].lasting)
+        return [peer for peer in due[: max(0, free)] if peer not in self._dialling and not self.is_banned(peer)]
+
+    async def _restore(self, peer_id: ID, candidate: _Candidate) -> None:
+        try:
+            async with self._slots:
+                self._refused.pop(peer_id, None)  # the loop has its own, longer pauses
+                await self.connect(Source(peer_id=peer_id.to_base58(), addresses=candidate.addresses))
+            candidate.failures = 0
+        except RemoteError as error:
+            candidate.failures += 1
+            log.debug("candidate not reached: %s", error)
+        pause = backoff_s(max(1, candidate.failures), self._random.random())
+        candidate.not_before = trio.current_time() + pause
+
+    def _note(self, source: Source, *, lasting: bool) -> None:
+        peer_id = parse_peer_id(source.peer_id)
+        addresses = tuple(str(address) for address in _dialable(source.addresses))
+        if peer_id == self._swarm.get_peer_id() or not addresses:
+            return
+        known = self._known.get(peer_id)
+        if known is None:
+            self._known[peer_id] = _Candidate(addresses, lasting)
+        else:
+            # A bootstrap peer may be listed under several addresses; an offer replaces what an earlier one said.
+            merged = dict.fromkeys((*known.addresses, *addresses)) if known.lasting else dict.fromkeys(addresses)
+            known.addresses = tuple(merged)[:MAX_ADDRESSES]
+            self._known.move_to_end(peer_id)
+        while len(self._known) > MAX_KNOWN:
+            oldest = next((peer for peer, candidate in self._known.items() if not candidate.lasting), None)
+            if oldest is None:
+                break
+            del self._known[oldest]
+
+    # -- dialling --------------------------------------------------------------------------------------------------
+
+    async def _dial(self, address: Multiaddr, peer_id: ID) -> bool:
+        self._counters.dials += 1
+        reached = False
+        with trio.move_on_after(DIAL_S):
+            try:
+                await self._swarm.dial_addr(address, peer_id)
+                reached = True
+            except SwarmException as error:
+                log.debug("dialling %s at %s failed: %s", peer_id, address, error.__cause__ or error)
+        if not reached:
+            self._counters.dials_failed += 1
+        return reached
+
+    def _open(self, peer_id: ID) -> list[INetConn]:
+        return [c for c in self._swarm.connections.get(peer_id, ()) if not c.is_closed and not c.muxed_conn.is_closed]
+
+    def _unreachable(self, peer_id: ID) -> RemoteError:
+        return RemoteError(
+            "unreachable",
+            "The peer cannot be reached at any of its addresses.",
+            peer=peer_id.to_base58(),
+            remedy="It may be offline, or its port is closed.",
+        )
+
+    def _forget_refusals(self) -> None:
+        now = trio.current_time()
+        self._refused = {peer: until for peer, until in self._refused.items() if until > now}
+
+    # -- told by libp2p --------------------------------------------------------------------------------------------
+
+    async def connected(self, network: INetwork, conn: INetConn) -> None:
+        peer_id = conn.muxed_conn.peer_id
+        if self.is_banned(peer_id):
+            await conn.close()
+            return
+        self._joined.set()
+
+    async def disconnected(self, network: INetwork, conn: INetConn) -> None:
+        peer_id = conn.muxed_conn.peer_id
+        if not self._open(peer_id):
+            with suppress(PeerStoreError):  # else every peer that ever called stays in memory
+                self._swarm.peerstore.clear_peerdata(peer_id)
+
+    async def opened_stream(self, network: INetwork, stream: INetStream) -> None: ...
+
+    async def closed_stream(self, network: INetwork, stream: INetStream) -> None: ...
+
+    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None: ...
+
+    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None: ...

@@ -1,0 +1,278 @@
+"""The libp2p host of a node: built from mended parts (mends.py), TCP with Noise and yamux and nothing else offered.
+
+`open_network` is the only thing that the daemon needs: it listens, joins and serves until its block ends. This module
+wires; what the parts do is theirs (connections, requests, gossip).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import psutil
+import trio
+from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.host.basic_host import BasicHost
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStore
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.transport.tcp.tcp import TCP
+from multiaddr import Multiaddr
+
+from tallymesh.errors import CallerError, LocalError
+from tallymesh.exchange import Source
+from tallymesh_node.interfaces import Handler
+from tallymesh_node.network.connections import Connections, Counters, split_address
+from tallymesh_node.network.gossip import Gossip, Validator, topic_name
+from tallymesh_node.network.keys import PeerKey
+from tallymesh_node.network.mends import MendedSwarm, MendedUpgrader, guard_streams, shielded
+from tallymesh_node.network.reachability import Dialback, DialbackRequest
+from tallymesh_node.network.requests import Requests
+from tallymesh_node.network.wire import Handler as StreamHandler
+from tallymesh_node.network.wire import Router, Wire, opening
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 300  # 0.15 MB each
+MAX_CONNECTIONS_PER_PEER = 3  # two where both dialled at once, one in exchange for a dying one
+NEGOTIATE_S = 10.0  # for a stream's first lines
+CLOSE_S = 5.0  # each connection takes 0.2 s to close in good order; then they are cut
+
+
+class Libp2pNetwork:
+    """`interfaces.PeerNetwork` over libp2p, with gossip, raw streams for blobs, and counters."""
+
+    def __init__(
+        self,
+        host: BasicHost,
+        router: Router,
+        topic: str,
+        announce: Sequence[str],
+        connections: Connections,
+        gossip: Gossip,
+        counters: Counters,
+    ) -> None:
+        self._host = host
+        self._router = router
+        self._announce = tuple(announce)
+        self.topic = topic
+        self.connections = connections
+        self.gossip = gossip
+        self.counters = counters
+        self._requests = Requests(topic, connections, counters)
+        router.serve(self._requests.protocol, self._requests.accept)
+        self._requests.serve(DialbackRequest.NAME, Dialback(host.get_network()).answer)
+
+    @property
+    def peer_id(self) -> str:
+        text: str = self._host.get_id().to_base58()
+        return text
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        return self._announce or advertised([str(address) for address in self._host.get_transport_addrs()])
+
+    @property
+    def source(self) -> Source:
+        """What others need to fetch from us or to call us."""
+        return Source(peer_id=self.peer_id, addresses=tuple(self.addresses))
+
+    @property
+    def peers(self) -> Sequence[str]:
+        """Peer ids to which a connection is open."""
+        return self.connections.peers
+
+    def learn(self, source: Source) -> None:
+        """A peer that exists, from its valid offer: a candidate for the connections that are kept up."""
+        self.connections.learn(source)
+
+    async def request(self, peer: Source, name: str, body: bytes, *, timeout_s: float) -> bytes:
+        return await self._requests.request(peer, name, body, timeout_s=timeout_s)
+
+    def serve(self, name: str, handler: Handler) -> None:
+        self._requests.serve(name, handler)
+
+    def serve_streams(self, protocol: str, handler: StreamHandler) -> None:
+        """Register the only handler of a protocol of raw streams; see wire.Router."""
+        self._router.serve(protocol, handler)
+
+    async def open_wire(self, peer: Source, protocol: str, frame: bytes) -> Wire:
+        """A stream on which `protocol` and its first frame were sent; `wire.expect_protocol` reads the confirmation.
+        The caller aborts it in the end, whatever happens."""
+        wire = Wire(await self.connections.open_stream(peer))
+        try:
+            await wire.send(opening(protocol, frame))
+        except BaseException:
+            await wire.abort()
+            raise
+        return wire
+
+
+@asynccontextmanager
+async def open_network(
+    key: PeerKey,
+    topic: str,
+    *,
+    listen: Sequence[str] = ("/ip4/127.0.0.1/tcp/0",),
+    announce: Sequence[str] = (),
+    bootstrap: Sequence[str] = (),
+    validator: Validator | None = None,
+) -> AsyncIterator[Libp2pNetwork]:
+    """Listen, join through any of `bootstrap` (multiaddrs with ``/p2p/``) and serve until the block ends.
+
+    `topic` is `Network.topic`. `announce` is what others are told to dial, in the place of the addresses listened on.
+    Raises CallerError for an address that is none, LocalError `port_in_use` or `cannot_listen`.
+    """
+    _quiet_libp2p()
+    sources = [split_address(text) for text in bootstrap]
+    addresses = [_tcp_address(text) for text in listen]
+    for text in announce:
+        _tcp_address(text)
+    for address in addresses:
+        _check_free(address)
+    counters = Counters()
+    swarm = _build_swarm(key, counters)
+    host = BasicHost(
+        network=swarm,
+        addrs_factory=lambda found: [Multiaddr(a) for a in announce or advertised([str(f) for f in found])],
+        disable_identify_address_discovery=True,  # the dialback request answers what it guesses at
+    )
+    router = Router(host.get_mux().handlers)
+    connections = Connections(swarm, counters, sources)
+    gossip = Gossip(host, topic_name(topic), connections, counters, validator)
+    network = Libp2pNetwork(host, router, topic, announce, connections, gossip, counters)
+
+    async def accept(stream: object) -> None:
+        await router.accept(stream, timeout_s=NEGOTIATE_S)
+
+    swarm.set_stream_handler(guard_streams(accept))
+    async with host.run(listen_addrs=addresses):
+        missing = [str(address) for address in addresses if str(address) not in swarm.listeners]
+        if missing:
+            raise LocalError(
+                "cannot_listen",
+                f"This machine cannot listen on {', '.join(missing)}.",
+                remedy="Choose an address of this machine and a free port with --listen.",
+            )
+        try:
+            async with gossip.run(), trio.open_nursery() as nursery:
+                nursery.start_soon(connections.keep)
+                log.info("listening on %s as %s", ", ".join(network.addresses), network.peer_id)
+                yield network
+                nursery.cancel_scope.cancel()
+        finally:
+            # Without it, port and connections outlive host.run().
+            with shielded(CLOSE_S):
+                await host.close()
+
+
+def _build_swarm(key: PeerKey, counters: Counters) -> MendedSwarm:
+    def sent(size: int) -> None:
+        counters.bytes_sent += size
+
+    def received(size: int) -> None:
+        counters.bytes_received += size
+
+    peer_id = ID.from_pubkey(key.pair.public_key)
+    peerstore = PeerStore()
+    peerstore.add_key_pair(peer_id, key.pair)
+    noise = NoiseTransport(key.pair, noise_privkey=new_x25519_key_pair().private_key)
+    upgrader = MendedUpgrader(
+        secure_transports_by_protocol={NOISE: noise},  # plaintext and secio are offered by default
+        muxer_transports_by_protocol={TProtocol(YAMUX): Yamux},
+        sent=sent,
+        received=received,
+    )
+    return MendedSwarm(
+        peer_id,
+        peerstore,
+        upgrader,
+        [TCP()],
+        retry_config=RetryConfig(max_retries=0),  # connections.py retries, with its own pauses
+        connection_config=ConnectionConfig(
+            max_connections=MAX_CONNECTIONS,
+            high_watermark=MAX_CONNECTIONS,
+            low_watermark=0,  # else libp2p dials by itself whomever it heard of
+            min_connections=0,
+            max_connections_per_peer=MAX_CONNECTIONS_PER_PEER,
+        ),
+    )
+
+
+def _tcp_address(text: str) -> Multiaddr:
+    try:
+        address = Multiaddr(text)
+        names = [protocol.name for protocol in address.protocols()]
+    except ValueError:
+        names = []
+    if names not in (["ip4", "tcp"], ["ip6", "tcp"], ["dns", "tcp"], ["dns4", "tcp"], ["dns6", "tcp"]):
+        raise CallerError(
+            "bad_address", f"{text!r} is not a TCP address.", remedy="Write it like /ip4/0.0.0.0/tcp/4001."
+        )
+    return address
+
+
+def _check_free(address: Multiaddr) -> None:
+    """libp2p listens with SO_REUSEPORT: a second node on the port would share its connections without any error."""
+    host, port = _host_and_port(str(address))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise LocalError(
+                    "port_in_use",
+                    f"Port {port} is in use.",
+                    remedy="Stop what uses it, or choose another with --listen.",
+                ) from None
+            raise LocalError(
+                "cannot_listen",
+                f"This machine cannot listen on {address}: {error.strerror}.",
+                remedy="Choose an address of this machine with --listen.",
+            ) from None
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    _, _, host, _, port = address.split("/")[:5]
+    return host, int(port)
+
+
+def advertised(listening: Sequence[str], interfaces: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+    """The addresses that others can dial: for 0.0.0.0 and :: those of the machine's interfaces (name -> IPs), public
+    and private ones, loopback only where there is nothing else."""
+    found: dict[str, None] = {}
+    for text in listening:
+        host, port = _host_and_port(text)
+        if host not in ("0.0.0.0", "::"):  # noqa: S104 - compared with, not bound to
+            found[text] = None
+            continue
+        kind = "ip4" if host == "0.0.0.0" else "ip6"  # noqa: S104
+        hosts = [ip for ips in (interfaces or _interfaces()).values() for ip in ips if (":" in ip) == (kind == "ip6")]
+        outside = [ip for ip in hosts if not ip.startswith("127.") and ip != "::1" and not ip.startswith("fe80")]
+        found.update(dict.fromkeys(f"/{kind}/{ip}/tcp/{port}" for ip in outside or hosts))
+    return list(found)
+
+
+def _interfaces() -> dict[str, list[str]]:
+    return {
+        name: [a.address.split("%")[0] for a in addresses if a.family in (socket.AF_INET, socket.AF_INET6)]
+        for name, addresses in psutil.net_if_addrs().items()
+    }
+
+
+def _quiet_libp2p() -> None:
+    """libp2p logs what strangers do wrong as errors, some of it through the root logger, straight to stderr. It speaks
+    when LIBP2P_DEBUG is set, as it documents; what matters is logged here."""
+    if not os.environ.get("LIBP2P_DEBUG"):
+        logging.getLogger("libp2p").setLevel(logging.CRITICAL)

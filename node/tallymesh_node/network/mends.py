@@ -1,0 +1,283 @@
+"""py-libp2p 0.8.1, mended from outside. docs/decisions/libp2p-mends.md says what to send upstream; each mend has a
+test that fails without it. This module knows libp2p's insides and nothing of Tallymesh.
+
+1. `MendedSwarm`: an inbound connection gives its slot back when it closes, not when the whole swarm stops.
+2. `MendedPubsub`, `MendedGossipSub`: what one peer sends ends at most that peer's stream.
+3. `guard_streams`: an exception in a stream handler ends that stream; a peer's open streams are bounded.
+4. Adaptive gossip is off (`gossipsub`), else a 1 s heartbeat grows to 60 s in small networks.
+5. `MendedYamux`: a cancelled write cannot tear the connection, an unread stream has a bounded buffer, a frozen peer is
+   noticed by pings of the muxer.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import trio
+from libp2p.abc import IMuxedConn, INetStream, ISecureConn
+from libp2p.custom_types import StreamHandlerFn
+from libp2p.io.abc import ReadWriteCloser
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.stream_muxer.exceptions import MuxedStreamError
+from libp2p.stream_muxer.yamux import yamux
+from libp2p.transport.upgrader import TransportUpgrader
+from multiaddr import Multiaddr
+
+log = logging.getLogger(__name__)
+
+MAX_STREAMS_PER_PEER = 96  # inbound at once: 32 requests, 4 blobs, gossip, identify and ping, and what lingers
+MAX_IHAVE_IDS = 500  # ids in one IHAVE; a mesh of 10,000 peers gossips about 500 offers a second
+CLOSE_S = 2.0  # closing must not wait for a peer that no longer reads
+WRITE_STALL_S = 5.0  # a peer that takes no byte for this long is gone
+PING_PERIOD_S = 5.0  # with PING_ANSWER_S a frozen peer is noticed within 10 s; 20 peers cost 0.2 % of a core
+PING_ANSWER_S = 5.0
+
+
+def shielded(seconds: float) -> trio.CancelScope:
+    """A scope for what must be finished or given up within `seconds`, also while being cancelled: mostly closing."""
+    return trio.CancelScope(shield=True, deadline=trio.current_time() + seconds)
+
+
+class MendedSwarm(Swarm):  # type: ignore[misc]
+    """Mend 1. The original waits for the end of the whole swarm while it holds the connection's inbound slot."""
+
+    async def _do_handle_inbound_connection(
+        self, read_write_closer: ReadWriteCloser, maddr: Multiaddr, failure_event: Any
+    ) -> None:
+        remote = self._build_remote_multiaddr(read_write_closer)
+        raw = RawConnection(read_write_closer, False)
+        try:
+            if remote is None or await self.connection_gate.is_allowed(remote):
+                muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
+                await muxed.event_closed.wait()
+        except Exception as error:  # any failure of a stranger's handshake
+            log.debug("inbound connection from %s failed: %r", remote, error)
+        finally:
+            with shielded(CLOSE_S):
+                await raw.close()
+
+
+class MendedPubsub(Pubsub):  # type: ignore[misc]
+    """Mend 2, the reading half. `admit` judges a message before its signature is checked, `deliver` takes the valid
+    ones at once (the original queues 32 and drops the rest)."""
+
+    def __init__(
+        self,
+        *args: Any,
+        admit: Callable[[ID, rpc_pb2.Message], bool],
+        deliver: Callable[[rpc_pb2.Message], None],
+        misbehaved: Callable[[ID], None],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._admit = admit
+        self._deliver = deliver
+        self._misbehaved = misbehaved
+
+    async def stream_handler(self, stream: INetStream) -> None:
+        peer_id = stream.muxed_conn.peer_id
+        try:
+            await super().stream_handler(stream)
+        except Exception as error:  # bad protobuf, bad record, control for topics that do not exist
+            log.info("gossip stream of %s ended: %r", peer_id, error)
+            self._misbehaved(peer_id)
+            await stream.reset()
+            if self.manager.is_running:
+                self._handle_dead_peer(peer_id)
+
+    async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
+        try:
+            if self._admit(msg_forwarder, msg):
+                await super().push_msg(msg_forwarder, msg)
+        except Exception as error:  # a key or an author that cannot be parsed
+            log.info("gossip message forwarded by %s dropped: %r", msg_forwarder, error)
+            self._misbehaved(msg_forwarder)
+
+    def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
+        self._deliver(publish_message)
+
+
+class MendedGossipSub(GossipSub):  # type: ignore[misc]
+    """Mend 2, the routing half: control messages about topics that we did not join are dropped before they are
+    looked up (KeyError) or remembered (memory), peers recommended by a PRUNE are not dialled, errors stay here."""
+
+    async def handle_rpc(self, rpc: rpc_pb2.RPC, sender_peer_id: ID) -> None:
+        known = self.pubsub.topic_ids
+        control = rpc.control
+        fields: tuple[Any, ...] = (control.ihave, control.graft, control.prune)
+        for field in fields:
+            for index in reversed(range(len(field))):
+                if field[index].topicID not in known:
+                    del field[index]
+        for ihave in control.ihave:
+            del ihave.messageIDs[MAX_IHAVE_IDS:]
+        for prune in control.prune:
+            del prune.peers[:]
+        await super().handle_rpc(rpc, sender_peer_id)
+
+    async def heartbeat(self) -> None:
+        while True:
+            try:
+                await super().heartbeat()
+            except Exception:
+                log.exception("gossip heartbeat failed; it goes on")
+                await trio.sleep(self.heartbeat_interval)
+
+    async def on_peer_subscribed(self, peer_id: ID, topic: str) -> None:
+        try:
+            await super().on_peer_subscribed(peer_id, topic)
+        except Exception as error:
+            log.info("gossip: %s could not be grafted: %r", peer_id, error)
+
+    async def flush_pending_messages(self, peer_id: ID) -> None:
+        try:
+            await super().flush_pending_messages(peer_id)
+        except Exception as error:
+            log.info("gossip: nothing sent to %s: %r", peer_id, error)
+
+
+def gossipsub(*, heartbeat_s: int = 1, degree: int = 6, degree_low: int = 4, degree_high: int = 8) -> MendedGossipSub:
+    """A router with mend 4 and the settings that were tried: adaptive gossip off; the spam protection off, which counts
+    the forwarder and drops in silence (a limit by author stands in gossip.py)."""
+    return MendedGossipSub(
+        protocols=[PROTOCOL_ID_V11],
+        degree=degree,
+        degree_low=degree_low,
+        degree_high=degree_high,
+        heartbeat_interval=heartbeat_s,
+        prune_back_off=10,  # s; 60 is for public networks, where it stops peers from cycling through the mesh
+        adaptive_gossip_enabled=False,
+        spam_protection_enabled=False,
+    )
+
+
+def guard_streams(handle: StreamHandlerFn, *, limit: int = MAX_STREAMS_PER_PEER) -> StreamHandlerFn:
+    """Mend 3: `handle` (negotiation and the protocol's handler) in a wrapper that no stream of a peer gets through."""
+    open_streams: Counter[ID] = Counter()
+
+    async def guarded(stream: INetStream) -> None:
+        peer_id = stream.muxed_conn.peer_id
+        if open_streams[peer_id] >= limit:
+            log.info("%s has %d open streams; one more is refused", peer_id, limit)
+            await stream.reset()
+            return
+        open_streams[peer_id] += 1
+        try:
+            await handle(stream)
+        except Exception as error:
+            log.info("a stream of %s failed: %r", peer_id, error)
+            await stream.reset()
+        finally:
+            open_streams[peer_id] -= 1
+            if not open_streams[peer_id]:
+                del open_streams[peer_id]
+
+    return guarded
+
+
+class _Buffer(bytearray):
+    """Unread bytes of one stream. The original warns of a peer that ignores its window, and keeps everything."""
+
+    stream: yamux.YamuxStream
+
+    def extend(self, data: Any) -> None:
+        # Twice the window plus one frame: what the window's own bookkeeping may leave outstanding, with room to spare.
+        if len(self) + len(data) > 2 * self.stream.target_recv_window + yamux.DEFAULT_WINDOW_SIZE:
+            self.clear()
+            raise MuxedStreamError("the peer ignores the stream's window")
+        super().extend(data)
+
+
+class _Buffers(dict[int, bytearray]):
+    def __init__(self, streams: dict[int, yamux.YamuxStream]) -> None:
+        super().__init__()
+        self._streams = streams
+
+    def __setitem__(self, stream_id: int, buffer: bytearray) -> None:
+        bounded = _Buffer(buffer)
+        bounded.stream = self._streams[stream_id]
+        super().__setitem__(stream_id, bounded)
+
+
+class MendedYamux(yamux.Yamux):  # type: ignore[misc]
+    """Mend 5. Counts the bytes on the wire besides: `sent` and `received` are called with each frame's size."""
+
+    def __init__(self, *args: Any, sent: Callable[[int], None], received: Callable[[int], None], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stream_buffers = _Buffers(self.streams)
+        self._sent = sent
+        self._received = received
+
+    async def _write_frame(self, data: bytes) -> None:
+        async with self._write_lock:
+            # Half a frame on the wire would break every other stream: once begun, a frame is written, or the
+            # connection is given up.
+            with shielded(WRITE_STALL_S) as scope:
+                await self.secured_conn.write(data)
+            if scope.cancelled_caught:
+                await self.give_up()
+                raise MuxedStreamError("the peer reads nothing")
+            self._sent(len(data))
+        await trio.lowlevel.checkpoint()
+
+    async def _read_data_body(self, length: int) -> bytes:
+        self._received(length + yamux.HEADER_SIZE)
+        body: bytes = await super()._read_data_body(length)
+        return body
+
+    async def open_stream(self) -> yamux.YamuxStream:
+        if self.stream_backlog_semaphore.value == 0:
+            raise MuxedStreamError("256 streams to this peer are open already")
+        # The original leaks the stream and its slot when it is cancelled while it announces the stream.
+        with trio.CancelScope(shield=True):
+            return await super().open_stream()
+
+    async def _measure_rtt_loop(self) -> None:
+        """The original's pings, and the consequence that it does not draw: no answer, no connection."""
+        await trio.sleep(0.5)  # as there: let the connection establish
+        while not self.event_shutting_down.is_set():
+            self._ping_id += 1
+            self._ping_event = trio.Event()
+            frame = struct.pack(
+                yamux.YAMUX_HEADER_FORMAT, 0, yamux.TYPE_PING, yamux.FLAG_SYN, 0, self._ping_id & 0xFFFFFFFF
+            )
+            try:
+                await self._write_frame(frame)
+            except Exception:  # the connection is going down; whoever reads it says so
+                return
+            self._ping_sent_time = trio.current_time()
+            with trio.move_on_after(PING_ANSWER_S) as scope:
+                await self._ping_event.wait()
+            if scope.cancelled_caught:
+                log.info("%s answers no ping; its connection is closed", self.peer_id)
+                await self.give_up()
+                return
+            with trio.move_on_after(PING_PERIOD_S):
+                await self.event_shutting_down.wait()
+
+    async def give_up(self) -> None:
+        """Close the socket under the muxer; its reader notices and cleans up as after a lost connection."""
+        with shielded(CLOSE_S):
+            await self.secured_conn.close()
+
+
+class MendedUpgrader(TransportUpgrader):  # type: ignore[misc]
+    """Makes `MendedYamux`: the original's multiplexer choice has its own class wired in."""
+
+    def __init__(self, *args: Any, sent: Callable[[int], None], received: Callable[[int], None], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._count = {"sent": sent, "received": received}
+
+    async def upgrade_connection(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
+        plain = await super().upgrade_connection(conn, peer_id)  # negotiates; the object is not started yet
+        mended = MendedYamux(conn, peer_id, is_initiator=plain.is_initiator, **self._count)
+        return self.muxer_multistream._annotate_connection(mended, conn, yamux.PROTOCOL_ID)

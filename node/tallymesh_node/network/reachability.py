@@ -1,0 +1,145 @@
+"""Can others reach us? A peer asks its neighbours to dial it back and says what they found.
+
+The answering side dials only the address at which it sees the asker, at the port that the asker names, and counts only
+a Noise handshake that proves the asker's own peer id: it can be used neither to reach third parties nor, beyond one
+connection every few seconds, against the asker's neighbours behind the same address.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.transport.exceptions import OpenConnectionError, SecurityUpgradeFailure
+from libp2p.transport.tcp.tcp import TCP
+from multiaddr import Multiaddr
+
+from tallymesh.errors import RemoteError
+from tallymesh.exchange import Body, Source, decode, encode
+from tallymesh_node.network.keys import parse_peer_id
+from tallymesh_node.network.mends import shielded
+
+log = logging.getLogger(__name__)
+
+ASKED = 3  # neighbours asked: one may itself be behind a wall
+ASK_S = 10.0  # the neighbour's dial takes up to DIAL_S, after waiting for its turn
+DIAL_S = 4.0
+PAUSE_S = 5.0  # between two dials for one asker
+MAX_ASKERS = 1024  # remembered; the pause makes them few
+DIALS_AT_ONCE = 4
+
+
+class DialbackRequest(Body, frozen=True):
+    NAME = "dialback"
+    port: int  # at which the asker says that it listens
+
+
+class DialbackAnswer(Body, frozen=True):
+    reached: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Reachability:
+    """Whether others can dial us; None where nobody could say. The sentence is for people."""
+
+    reachable: bool | None
+    sentence: str
+
+
+class Dialback:
+    """The answering side: the handler of `dialback`."""
+
+    def __init__(self, swarm: Swarm, now: Callable[[], float] = trio.current_time) -> None:
+        self._swarm = swarm
+        self._now = now
+        self._tcp = TCP()
+        self._last: dict[str, float] = {}  # asker -> when we last dialled for it
+        self._slots = trio.CapacityLimiter(DIALS_AT_ONCE)
+
+    async def answer(self, peer: str, body: bytes) -> bytes:
+        port = decode(body, DialbackRequest, peer=peer).port
+        if not 1 <= port <= 65_535:
+            raise RemoteError("bad_message", f"{port} is not a port.", peer=peer)
+        host = self._seen_at(parse_peer_id(peer))
+        now = self._now()
+        self._last = {asker: at for asker, at in self._last.items() if at > now - PAUSE_S}
+        if peer in self._last or len(self._last) >= MAX_ASKERS:
+            raise RemoteError("busy", f"Dialled for you less than {PAUSE_S:g} s ago; ask again in a moment.", peer=peer)
+        self._last[peer] = now
+        async with self._slots:
+            reached = await self._reach(host, port, parse_peer_id(peer))
+        sentence = f"Reached you at {host} port {port}." if reached else f"Could not reach you at {host} port {port}."
+        return encode(DialbackAnswer(reached=reached, sentence=sentence))
+
+    def _seen_at(self, peer_id: ID) -> str:
+        for connection in self._swarm.get_connections(peer_id):
+            address = connection.muxed_conn.get_remote_address()
+            if address:
+                return str(address[0])
+        raise RemoteError("unreachable", "You are not connected to this peer directly.", peer=peer_id.to_base58())
+
+    async def _reach(self, host: str, port: int, peer_id: ID) -> bool:
+        """TCP and the Noise handshake, on a connection of its own that nothing else ever sees."""
+        kind = "ip6" if ":" in host else "ip4"
+        with trio.move_on_after(DIAL_S):
+            try:
+                raw = await self._tcp.dial(Multiaddr(f"/{kind}/{host}/tcp/{port}/p2p/{peer_id.to_base58()}"))
+            except OpenConnectionError:
+                return False
+            try:
+                await self._swarm.upgrader.upgrade_security(raw, True, peer_id)
+                return True
+            except (SecurityUpgradeFailure, BaseLibp2pError, OSError) as error:
+                log.debug("dialback to %s: %r", host, error)
+            finally:
+                with shielded(DIAL_S):
+                    await raw.close()
+        return False
+
+
+class Asker(Protocol):
+    """What asking needs of a network."""
+
+    @property
+    def peers(self) -> Sequence[str]: ...
+
+    @property
+    def addresses(self) -> Sequence[str]: ...
+
+    async def request(self, peer: Source, name: str, body: bytes, *, timeout_s: float) -> bytes: ...
+
+
+async def check_reachability(network: Asker, *, port: int | None = None) -> Reachability:
+    """Ask up to three neighbours to dial us at `port` (the first address's by default). Never raises RemoteError."""
+    if port is None:
+        port = next((int(address.split("/tcp/")[1]) for address in network.addresses if "/tcp/" in address), 0)
+    answers: list[bool] = []
+
+    async def ask(peer: str) -> None:
+        try:
+            body = encode(DialbackRequest(port=port))
+            data = await network.request(Source(peer_id=peer), DialbackRequest.NAME, body, timeout_s=ASK_S)
+            answers.append(decode(data, DialbackAnswer, peer=peer).reached)
+        except RemoteError as error:
+            log.info("%s did not say whether it reaches us: %s", peer, error)
+
+    async with trio.open_nursery() as nursery:
+        for peer in list(network.peers)[:ASKED]:
+            nursery.start_soon(ask, peer)
+    if any(answers):
+        return Reachability(True, f"yes: port {port} is open to others.")
+    if not answers:
+        return Reachability(None, "not known yet: no peer could be asked to dial back.")
+    who = "A peer" if len(answers) == 1 else f"{len(answers)} peers"
+    return Reachability(
+        False,
+        f"no: port {port} is closed. {who} tried to dial it and failed; "
+        f"open or forward TCP port {port} to this machine.",
+    )
