@@ -52,7 +52,7 @@ class Blobs(Protocol):
     def put(self, data: bytes) -> BlobId:
         """Store (whole or not at all) and name it. Not fsynced: call `sync` before signing anything about it."""
 
-    def sync(self) -> None:
+    async def sync(self) -> None:
         """All that was put so far is on disk when this returns. LocalError `disk` where it cannot be."""
 
     async def fetch(self, blob: BlobId, sources: Sequence[Source], *, ticket: bytes, timeout_s: float) -> None:

@@ -47,7 +47,8 @@ class FakeBlobs:
             (self.folder / name.hex()).write_bytes(data)
         return name
 
-    def sync(self) -> None:
+    async def sync(self) -> None:
+        await trio.lowlevel.checkpoint()
         self.synced += 1
 
     async def fetch(self, blob: BlobId, sources: Sequence[Source], *, ticket: bytes, timeout_s: float) -> None:
