@@ -1,0 +1,51 @@
+"""One node per folder: an advisory lock that the kernel drops with the process, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+
+from tallymesh.errors import LocalError
+
+NAME = "lock"
+
+
+class FolderLock:
+    """Held while it is entered. The file stays (removing it would let two nodes lock two files of one name)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+        self._descriptor: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<FolderLock {self.path} {'held' if self._descriptor is not None else 'free'}>"
+
+    def __enter__(self) -> FolderLock:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise LocalError("disk", f"The node's folder {self.path.parent} cannot be written: {error}.") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            raise LocalError(
+                "locked",
+                f"Another node (process {holder or 'unknown'}) runs in {self.path.parent}.",
+                remedy="Stop it with 'tallymesh node stop', or give this one a folder of its own by TALLYMESH_HOME.",
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._descriptor = descriptor
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._descriptor is not None
+        os.close(self._descriptor)
+        self._descriptor = None
