@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from tallymesh.errors import CallerError, LocalError
-
 from tallymesh_ledger.keys import AccountKey
 
 PASSWORD_FILE = "TALLYMESH_PASSWORD_FILE"

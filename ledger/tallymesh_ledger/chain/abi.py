@@ -16,9 +16,9 @@ from typing import Any
 import eth_abi
 import msgspec
 from eth_abi.exceptions import DecodingError
+
 from tallymesh import schema
 from tallymesh.schema import Message
-
 from tallymesh_ledger.eip712 import keccak
 from tallymesh_ledger.keys import checksum
 
@@ -107,6 +107,11 @@ class Interface:
             elif kind == "error":
                 self._errors[keccak(_signature(entry))[:4]] = entry
 
+    @property
+    def constructor_arguments(self) -> list[str]:
+        """Names, in order."""
+        return [] if self._constructor is None else [each["name"] for each in self._constructor.inputs]
+
     def creation(self, *arguments: Any) -> bytes:
         """Data of the transaction that creates the contract."""
         assert self.bytecode, f"{self.name} has no bytecode"
@@ -155,8 +160,8 @@ class Interface:
             f"{each['name']} {_show(_lift(value, each))}".strip()
             for each, value in zip(entry["inputs"], values, strict=False)
         )
-        words = _snake(entry["name"]).replace("_", " ")
-        return Refusal(_snake(entry["name"]), f"{self.name} refused: {words}{f' ({shown})' if shown else ''}.")
+        words = snake(entry["name"]).replace("_", " ")
+        return Refusal(snake(entry["name"]), f"{self.name} refused: {words}{f' ({shown})' if shown else ''}.")
 
 
 @functools.cache
@@ -239,7 +244,7 @@ def _show(value: Any) -> str:
     return str(value)
 
 
-def _snake(name: str) -> str:
+def snake(name: str) -> str:
     """``SeatNotOpen`` -> ``seat_not_open``, ``ERC20InsufficientBalance`` -> ``erc20_insufficient_balance``."""
     parts: list[str] = []
     for i, letter in enumerate(name):

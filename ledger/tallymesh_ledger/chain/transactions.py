@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 import trio
-from tallymesh.errors import ChainError
 
+from tallymesh.errors import ChainError
 from tallymesh_ledger.chain import abi
 from tallymesh_ledger.chain.envelope import Envelope, Fees, Plain, sign
-from tallymesh_ledger.chain.rpc import Rpc
+from tallymesh_ledger.chain.rpc import Rpc, block_of
 from tallymesh_ledger.keys import AccountKey, checksum
 
 DEADLINE_S = 120.0  # how long `send` waits for a transaction to be mined
@@ -53,6 +53,7 @@ class Sender:
         self.rpc = rpc
         self.address = key.address
         self._key = key
+        self.permits = trio.Lock()  # held while a permit of this account is on its way: they are numbered, too
         self._turn = trio.Lock()  # from choosing a nonce until the node has taken it
         self._slots = trio.CapacityLimiter(IN_FLIGHT_MAX)
         self._next: int | None = None  # first nonce not given away; None: ask the chain
@@ -60,6 +61,9 @@ class Sender:
 
     def __repr__(self) -> str:
         return f"<Sender {checksum(self.address)} next={self._next} in_flight={self._in_flight}>"
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        return self._key.sign_digest(digest)
 
     async def send(
         self,
@@ -77,16 +81,16 @@ class Sender:
         `no_gas_coin`, `chain_unavailable`, or `not_mined` after `deadline_s` (it may still be mined later).
         `gas` spares the estimate.
         """
-        async with self._slots:
-            self._in_flight += 1
-            try:
-                with trio.move_on_after(deadline_s):
+        with trio.move_on_after(deadline_s):
+            async with self._slots:
+                self._in_flight += 1
+                try:
                     if not gas:
                         gas = await self._estimate(to, data, value)
                     plain, envelope = await self._submit(to, data, value, gas)
                     return await self._wait(plain, envelope, confirmations)
-            finally:
-                self._in_flight -= 1
+                finally:
+                    self._in_flight -= 1
         raise ChainError(
             "not_mined",
             f"The transaction was not mined within {deadline_s:g} s.",
@@ -109,8 +113,8 @@ class Sender:
     async def _submit(self, to: bytes, data: bytes, value: int, gas: int) -> tuple[Plain, Envelope]:
         async with self._turn:
             for attempt in range(3):
-                nonce = await self._nonce()
-                chain_id, fees = await self._fees()
+                chain_id = await self.rpc.known_chain_id()
+                nonce, fees = await self._nonce_and_fees()
                 plain = Plain(chain_id=chain_id, nonce=nonce, gas=gas, fees=fees, to=to, data=data, value=value)
                 envelope = sign(self._key, plain)
                 try:
@@ -124,26 +128,27 @@ class Sender:
                 return plain, envelope
         raise AssertionError("the last attempt returns or raises")
 
-    async def _nonce(self) -> int:
-        pending = int(await self.rpc.call("eth_getTransactionCount", _hex(self.address), "pending"), 16)
-        if self._next is None or self._in_flight <= 1:
-            # alone, the chain is right even where one of ours was dropped; in company it may lag behind
-            return pending
-        return max(self._next, pending)
-
-    async def _fees(self) -> tuple[int, Fees]:
-        chain_id = await self.rpc.known_chain_id()
-        block = await self.rpc.block()
-        if block.base_fee is None:
-            price = int(await self.rpc.call("eth_gasPrice"), 16)
-            return chain_id, Fees(price, price, legacy=True)
-        try:
-            tip = int(await self.rpc.call("eth_maxPriorityFeePerGas"), 16)
-        except ChainError as error:
-            if error.code != "rpc_error":
-                raise
-            tip = TIP_WEI  # not every node has the method
-        return chain_id, Fees(BASE_FEE_ROOM * block.base_fee + tip, tip)
+    async def _nonce_and_fees(self) -> tuple[int, Fees]:
+        """In one round trip."""
+        answers = await self.rpc.batch([
+            ("eth_getTransactionCount", [_hex(self.address), "pending"]),
+            ("eth_getBlockByNumber", ["latest", False]),
+            ("eth_gasPrice", []),
+            ("eth_maxPriorityFeePerGas", []),
+        ])  # fmt: skip
+        count, block, price, tip = answers
+        for answer in (count, block, price):
+            if isinstance(answer, ChainError):
+                raise answer
+        nonce = int(count, 16)
+        if self._next is not None and self._in_flight > 1:
+            # in company the chain may lag behind; alone it is right even where one of ours was dropped
+            nonce = max(self._next, nonce)
+        base_fee = block_of(block).base_fee
+        if base_fee is None:
+            return nonce, Fees(int(price, 16), int(price, 16), legacy=True)
+        tip_wei = TIP_WEI if isinstance(tip, ChainError) else int(tip, 16)  # not every node has the method
+        return nonce, Fees(BASE_FEE_ROOM * base_fee + tip_wei, tip_wei)
 
     async def _broadcast(self, envelope: Envelope) -> None:
         """Idempotent. ChainError `nonce_taken` where another transaction has this one's place."""

@@ -11,7 +11,6 @@ from typing import Any
 
 from tallymesh.amounts import WEI_PER_TOKEN
 from tallymesh.errors import CallerError
-
 from tallymesh_ledger.chain.envelope import Fees, Plain, sign
 from tallymesh_ledger.eip712 import word
 from tallymesh_ledger.keys import AccountKey

@@ -13,8 +13,8 @@ import time
 from typing import Any
 
 from aiohttp import web
-from tallymesh.errors import TallymeshError
 
+from tallymesh.errors import TallymeshError
 from tallymesh_ledger.embedded_chain.evm import Evm
 from tallymesh_ledger.embedded_chain.faucet import Faucet
 from tallymesh_ledger.embedded_chain.methods import Methods, RpcFailure

@@ -1,0 +1,125 @@
+"""Bindings of Token (MESH) and Registry: who speaks for an account, what it has at stake, where it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from tallymesh.messages import PeerBinding
+from tallymesh_ledger.chain.contract import At, Contract, Outcome, compact, struct
+from tallymesh_ledger.chain.rpc import Rpc
+from tallymesh_ledger.chain.transactions import Sender
+from tallymesh_ledger.eip712 import keccak, word
+
+PERMIT_S = 3600  # a permit of ours is good for this long: mined or worthless
+_PERMIT = keccak(b"Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)")
+
+
+class Stake(msgspec.Struct, frozen=True):
+    """Wei; the three add up to all that the registry holds for the account."""
+
+    free: int
+    locked: int
+    unbonding: int
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A slot with all that a draw asks about its account."""
+
+    account: bytes
+    added_block: int
+    released_block: int  # 0: never
+    owner: bytes
+    numeric_class: bytes
+
+
+class Token(Contract):
+    """MESH, an ERC-20 with permits. Amounts in wei."""
+
+    NAME = "Token"
+
+    async def balance_of(self, account: bytes, *, at: At = "latest") -> int:
+        return int(await self.read("balanceOf", account, at=at))
+
+    async def total_supply(self, *, at: At = "latest") -> int:
+        return int(await self.read("totalSupply", at=at))
+
+    async def transfer(self, sender: Sender, to: bytes, amount: int) -> Outcome:
+        return await self.write(sender, "transfer", to, amount)
+
+    async def permit(self, sender: Sender, spender: bytes, amount: int) -> tuple[Any, ...]:
+        """A signed EIP-2612 permit as the contracts take it, for one use. Hold `sender.permits` until it is mined."""
+        nonce, separator = await self.read_many([("nonces", [sender.address]), ("DOMAIN_SEPARATOR", [])])
+        deadline = (await self.rpc.block()).timestamp + PERMIT_S
+        body = keccak(b"".join(map(word, (_PERMIT, sender.address, spender, amount, nonce, deadline))))
+        signature = sender.sign_digest(keccak(b"\x19\x01" + separator + body))
+        return (amount, deadline, signature[64], signature[:32], signature[32:64])
+
+
+class Registry(Contract):
+    """Who speaks for an account, what it has at stake, in which class it computes."""
+
+    NAME = "Registry"
+
+    def __init__(self, rpc: Rpc, address: bytes, token: Token) -> None:
+        super().__init__(rpc, address)
+        self.token = token
+
+    async def stake_of(self, account: bytes, *, at: At = "latest") -> Stake:
+        return Stake(*await self.read("stakeOf", account, at=at))
+
+    async def live_slots(self, account: bytes, *, at: At = "latest") -> int:
+        return int(await self.read("liveSlots", account, at=at))
+
+    async def slot_wei(self) -> int:
+        return int(await self.read("slotWei"))
+
+    async def slot_count(self, *, at: At = "latest") -> int:
+        return int(await self.read("slotCount", at=at))
+
+    async def slots_from(self, first: int, count: int, *, at: At = "latest") -> list[Candidate]:
+        found = await self.read("slotsFrom", first, count, at=at)
+        return [struct(Candidate, each) for each in found]
+
+    async def class_of(self, account: bytes, *, at: At = "latest") -> tuple[bytes, bytes, int]:
+        """(class in force, the one that replaces it, from when on: 0 where none is waiting)."""
+        current, following, effective = await self.read("classOf", account, at=at)
+        return current, following, effective
+
+    async def owner_of(self, account: bytes, *, at: At = "latest") -> bytes:
+        return bytes(await self.read("ownerOf", account, at=at))
+
+    async def peer_of(self, account: bytes, *, at: At = "latest") -> tuple[bytes, int]:
+        """(hash of the peer id, version of the binding); zeros where it was never bound."""
+        peer_id_hash, version = await self.read("peerOf", account, at=at)
+        return peer_id_hash, version
+
+    async def withdrawable(self, account: bytes, *, at: At = "latest") -> int:
+        return int(await self.read("withdrawable", account, at=at))
+
+    async def buy_slots(self, sender: Sender, account: bytes, count: int) -> Outcome:
+        """`count` slots for `account`, paid by the sender, in one transaction."""
+        async with sender.permits:
+            permit = await self.token.permit(sender, self.address, count * await self.slot_wei())
+            return await self.write(sender, "buySlotsWithPermit", account, count, permit)
+
+    async def release_slots(self, sender: Sender, account: bytes, slots: Sequence[int]) -> Outcome:
+        return await self.write(sender, "releaseSlots", account, list(slots))
+
+    async def withdraw(self, sender: Sender, account: bytes) -> Outcome:
+        return await self.write(sender, "withdraw", account)
+
+    async def bind(self, sender: Sender, binding: PeerBinding, signature: bytes) -> Outcome:
+        """Record the account's binding; anyone may carry it."""
+        return await self.write(sender, "bind", binding, compact(signature))
+
+    async def set_class(self, sender: Sender, numeric_class: bytes) -> Outcome:
+        return await self.write(sender, "setClass", numeric_class)
+
+    async def propose_owner(self, sender: Sender, account: bytes, following: bytes) -> Outcome:
+        return await self.write(sender, "proposeOwner", account, following)
+
+    async def accept_owner(self, sender: Sender, account: bytes) -> Outcome:
+        return await self.write(sender, "acceptOwner", account)
