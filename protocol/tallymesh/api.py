@@ -88,6 +88,7 @@ class JobView(View, frozen=True):
     budget_wei: str = "0"
     cost_wei: str = "0"
     escrow_wei: str = "0"
+    spec: str = ""  # blob id (hex) of the JobSpec
     peers: tuple[PeerView, ...] = ()
     problem: Problem | None = None
 
@@ -169,6 +170,26 @@ class NodeView(View, frozen=True):
     offer: dict[str, Any]
     problems: tuple[Problem, ...] = ()
     counters: dict[str, float] = {}
+
+
+class Refusal(View, frozen=True):
+    """Body of every answer that is not a success. `kind` says whose fault it is (errors.py): caller, local, remote,
+    chain."""
+
+    code: str
+    sentence: str
+    remedy: str = ""
+    kind: str = "caller"
+    peer: str = ""
+    reverted: bool = False
+
+
+class ResultsView(View, frozen=True):
+    """GET /v1/jobs/{id}/results. map: the blob id of each output in input order; training: the final checkpoint."""
+
+    kind: str
+    outputs: tuple[str, ...] = ()
+    checkpoint: str = ""
 
 
 def encode(value: Any) -> bytes:
