@@ -46,7 +46,7 @@ def test_a_leaf_binds_every_part_of_its_opening() -> None:
         merkle.leaf(b"\6" * 32, 3, opening),
     }
     for name in ("unit_id", "start", "end", "salt", "aux"):
-        parts = {field: getattr(opening, field) for field in opening.__struct_fields__} | {name: b"\9" * 32}
+        parts = {field: getattr(opening, field) for field in opening.__struct_fields__} | {name: rb"\9" * 32}
         seen.add(merkle.leaf(b"\7" * 32, 3, Opening(**parts)))
     assert len(seen) == 8
 
@@ -72,7 +72,7 @@ def test_every_unit_is_drawn_about_equally_often() -> None:
 
 
 def test_the_rate_holds_on_average_over_seeds() -> None:
-    """25 units at 4 % are one sample exactly; 40 units are 1.6 on average, so the fraction must be rounded by the seed."""
+    """25 units at 4 % are one sample exactly; 40 are 1.6 on average, so the fraction is rounded by the seed."""
     seeds = [eip712.keccak(number.to_bytes(4, "big")) for number in range(2000)]
     assert {sampling.sample_count(seed, 25, 400) for seed in seeds} == {1}
     mean = sum(sampling.sample_count(seed, 40, 400) for seed in seeds) / len(seeds)

@@ -1,4 +1,4 @@
-"""Golden bytes, digests and draws (tests/vectors, written by scripts/make_vectors) against the code and second readers."""
+"""Golden bytes, digests and draws (written by scripts/make_vectors) against the code and a second reader each."""
 
 from __future__ import annotations
 

@@ -1,0 +1,189 @@
+"""What this node knows of the market: one offer an account, and what the chain says of each account.
+
+Offers come by gossip and expire by themselves. The chain's part is read again every few seconds, so that a missed event
+costs a delay and never a wrong answer. This module matches nothing; tallymesh_scheduler does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import trio
+
+from tallymesh.errors import ChainError, RemoteError
+from tallymesh.exchange import Source
+from tallymesh.messages import Offer
+from tallymesh_ledger.registry import RegistryAt
+from tallymesh_node.interfaces import Chain
+from tallymesh_node.market.envelope import Opener
+from tallymesh_node.network import Verdict
+from tallymesh_scheduler.matching import Candidate
+
+log = logging.getLogger(__name__)
+
+MAX_OFFERS = 10_000  # 1 KiB each; beyond it the one that expires first makes room, staked accounts before others
+REFRESH_S = 2.0  # how old the chain's part may be
+MAX_STAKES = 500  # accounts whose free stake is asked for in one refresh
+
+
+class Learner(Protocol):
+    """The part of the network that wants to know which peers exist."""
+
+    def learn(self, source: Source) -> None: ...
+
+
+class Listed:
+    """An offer with its peer."""
+
+    __slots__ = ("offer", "peer_id")
+
+    def __init__(self, offer: Offer, peer_id: str) -> None:
+        self.offer = offer
+        self.peer_id = peer_id
+
+    @property
+    def source(self) -> Source:
+        return Source(self.peer_id, tuple(address for address in self.offer.addresses.split(",") if address))
+
+
+class OfferBook:
+    """Contract: holds at most one offer an account (the highest `seq`), never an expired one, at most MAX_OFFERS."""
+
+    def __init__(self, opener: Opener, chain: Chain, now: Callable[[], float], learner: Learner | None = None) -> None:
+        self._opener = opener
+        self._chain = chain
+        self._now = now
+        self._learner = learner
+        self._offers: dict[bytes, Listed] = {}
+        self._accounts: dict[str, bytes] = {}  # peer id -> account
+        self._free: dict[bytes, int] = {}
+        self._unreachable: dict[bytes, str] = {}
+        self._changed = trio.Event()
+        self.registry: RegistryAt | None = None
+        self.seen = 0
+
+    def validate(self, author: str, data: bytes) -> Verdict:
+        """Gossip's validator: bad ones are not relayed and count against the neighbour that relayed them."""
+        try:
+            offer = self._opener.open(author, data)
+        except RemoteError as error:
+            return Verdict.IGNORE if error.code == "stale" else Verdict.REJECT
+        known = self._offers.get(offer.account)
+        if known is not None and known.offer.seq >= offer.seq:
+            return Verdict.IGNORE
+        return Verdict.ACCEPT if self.add(offer, author) else Verdict.IGNORE
+
+    def add(self, offer: Offer, peer_id: str) -> bool:
+        """Take in a checked offer. False where it is older than what is known, or there is no room for it."""
+        known = self._offers.get(offer.account)
+        if known is not None and known.offer.seq >= offer.seq:
+            return False
+        if known is None and len(self._offers) >= MAX_OFFERS and not self._make_room(offer):
+            return False
+        if known is not None and known.peer_id != peer_id:
+            self._accounts.pop(known.peer_id, None)
+        listed = Listed(offer, peer_id)
+        self._offers[offer.account] = listed
+        self._accounts[peer_id] = offer.account
+        self.seen += 1
+        if self._learner is not None:
+            self._learner.learn(listed.source)
+        if known is None:
+            self._wake()
+        return True
+
+    def expire(self) -> None:
+        now = self._now()
+        for account in [a for a, listed in self._offers.items() if listed.offer.expires <= now]:
+            self._accounts.pop(self._offers.pop(account).peer_id, None)
+            self._unreachable.pop(account, None)
+
+    def offers(self) -> list[Listed]:
+        self.expire()
+        return list(self._offers.values())
+
+    def source_of(self, account: bytes) -> Source | None:
+        """Where the account's peer is reached, None where no offer of it is known."""
+        listed = self._offers.get(account)
+        return listed.source if listed else None
+
+    def account_of(self, peer_id: str) -> bytes | None:
+        return self._accounts.get(peer_id)
+
+    def note_unreachable(self, account: bytes, sentence: str) -> None:
+        """What the last dial said; "" when it answered."""
+        if sentence:
+            self._unreachable[account] = sentence
+        else:
+            self._unreachable.pop(account, None)
+
+    def candidates(self, now: int) -> list[Candidate]:
+        """Every live offer with what the chain says of its account."""
+        registry = self.registry
+        if registry is None:
+            return []
+        return [self._candidate(listed, registry) for listed in self.offers()]
+
+    async def wait_changed(self) -> None:
+        """Until an account appears or the chain's part was read again."""
+        await self._changed.wait()
+
+    async def run(self) -> None:
+        """Keep the chain's part fresh."""
+        while True:
+            try:
+                await self.refresh()
+            except (ChainError, RemoteError) as error:
+                log.warning("the registry cannot be read: %s", error)
+            await trio.sleep(REFRESH_S)
+
+    async def refresh(self) -> None:
+        number, block_hash = await self._chain.final_block()
+        before = self.registry
+        self.registry = await self._chain.registry_at(number, block_hash)
+        staked = [a for a in list(self._offers)[:MAX_STAKES] if self.registry.slots_of(a)]
+        for account in staked:
+            self._free[account] = await self._chain.free_stake(account)
+        if before is None or (before.slots, before.classes) != (self.registry.slots, self.registry.classes):
+            self._wake()
+
+    def _candidate(self, listed: Listed, registry: RegistryAt) -> Candidate:
+        offer = listed.offer
+        chain_class = registry.classes.get(offer.account, b"")
+        accounts, share = registry.class_weight(offer.numeric_class, besides=offer.account)
+        return Candidate(
+            offer=offer,
+            peer_id=listed.peer_id,
+            slots=registry.slots_of(offer.account),
+            free_stake=self._free.get(offer.account, 0),
+            owner=registry.owner_of(offer.account),
+            chain_class=chain_class,
+            class_accounts=accounts,
+            class_share_bp=share,
+            free_cores=offer.cores,
+            unreachable=self._unreachable.get(offer.account, ""),
+        )
+
+    def _make_room(self, offer: Offer) -> bool:
+        staked = self._is_staked(offer.account)
+        loose = [item for item in self._offers.items() if staked or not self._is_staked(item[0])]
+        if not loose:
+            return False
+        account, listed = min(loose, key=lambda item: (self._is_staked(item[0]), item[1].offer.expires))
+        if self._is_staked(account) == staked and listed.offer.expires >= offer.expires:
+            return False
+        self._offers.pop(account)
+        self._accounts.pop(listed.peer_id, None)
+        return True
+
+    def _is_staked(self, account: bytes) -> bool:
+        return self.registry is not None and account in self._live()
+
+    def _live(self) -> Sequence[bytes | None]:
+        return self.registry.slots if self.registry else ()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
