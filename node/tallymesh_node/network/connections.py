@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
@@ -23,18 +23,17 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
 from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamError
 from multiaddr import Multiaddr
-from multiaddr.exceptions import MultiaddrError
 
-from tallymesh.errors import CallerError, RemoteError
+from tallymesh.errors import RemoteError
 from tallymesh.exchange import Source
+from tallymesh_node.network.addresses import MAX_ADDRESSES, dialable
+from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.keys import parse_peer_id
 from tallymesh_node.network.mends import shielded
 
 log = logging.getLogger(__name__)
 
 DIAL_S = 5.0  # one address: TCP, Noise and yamux take 10 ms nearby, 4 round trips far away
-MAX_ADDRESSES = 8  # of one peer that are tried; a machine with more interfaces lists the useful ones first
-MAX_ADDRESS_CHARACTERS = 200
 REFUSED_S = 2.0  # a peer that could not be reached is not dialled again for this long: callers retry in loops
 MAX_KNOWN = 512  # peers remembered as candidates for connections; the least recently heard of is forgotten
 MAX_BANNED = 4096  # as many ids as a flood of them may make us remember
@@ -46,78 +45,19 @@ DIALS_AT_ONCE = 4  # of the loop's own, so that a network that is down costs lit
 
 
 @dataclass
-class Counters:
-    """What went through, since the start. Read by the node's metrics; plain integers, never reset."""
-
-    bytes_sent: int = 0  # on the wire, frames of the multiplexer included
-    bytes_received: int = 0
-    dials: int = 0
-    dials_failed: int = 0
-    requests_sent: int = 0
-    requests_served: int = 0
-    requests_refused: int = 0
-    gossip_published: int = 0
-    gossip_received: int = 0  # accepted by the validator
-    gossip_ignored: int = 0
-    gossip_rejected: int = 0
-    gossip_dropped: int = 0  # accepted, but nobody drained the queue
-    blob_bytes_sent: int = 0
-    blob_bytes_received: int = 0
-
-    @property
-    def gossip_messages(self) -> int:
-        return self.gossip_published + self.gossip_received
-
-
-@dataclass
 class _Candidate:
     """A peer to which the loop may connect, and when it may try again."""
 
     addresses: tuple[str, ...]
     lasting: bool  # a bootstrap peer is never forgotten
     failures: int = 0
-    not_before: float = field(default=0.0)
+    not_before: float = 0.0
 
 
 def backoff_s(failures: int, chance: float) -> float:
     """Pause after so many failures in a row, doubled each time and jittered by `chance` in [0, 1) to 50 … 100 %, so
     that peers that lost the same connection do not come back together."""
     return min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(failures - 1, 16)) * (0.5 + chance / 2)
-
-
-def split_address(text: str) -> Source:
-    """A multiaddr with the peer's id (``/ip4/1.2.3.4/tcp/4001/p2p/12D3…``). CallerError: people type these."""
-    address, found, peer_id = text.partition("/p2p/")
-    try:
-        parse_peer_id(peer_id)
-        usable = _dialable([address])
-    except RemoteError:
-        usable = []
-    if not found or not usable:
-        raise CallerError(
-            "bad_address",
-            f"{text!r} is not the address of a peer.",
-            remedy="Write it like /ip4/1.2.3.4/tcp/4001/p2p/12D3Koo…",
-        )
-    return Source(peer_id=peer_id, addresses=(address,))
-
-
-def _dialable(addresses: Iterable[str]) -> list[Multiaddr]:
-    """Those that can be dialled by TCP, at most MAX_ADDRESSES; strangers write these, so nothing raises."""
-    found: list[Multiaddr] = []
-    for text in addresses:
-        if len(found) == MAX_ADDRESSES:
-            break
-        if len(text) > MAX_ADDRESS_CHARACTERS:
-            continue
-        try:
-            address = Multiaddr(text)
-            names = [protocol.name for protocol in address.protocols()]
-        except (MultiaddrError, ValueError, KeyError):
-            continue
-        if len(names) == 2 and names[0] in ("ip4", "ip6", "dns", "dns4", "dns6") and names[1] == "tcp":
-            found.append(address)
-    return found
 
 
 class Connections(INotifee):  # type: ignore[misc]
@@ -165,7 +105,7 @@ class Connections(INotifee):  # type: ignore[misc]
         if peer_id == self._swarm.get_peer_id():
             raise RemoteError("unreachable", "A peer does not dial itself.", peer=peer.peer_id)
         known = self._known.get(peer_id)
-        addresses = _dialable([*peer.addresses, *(known.addresses if known else ())])
+        addresses = dialable([*peer.addresses, *(known.addresses if known else ())])
         if not addresses:
             raise RemoteError("unreachable", "No address of this peer is known.", peer=peer.peer_id)
         if trio.current_time() < self._refused.get(peer_id, 0.0):
@@ -252,7 +192,7 @@ class Connections(INotifee):  # type: ignore[misc]
 
     def _note(self, source: Source, *, lasting: bool) -> None:
         peer_id = parse_peer_id(source.peer_id)
-        addresses = tuple(str(address) for address in _dialable(source.addresses))
+        addresses = tuple(str(address) for address in dialable(source.addresses))
         if peer_id == self._swarm.get_peer_id() or not addresses:
             return
         known = self._known.get(peer_id)

@@ -20,7 +20,8 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.tools.anyio_service import background_trio_service
 
 from tallymesh.errors import CallerError
-from tallymesh_node.network.connections import Connections, Counters
+from tallymesh_node.network.connections import Connections
+from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.mends import MendedPubsub, gossipsub
 
 log = logging.getLogger(__name__)

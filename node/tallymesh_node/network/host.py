@@ -10,10 +10,9 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-import psutil
 import trio
 from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_key_pair
 from libp2p.custom_types import TProtocol
@@ -28,10 +27,12 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
-from tallymesh.errors import CallerError, LocalError
+from tallymesh.errors import LocalError
 from tallymesh.exchange import Source
 from tallymesh_node.interfaces import Handler
-from tallymesh_node.network.connections import Connections, Counters, split_address
+from tallymesh_node.network.addresses import advertised, host_and_port, split_address, tcp_address
+from tallymesh_node.network.connections import Connections
+from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.gossip import Gossip, Validator, topic_name
 from tallymesh_node.network.keys import PeerKey
 from tallymesh_node.network.mends import MendedSwarm, MendedUpgrader, guard_streams, shielded
@@ -134,9 +135,9 @@ async def open_network(
     """
     _quiet_libp2p()
     sources = [split_address(text) for text in bootstrap]
-    addresses = [_tcp_address(text) for text in listen]
+    addresses = [tcp_address(text) for text in listen]
     for text in announce:
-        _tcp_address(text)
+        tcp_address(text)
     for address in addresses:
         _check_free(address)
     counters = Counters()
@@ -208,22 +209,9 @@ def _build_swarm(key: PeerKey, counters: Counters) -> MendedSwarm:
     )
 
 
-def _tcp_address(text: str) -> Multiaddr:
-    try:
-        address = Multiaddr(text)
-        names = [protocol.name for protocol in address.protocols()]
-    except ValueError:
-        names = []
-    if names not in (["ip4", "tcp"], ["ip6", "tcp"], ["dns", "tcp"], ["dns4", "tcp"], ["dns6", "tcp"]):
-        raise CallerError(
-            "bad_address", f"{text!r} is not a TCP address.", remedy="Write it like /ip4/0.0.0.0/tcp/4001."
-        )
-    return address
-
-
 def _check_free(address: Multiaddr) -> None:
     """libp2p listens with SO_REUSEPORT: a second node on the port would share its connections without any error."""
-    host, port = _host_and_port(str(address))
+    host, port = host_and_port(str(address))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -241,34 +229,6 @@ def _check_free(address: Multiaddr) -> None:
                 f"This machine cannot listen on {address}: {error.strerror}.",
                 remedy="Choose an address of this machine with --listen.",
             ) from None
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    _, _, host, _, port = address.split("/")[:5]
-    return host, int(port)
-
-
-def advertised(listening: Sequence[str], interfaces: Mapping[str, Sequence[str]] | None = None) -> list[str]:
-    """The addresses that others can dial: for 0.0.0.0 and :: those of the machine's interfaces (name -> IPs), public
-    and private ones, loopback only where there is nothing else."""
-    found: dict[str, None] = {}
-    for text in listening:
-        host, port = _host_and_port(text)
-        if host not in ("0.0.0.0", "::"):  # noqa: S104 - compared with, not bound to
-            found[text] = None
-            continue
-        kind = "ip4" if host == "0.0.0.0" else "ip6"  # noqa: S104
-        hosts = [ip for ips in (interfaces or _interfaces()).values() for ip in ips if (":" in ip) == (kind == "ip6")]
-        outside = [ip for ip in hosts if not ip.startswith("127.") and ip != "::1" and not ip.startswith("fe80")]
-        found.update(dict.fromkeys(f"/{kind}/{ip}/tcp/{port}" for ip in outside or hosts))
-    return list(found)
-
-
-def _interfaces() -> dict[str, list[str]]:
-    return {
-        name: [a.address.split("%")[0] for a in addresses if a.family in (socket.AF_INET, socket.AF_INET6)]
-        for name, addresses in psutil.net_if_addrs().items()
-    }
 
 
 def _quiet_libp2p() -> None:

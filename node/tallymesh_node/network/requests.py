@@ -17,7 +17,8 @@ import trio
 from tallymesh.errors import CallerError, RemoteError, TallymeshError
 from tallymesh.exchange import MAX_BODY_BYTES, Source
 from tallymesh_node.interfaces import Handler
-from tallymesh_node.network.connections import Connections, Counters
+from tallymesh_node.network.connections import Connections
+from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.wire import Wire, expect_protocol, opening
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,305 @@
+"""Blobs on disk, named by their BLAKE3: a file is there whole or not at all, whenever the process was killed.
+
+A blob is written to ``parts/``, made read-only and renamed to ``ab/cd/<hex>``. A rename survives kill -9 but not a
+power cut before the data reached the disk: what was put since the last `sync` is verified again at the next start.
+This module does not know peers.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from io import FileIO
+from pathlib import Path
+
+from blake3 import blake3
+
+from tallymesh.errors import CallerError, LocalError
+from tallymesh.ids import BlobId, blob_id
+
+CHUNK_BYTES = 1024 * 1024  # what is read and hashed at once; also the unit of transfer
+Admit = Callable[[int], None]  # called with the bytes about to be stored; raises LocalError where they are too many
+
+
+class BlobWriter:
+    """A blob of known name and size that is still arriving. It counts as nothing until `finish`."""
+
+    def __init__(self, store: BlobStore, name: BlobId, size: int) -> None:
+        self.name = name
+        self.size = size
+        self._store = store
+        self._path = store.part()
+        self._file = open(self._path, "xb", buffering=0, opener=_private)  # noqa: SIM115 - closed by finish or discard
+        self._hash = blake3()
+        self._hashed = 0  # bytes in `_hash`, while the blob arrives in order
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put `data` at `offset`; again, if what was there turned out to be wrong."""
+        assert offset + len(data) <= self.size, (offset, len(data), self.size)
+        with _disk():
+            done = 0
+            while done < len(data):
+                done += os.pwrite(self._file.fileno(), memoryview(data)[done:], offset + done)
+        if offset == self._hashed:
+            self._hash.update(data)
+            self._hashed += len(data)
+        elif offset < self._hashed:
+            self._hashed = self.size + 1  # the running hash is of other bytes than the file
+
+    def finish(self) -> bool:
+        """Make the blob present if the bytes are those that its name says; False if not, and writing may go on."""
+        if self._hashed == self.size:
+            right = self._hash.digest() == self.name
+        else:
+            with _disk():
+                right = os.fstat(self._file.fileno()).st_size == self.size and _hash_file(self._path) == self.name
+        if right:
+            self._file.close()
+            self._store.publish(self._path, self.name, self.size)
+        return right
+
+    def discard(self) -> None:
+        """Forget what arrived. Does nothing after a `finish` that succeeded."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+class BlobStore:
+    """All blobs of this node. One process opens a folder; threads may share the object for `get`, `put` and `sync`."""
+
+    def __init__(self, folder: Path, *, admit: Admit | None = None) -> None:
+        self._folder = folder
+        self._admit = admit
+        self._parts = folder / "parts"
+        self._marker = folder / "synced"
+        self._lock = threading.Lock()
+        self._syncing = threading.Lock()
+        self._unsynced: set[BlobId] = set()
+        self._sizes: dict[BlobId, int] = {}
+        self._total = 0
+        with _disk():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._parts.mkdir(exist_ok=True, mode=0o700)
+            for leftover in self._parts.iterdir():
+                leftover.unlink()
+            self._load()
+
+    # -- what Blobs asks -----------------------------------------------------------------------------------------------
+
+    def has(self, blob: BlobId) -> bool:
+        return blob in self._sizes
+
+    def path(self, blob: BlobId) -> Path:
+        """A read-only file holding exactly the blob. KeyError where it is not here."""
+        if blob not in self._sizes:
+            raise KeyError(blob.hex())
+        return self._place(blob)
+
+    def size(self, blob: BlobId) -> int:
+        """In bytes. KeyError where it is not here."""
+        return self._sizes[blob]
+
+    def open(self, blob: BlobId) -> FileIO:
+        """To read it from. KeyError where it is not here."""
+        try:
+            return FileIO(self.path(blob), "rb")
+        except FileNotFoundError:
+            raise KeyError(blob.hex()) from None
+
+    def get(self, blob: BlobId) -> bytes:
+        """Its bytes, verified. KeyError where it is not here; LocalError `corrupt_blob` where the disk changed it: then
+        it is not here any more, and can be fetched anew."""
+        path = self.path(blob)
+        with _disk():
+            data = path.read_bytes()
+        if blob_id(data) != blob:
+            self.delete(blob)
+            raise LocalError(
+                "corrupt_blob", f"Blob {blob.hex()} changed on disk and was removed.", remedy="Check the disk."
+            )
+        return data
+
+    def put(self, data: bytes) -> BlobId:
+        """Store (whole or not at all) and name it. Not fsynced: call `sync` before signing anything about it."""
+        name = blob_id(data)
+        if name not in self._sizes:
+            writer = self.writer(name, len(data))
+            try:
+                writer.write(0, data)
+                assert writer.finish()
+            finally:
+                writer.discard()
+        return name
+
+    def put_stream(self, name: BlobId, size: int, pieces: Iterable[bytes]) -> None:
+        """Store `size` bytes that must be the blob `name`. CallerError `wrong_blob` where they are not."""
+        if name in self._sizes:
+            return
+        writer = self.writer(name, size)
+        try:
+            offset = 0
+            for piece in pieces:
+                if offset + len(piece) <= size:
+                    writer.write(offset, piece)
+                offset += len(piece)
+            if offset != size or not writer.finish():
+                raise CallerError("wrong_blob", f"What was given is not blob {name.hex()} of {size} bytes.")
+        finally:
+            writer.discard()
+
+    # -- the rest ------------------------------------------------------------------------------------------------------
+
+    @property
+    def bytes_used(self) -> int:
+        return self._total
+
+    def __iter__(self) -> Iterator[BlobId]:
+        return iter(list(self._sizes))
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def writer(self, name: BlobId, size: int) -> BlobWriter:
+        """To store a blob as it arrives. LocalError where the owner's limit forbids so many bytes."""
+        if self._admit is not None:
+            self._admit(size)
+        with _disk():
+            return BlobWriter(self, name, size)
+
+    def delete(self, blob: BlobId) -> None:
+        """Idempotent. Whoever has the file open or linked keeps it."""
+        with self._lock:
+            self._total -= self._sizes.pop(blob, 0)
+            self._unsynced.discard(blob)
+        with _disk():
+            self._place(blob).unlink(missing_ok=True)
+
+    def sync(self) -> None:
+        """Return once all that was put is on the disk. Blocks; a thread is the place for it."""
+        with self._syncing:  # whoever finds nothing left to do must still wait for whoever is doing it
+            self._sync()
+
+    def _sync(self) -> None:
+        with self._lock:
+            waiting, self._unsynced = self._unsynced, set()
+            if not waiting:
+                return
+            begun = self._now_ns()
+        try:
+            with _disk():
+                folders = {self._folder}
+                for blob in waiting:
+                    place = self._place(blob)
+                    if _fsync(place):
+                        folders.update((place.parent, place.parent.parent))
+                for folder in folders:
+                    _fsync(folder)
+                self._marker.touch(mode=0o600)
+                os.utime(self._marker, ns=(begun, begun))
+        except BaseException:
+            with self._lock:
+                self._unsynced |= waiting
+            raise
+
+    # -- for BlobWriter ------------------------------------------------------------------------------------------------
+
+    def part(self) -> Path:
+        return self._parts / f"{secrets.token_hex(8)}.part"
+
+    def publish(self, part: Path, name: BlobId, size: int) -> None:
+        place = self._place(name)
+        with _disk():
+            os.chmod(part, 0o400)
+            for folder in (place.parent.parent, place.parent):
+                folder.mkdir(exist_ok=True, mode=0o700)
+            with self._lock:
+                os.replace(part, place)
+                self._unsynced.add(name)
+                self._total += size - self._sizes.get(name, 0)
+                self._sizes[name] = size
+
+    def _place(self, blob: BlobId) -> Path:
+        text = blob.hex()
+        return self._folder / text[:2] / text[2:4] / text
+
+    def _now_ns(self) -> int:
+        """The file system's own clock, which is coarser than ours and must not be mixed with it."""
+        probe = self.part()
+        with _disk():
+            probe.touch(mode=0o600)
+            now = probe.stat().st_ctime_ns
+            probe.unlink()
+        return now
+
+    def _load(self) -> None:
+        synced = self._marker.stat().st_mtime_ns if self._marker.exists() else 0
+        for path in self._folder.glob("??/??/" + "?" * 64):
+            try:
+                name = BlobId(bytes.fromhex(path.name))
+            except ValueError:
+                continue  # not ours
+            status = path.stat()
+            # ctime: a rename sets it, so it is never before the blob was put
+            if status.st_ctime_ns >= synced and _hash_file(path) != name:
+                path.unlink()
+                continue
+            self._sizes[name] = status.st_size
+            self._total += status.st_size
+            if status.st_ctime_ns >= synced:
+                self._unsynced.add(name)
+
+
+def limit(store_bytes: Callable[[], int], maximum: int) -> Admit:
+    """An `admit` hook: at most `maximum` bytes in all, `store_bytes()` being what is there."""
+
+    def admit(size: int) -> None:
+        if store_bytes() + size > maximum:
+            raise LocalError(
+                "disk_limit",
+                f"{size} more bytes would be over this node's limit of {maximum} bytes for blobs.",
+                remedy="Raise the limit (tallymesh node limit), or wait until jobs end.",
+            )
+
+    return admit
+
+
+class _disk:
+    """Maps what the operating system says about the disk to LocalError."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, OSError):
+            return
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise LocalError("disk_full", "The disk of the blob store is full.", remedy="Free some space.") from error
+        raise LocalError(
+            "disk_failed", f"The blob store cannot be used: {error}.", remedy="Check its folder."
+        ) from error
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _hash_file(path: Path) -> bytes:
+    digest = blake3()
+    with open(path, "rb", buffering=0) as file:
+        while piece := file.read(CHUNK_BYTES):
+            digest.update(piece)
+    return digest.digest()
+
+
+def _fsync(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False  # deleted meanwhile
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return True
