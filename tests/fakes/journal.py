@@ -1,4 +1,4 @@
-"""`Journal` in memory, passing the same suite as the SQL one. `crash_after` lets a test end a node's life at any line."""
+"""`Journal` in memory, passing the same suite as the SQL one; `copy` is what a crash after any line would leave."""
 
 from __future__ import annotations
 
