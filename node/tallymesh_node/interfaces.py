@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
+
 from tallymesh.exchange import Source
 from tallymesh.ids import ZERO32, BlobId
 from tallymesh.messages import Lease, Order
@@ -141,10 +142,8 @@ class Journal(Protocol):
 
 
 class SeatState(msgspec.Struct, frozen=True, kw_only=True):
-    """A seat as the escrow holds it."""
+    """A seat as the escrow holds it; `until` is the time of closing once it is closed."""
 
-    job: bytes
-    worker: bytes
     price: int
     units: int
     paid_units: int
@@ -155,18 +154,26 @@ class SeatState(msgspec.Struct, frozen=True, kw_only=True):
 class JobState(msgspec.Struct, frozen=True, kw_only=True):
     """A job as the escrow holds it; amounts in wei."""
 
-    payer: bytes
     signer: bytes
-    wages_left: int
-    reserve_left: int
-    reserved: int  # sum over open seats of cap - paid
+    free: int  # wages that no open seat holds
+    reserve: int  # for audits
     open_seats: int
+    last_closed: int  # when the newest seat closed
 
 
 class SignedLease(msgspec.Struct, frozen=True):
     lease: Lease
     signer_signature: bytes
     worker_signature: bytes
+
+
+class SeatEnding(msgspec.Struct, frozen=True):
+    """All that ends one seat; what is None stays out. `audits` are pairs of AuditOrder and Verdict."""
+
+    lease: Lease
+    accept: Signed | None = None
+    release: Signed | None = None
+    audits: tuple[tuple[Signed, Signed], ...] = ()
 
 
 class Chain(Protocol):
@@ -187,23 +194,23 @@ class Chain(Protocol):
     async def job_state(self, job: bytes) -> JobState | None: ...
 
     async def open(self, order: Order, leases: Sequence[SignedLease]) -> bytes:
-        """Fund the order's budget from this account and take the first leases, in one transaction (its hash)."""
+        """Fund the order's budget from this account and take the first leases, in one transaction (its hash). A seat
+        that the escrow refused is not open afterwards: ask `seat_state`."""
 
-    async def seat(self, order: Order, leases: Sequence[SignedLease]) -> bytes: ...
+    async def seat(self, order: Order, leases: Sequence[SignedLease]) -> bytes:
+        """Take further leases; as for `open`, ask `seat_state` which were taken."""
 
-    async def settle(self, accepts: Sequence[Signed]) -> bytes: ...
+    async def settle(self, items: Sequence[tuple[Lease, Signed]]) -> bytes:
+        """Pay what the Accepts say, by anyone; an item with nothing new is skipped."""
 
-    async def finish(
-        self,
-        job: bytes,
-        *,
-        accepts: Sequence[Signed] = (),
-        releases: Sequence[Signed] = (),
-        audits: Sequence[tuple[Signed, Signed]] = (),  # (AuditOrder, Verdict)
-        expired: Sequence[bytes] = (),  # seats past `until` and the claim window
-        refund: bool = True,
-    ) -> bytes:
-        """Settle, close, pay audits and refund in one transaction."""
+    async def finish(self, order: Order, endings: Sequence[SeatEnding]) -> bytes:
+        """Settle, pay audits, close, and give the payer back what is free, in one transaction."""
+
+    async def expire(self, order: Order, leases: Sequence[Lease]) -> bytes:
+        """Close seats past `until` and the claim window, by anyone."""
+
+    async def refund(self, order: Order) -> bytes:
+        """Credit the payer with what no open seat holds, and with the reserve's rest once its window has passed."""
 
     async def withdraw(self) -> bytes:
         """Credits of this account."""

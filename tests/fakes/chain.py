@@ -12,15 +12,16 @@ from collections.abc import Sequence
 
 import msgspec
 import trio
+
 from tallymesh.errors import ChainError, RemoteError
-from tallymesh.messages import Order, Result
+from tallymesh.messages import Lease, Order, Result
 from tallymesh.parameters import Parameters
 from tallymesh.wire import Signed
 from tallymesh_ledger import keys
 from tallymesh_ledger.eip712 import Domain, Domains, keccak, word
 from tallymesh_ledger.jobs import job_id, seat_id
 from tallymesh_ledger.registry import RegistryAt
-from tallymesh_node.interfaces import JobState, SeatState, SignedLease
+from tallymesh_node.interfaces import JobState, SeatEnding, SeatState, SignedLease
 
 STARTED = 1_800_000_000  # Unix time of the world's block 0
 DOMAINS = Domains(Domain("Tallymesh Registry", 1337, b"\x11" * 20), Domain("Tallymesh JobEscrow", 1337, b"\x22" * 20))
@@ -149,12 +150,10 @@ class FakeChain:
         if found is None:
             return None
         return SeatState(
-            job=found.job,
-            worker=found.worker,
             price=found.price,
             units=found.units,
             paid_units=found.paid_units,
-            until=found.until,
+            until=found.until if found.closed_at is None else found.closed_at,
             open=found.closed_at is None,
         )
 
@@ -165,12 +164,11 @@ class FakeChain:
             return None
         seats = [seat for seat in self.world.seats.values() if seat.job == job and seat.closed_at is None]
         return JobState(
-            payer=found.order.payer,
             signer=found.order.signer,
-            wages_left=found.wages_left,
-            reserve_left=found.reserve_left,
-            reserved=self.world.reserved(job),
+            free=found.wages_left - self.world.reserved(job),
+            reserve=found.reserve_left,
             open_seats=len(seats),
+            last_closed=found.last_closed,
         )
 
     async def open(self, order: Order, leases: Sequence[SignedLease]) -> bytes:
@@ -197,45 +195,49 @@ class FakeChain:
         self._take(order, job, leases)
         return self._mined("seat")
 
-    async def settle(self, accepts: Sequence[Signed]) -> bytes:
+    async def settle(self, items: Sequence[tuple[Lease, Signed]]) -> bytes:
         await self._reach()
-        for accept in accepts:
-            self._settle(accept)
+        for lease, accept in items:
+            if seat_id(self.world.domains, lease) == accept.message.seat:
+                self._settle(accept)
         return self._mined("settle")
 
-    async def finish(
-        self,
-        job: bytes,
-        *,
-        accepts: Sequence[Signed] = (),
-        releases: Sequence[Signed] = (),
-        audits: Sequence[tuple[Signed, Signed]] = (),
-        expired: Sequence[bytes] = (),
-        refund: bool = True,
-    ) -> bytes:
+    async def finish(self, order: Order, endings: Sequence[SeatEnding]) -> bytes:
         await self._reach()
-        found = self.world.jobs.get(job)
-        _require(found is not None, "no_job")
-        assert found is not None
-        for accept in accepts:
-            self._settle(accept)
-        for release in releases:
-            seat = self.world.seats.get(release.message.seat)
-            _require(seat is not None and self._signed(release, seat.worker), "bad_release")
-            assert seat is not None
-            _require(seat.paid_units >= release.message.units, "unpaid")
-            self._close(seat)
-        for seat_key in expired:
+        job = job_id(self.world.domains, order)
+        _require(job in self.world.jobs, "no_job")
+        for ending in endings:
+            seat_key = seat_id(self.world.domains, ending.lease)
             seat = self.world.seats.get(seat_key)
-            _require(seat is not None, "no_seat")
-            assert seat is not None
-            _require(self.world.now() >= seat.until + found.order.claim_window, "not_expired")
-            self._close(seat)
-        for audit_order, verdict in audits:
-            self._pay_audit(job, audit_order, verdict)
-        if refund:
+            if seat is None or seat.job != job:
+                continue
+            if ending.accept is not None and ending.accept.message.seat == seat_key:
+                self._settle(ending.accept)
+            for audit_order, verdict in ending.audits:
+                self._pay_audit(job, audit_order, verdict)
+            release = ending.release
+            named = release is not None and release.message.seat == seat_key and self._signed(release, seat.worker)
+            if named and release is not None and seat.paid_units >= release.message.units:
+                self._close(seat)
+        if order.payer == self.account:
             self._refund(job)
         return self._mined("finish")
+
+    async def expire(self, order: Order, leases: Sequence[Lease]) -> bytes:
+        await self._reach()
+        for lease in leases:
+            seat = self.world.seats.get(seat_id(self.world.domains, lease))
+            if seat is not None and self.world.now() >= seat.until + order.claim_window:
+                self._close(seat)
+        return self._mined("expire")
+
+    async def refund(self, order: Order) -> bytes:
+        await self._reach()
+        job = job_id(self.world.domains, order)
+        _require(job in self.world.jobs, "no_job")
+        _require(order.payer == self.account, "not_refundable")
+        self._refund(job)
+        return self._mined("refund")
 
     async def withdraw(self) -> bytes:
         await self._reach()

@@ -1,0 +1,138 @@
+"""`interfaces.Chain` over the contracts: what the roles ask of escrow and registry, for one account.
+
+A loop keeps the newest block's time, so that asking for it costs nothing; everything else is read when it is needed.
+This module decides nothing and keeps no books.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import trio
+
+from tallymesh.errors import ChainError
+from tallymesh.messages import Lease, Order
+from tallymesh.network import Network
+from tallymesh.wire import Signed
+from tallymesh_ledger.chain import Audit, Contracts, Rpc, SeatEnd, Seating, SeatStatus, Sender, Settlement
+from tallymesh_ledger.chain.registry_view import RegistryView
+from tallymesh_ledger.keys import AccountKey
+from tallymesh_ledger.registry import RegistryAt
+from tallymesh_node.interfaces import JobState, SeatEnding, SeatState, SignedLease
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0  # how often the newest block is looked at; blocks come every few seconds
+
+
+class EscrowChain:
+    def __init__(self, rpc: Rpc, network: Network, key: AccountKey) -> None:
+        self.rpc = rpc
+        self.account = key.address
+        self.contracts = Contracts.of(rpc, network)
+        self.sender = Sender(rpc, key)
+        self.view = RegistryView(rpc, self.contracts.registry, deployed_block=network.contracts.deployed_block)
+        self._confirmations = network.parameters.confirmations
+        self._time = 0
+        self.unavailable = ""  # why the chain could not be asked the last time, "" if it could
+
+    async def look(self) -> None:
+        """Read the newest block."""
+        self._time = (await self.rpc.block()).timestamp
+
+    async def run(self) -> None:
+        """Keep the newest block's time."""
+        while True:
+            try:
+                await self.look()
+                self.unavailable = ""
+            except ChainError as error:
+                if not self.unavailable:
+                    log.warning("the chain cannot be asked: %s", error)
+                self.unavailable = str(error)
+            await trio.sleep(POLL_S)
+
+    def block_time(self) -> int:
+        return self._time
+
+    async def final_block(self) -> tuple[int, bytes]:
+        head = await self.rpc.block()
+        final = await self.rpc.block(max(0, head.number - self._confirmations))
+        return final.number, final.hash
+
+    async def registry_at(self, number: int, block_hash: bytes) -> RegistryAt:
+        return await self.view.at(number, block_hash)
+
+    async def seat_state(self, seat: bytes) -> SeatState | None:
+        found = await self.contracts.escrow.seat_of(seat)
+        if found.state is SeatStatus.NONE:
+            return None
+        return SeatState(
+            price=found.price,
+            units=found.units,
+            paid_units=found.paid_units,
+            until=found.until,
+            open=found.state is SeatStatus.OPEN,
+        )
+
+    async def job_state(self, job: bytes) -> JobState | None:
+        found = await self.contracts.escrow.job_of(job)
+        if not found.opened:
+            return None
+        return JobState(
+            signer=found.signer,
+            free=found.free,
+            reserve=found.reserve,
+            open_seats=found.open_seats,
+            last_closed=found.last_closed,
+        )
+
+    async def open(self, order: Order, leases: Sequence[SignedLease]) -> bytes:
+        outcome = await self.contracts.escrow.open(self.sender, order, [_seating(each) for each in leases])
+        return outcome.mined.hash
+
+    async def seat(self, order: Order, leases: Sequence[SignedLease]) -> bytes:
+        outcome = await self.contracts.escrow.seat(self.sender, order, [_seating(each) for each in leases])
+        return outcome.mined.hash
+
+    async def settle(self, items: Sequence[tuple[Lease, Signed]]) -> bytes:
+        settlements = [Settlement(lease, accept.message, accept.signature) for lease, accept in items]
+        return (await self.contracts.escrow.settle(self.sender, settlements)).mined.hash
+
+    async def finish(self, order: Order, endings: Sequence[SeatEnding]) -> bytes:
+        outcome = await self.contracts.escrow.finish(self.sender, order, [_ending(each) for each in endings])
+        for item, why in outcome.refused.items():
+            log.info("the escrow left out %s: %s", item[:4].hex(), why.name.lower())
+        return outcome.mined.hash
+
+    async def expire(self, order: Order, leases: Sequence[Lease]) -> bytes:
+        return (await self.contracts.escrow.expire(self.sender, order, leases)).mined.hash
+
+    async def refund(self, order: Order) -> bytes:
+        return (await self.contracts.escrow.refund(self.sender, order)).mined.hash
+
+    async def withdraw(self) -> bytes:
+        return (await self.contracts.escrow.withdraw(self.sender, self.account)).mined.hash
+
+    async def credits(self, account: bytes) -> int:
+        return await self.contracts.escrow.credit_of(account)
+
+    async def free_stake(self, account: bytes) -> int:
+        return (await self.contracts.registry.stake_of(account)).free
+
+
+def _seating(each: SignedLease) -> Seating:
+    return Seating(each.lease, each.worker_signature, each.signer_signature)
+
+
+def _ending(each: SeatEnding) -> SeatEnd:
+    audits = tuple(
+        Audit(order.message, verdict.message, order.signature, verdict.signature) for order, verdict in each.audits
+    )
+    end = SeatEnd(each.lease, audits=audits)
+    if each.accept is not None:
+        end = SeatEnd(end.lease, each.accept.message, each.accept.signature, audits=audits)
+    if each.release is not None:
+        end = SeatEnd(end.lease, end.accept, end.accept_signature, each.release.message, each.release.signature, audits)
+    return end
