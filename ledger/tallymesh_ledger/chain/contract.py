@@ -19,6 +19,7 @@ from tallymesh_ledger.keys import checksum
 
 At = int | str  # a block number, or "latest"
 S = TypeVar("S", bound=msgspec.Struct)
+ITEM_GAS = 150_000  # a seat taken costs about 110,000 more than one refused; what is not used is not paid
 _NO_SIGNATURE = (bytes(32), bytes(32))
 
 
@@ -88,10 +89,11 @@ class Contract:
                 raise answer
         return [self._decode(function, answer) for function, answer in zip(functions, answers, strict=True)]
 
-    async def write(self, sender: Sender, name: str, *arguments: Any) -> Outcome:
-        """Send, wait until mined. ChainError where the call as a whole reverts."""
+    async def write(self, sender: Sender, name: str, *arguments: Any, items: int = 0) -> Outcome:
+        """Send, wait until mined. ChainError where the call as a whole reverts. `items` of a batch may be refused when
+        the gas is estimated and done when it is mined, which costs more."""
         data = self.interface.functions[name].encode(*arguments)
-        mined = await sender.send(self.address, data)
+        mined = await sender.send(self.address, data, gas_room=items * ITEM_GAS)
         events = tuple(mined.events(self.interface, self.address))
         refused = {event.values["id"]: Refusal(event.values["why"]) for event in events if event.name == "Refused"}
         return Outcome(mined, events, refused)

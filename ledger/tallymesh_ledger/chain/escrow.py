@@ -151,32 +151,33 @@ class JobEscrow(Contract):
         async with sender.permits:
             permit = await self.token.permit(sender, self.address, order.wages + order.audit_reserve)
             lowered = [seating.lowered() for seating in seatings]
-            return await self.write(sender, "openWithPermit", order, lowered, permit)
+            return await self.write(sender, "openWithPermit", order, lowered, permit, items=len(lowered))
 
     async def seat(self, sender: Sender, order: Order, seatings: Sequence[Seating]) -> Outcome:
-        return await self.write(sender, "seat", order, [seating.lowered() for seating in seatings])
+        return await self.write(sender, "seat", order, [each.lowered() for each in seatings], items=len(seatings))
 
     async def settle(self, sender: Sender, settlements: Sequence[Settlement]) -> Outcome:
-        return await self.write(sender, "settle", [each.lowered() for each in settlements])
+        return await self.write(sender, "settle", [each.lowered() for each in settlements], items=len(settlements))
 
     async def pay_audits(self, sender: Sender, lease: Lease, audits: Sequence[Audit]) -> Outcome:
-        return await self.write(sender, "payAudits", lease, [audit.lowered() for audit in audits])
+        return await self.write(sender, "payAudits", lease, [each.lowered() for each in audits], items=len(audits))
 
     async def close(self, sender: Sender, closings: Sequence[Closing]) -> Outcome:
-        return await self.write(sender, "close", [each.lowered() for each in closings])
+        return await self.write(sender, "close", [each.lowered() for each in closings], items=len(closings))
 
     async def expire(self, sender: Sender, order: Order, leases: Sequence[Lease]) -> Outcome:
-        return await self.write(sender, "expire", order, list(leases))
+        return await self.write(sender, "expire", order, list(leases), items=len(leases))
 
     async def unlock(self, sender: Sender, leases: Sequence[Lease]) -> Outcome:
-        return await self.write(sender, "unlock", list(leases))
+        return await self.write(sender, "unlock", list(leases), items=len(leases))
 
     async def refund(self, sender: Sender, order: Order) -> Outcome:
         return await self.write(sender, "refund", order)
 
     async def finish(self, sender: Sender, order: Order, ends: Sequence[SeatEnd]) -> Outcome:
         """Settle, pay audits, close and (where the sender may) refund, in one transaction."""
-        return await self.write(sender, "finish", order, [end.lowered() for end in ends])
+        items = sum(3 + len(end.audits) for end in ends)
+        return await self.write(sender, "finish", order, [end.lowered() for end in ends], items=items)
 
     async def withdraw(self, sender: Sender, account: bytes) -> Outcome:
         """Pay out the account's credit to its owner; anyone may."""

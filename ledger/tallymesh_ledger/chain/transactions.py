@@ -72,6 +72,7 @@ class Sender:
         *,
         value: int = 0,
         gas: int = 0,
+        gas_room: int = 0,
         confirmations: int = 0,
         deadline_s: float = DEADLINE_S,
     ) -> Mined:
@@ -79,14 +80,14 @@ class Sender:
 
         ChainError: reverted (with the contract's reason; found by the estimate, it has cost nothing),
         `no_gas_coin`, `chain_unavailable`, or `not_mined` after `deadline_s` (it may still be mined later).
-        `gas` spares the estimate.
+        `gas` spares the estimate; `gas_room` is added to it, where the call may do more by the time it is mined.
         """
         with trio.move_on_after(deadline_s):
             async with self._slots:
                 self._in_flight += 1
                 try:
                     if not gas:
-                        gas = await self._estimate(to, data, value)
+                        gas = await self._estimate(to, data, value) + gas_room
                     plain, envelope = await self._submit(to, data, value, gas)
                     return await self._wait(plain, envelope, confirmations)
                 finally:
@@ -209,6 +210,8 @@ class Sender:
     async def _mined(self, plain: Plain, receipt: dict[str, Any]) -> Mined:
         number = int(receipt["blockNumber"], 16)
         if int(receipt["status"], 16) == 0:
+            if int(receipt["gasUsed"], 16) >= plain.gas:
+                raise ChainError("out_of_gas", f"The transaction needed more than its {plain.gas} gas.", reverted=True)
             raise await self._reason(plain, number)
         contract = receipt.get("contractAddress")
         return Mined(

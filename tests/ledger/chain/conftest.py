@@ -1,0 +1,230 @@
+"""One real embedded chain for all tests of this folder, and accounts that its faucet filled."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+
+from tallymesh import network as networks
+from tallymesh.messages import Accept, AuditOrder, AuditReason, Lease, Order, Release, Result, Verdict
+from tallymesh.network import Network
+from tallymesh.schema import Message
+from tallymesh_ledger.chain import Audit, Closing, Contracts, Rpc, Seating, Sender, Settlement
+from tallymesh_ledger.eip712 import Domains
+from tallymesh_ledger.jobs import job_id, seat_id
+from tallymesh_ledger.keys import AccountKey
+
+# seconds even where development_parameters has more: the tests wait for some of these on the chain's real clock
+SHORT = {"claim_window_s": 1, "evidence_window_s": 1, "lock_tail_s": 1, "unbonding_s": 1, "class_delay_s": 1}
+
+
+class ChainProcess:
+    """The embedded chain as its users start it."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "parameters.json").write_text(json.dumps(SHORT))
+        command = [sys.executable, "-m", "tallymesh_ledger.embedded_chain", "--folder", str(folder)]
+        command += ["--parameters", str(folder / "parameters.json"), *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, "the chain did not start"
+        self.ready = json.loads(line)
+        self.network: Network = networks.load(Path(self.ready["network"]))
+
+    @property
+    def url(self) -> str:
+        return self.network.rpc_urls[0]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return self.process.wait(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChainProcess]:
+    process = ChainProcess(tmp_path_factory.mktemp("chain"))
+    yield process
+    assert process.stop() == 0
+    left = set(os.listdir(process.folder)) - {"parameters.json"}
+    assert left == set(), f"the chain left {left}"
+
+
+@pytest.fixture
+def network(chain: ChainProcess) -> Network:
+    return chain.network
+
+
+@pytest.fixture
+def domains(network: Network) -> Domains:
+    return Domains.of(network)
+
+
+@pytest.fixture
+async def rpc(network: Network) -> AsyncIterator[Rpc]:
+    async with Rpc(network.rpc_urls, chain_id=network.chain_id) as client:
+        yield client
+
+
+@pytest.fixture
+def contracts(rpc: Rpc, network: Network) -> Contracts:
+    return Contracts.of(rpc, network)
+
+
+NewAccount = Callable[[], Awaitable[Sender]]
+
+
+@pytest.fixture
+def account(rpc: Rpc, network: Network) -> NewAccount:
+    """A new account with gas coin and tokens."""
+
+    async def make() -> Sender:
+        key = AccountKey.generate()
+        async with httpx.AsyncClient() as http:
+            answer = await http.post(network.faucet, json={"address": "0x" + key.address.hex()})
+        assert answer.status_code == 200, answer.text
+        return Sender(rpc, key)
+
+    return make
+
+
+class Deal:
+    """A payer's order and its workers' leases, signed by everybody for real."""
+
+    def __init__(self, network: Network, payer: Sender, *workers: Sender, now: int, positions: int = 10) -> None:
+        self.domains = Domains.of(network)
+        self.payer = payer
+        self.workers = workers
+        self.signer = AccountKey.generate()
+        price = 10**15
+        parameters = network.parameters
+        self.order = Order(
+            payer=payer.address,
+            signer=self.signer.address,
+            template=os.urandom(32),
+            numeric_profile=bytes(32),
+            cores=1,
+            memory_mib=512,
+            disk_mib=512,
+            gpus=0,
+            price_max=price,
+            wages=price * positions * max(1, len(workers)),
+            audit_reserve=price * 5,
+            lock_per_seat=price * 2,
+            claim_bond=0,
+            audit_rate_bp=400,
+            tally_units=50,
+            claim_window=parameters.claim_window_s,
+            evidence_window=parameters.evidence_window_s,
+            auditors=0,
+            auditors_root=bytes(32),
+            signer_seat_max=price * positions * max(1, len(workers)),
+            newcomers=False,
+            deadline=now + 3600,
+            salt=os.urandom(32),
+        )
+        self.job = job_id(self.domains, self.order)
+        self.leases = [
+            Lease(
+                job=self.job,
+                worker=worker.address,
+                positions=positions,
+                price=price,
+                work_ms=1000,
+                numeric_class=bytes(32),
+                lock=price * 2,
+                until=now + 1800,
+                seat_by=now + 600,
+                secret_1=bytes(32),
+                secret_2=bytes(32),
+                nonce=i,
+            )
+            for i, worker in enumerate(workers)
+        ]
+        self.seats = [seat_id(self.domains, lease) for lease in self.leases]
+
+    def by_signer(self, message: Message) -> bytes:
+        return self.signer.sign(self.domains, message).signature
+
+    def by(self, sender: Sender, message: Message) -> bytes:
+        return sender.sign_digest(self.domains.digest(message))
+
+    def seatings(self) -> list[Seating]:
+        return [
+            Seating(lease, self.by(worker, lease), self.by_signer(lease))
+            for lease, worker in zip(self.leases, self.workers, strict=True)
+        ]
+
+    def settlement(self, i: int, units: int, tally: int = 1) -> Settlement:
+        accept = Accept(seat=self.seats[i], tally=tally, units=units, chain=bytes([tally]) * 32, next_secret=bytes(32))
+        return Settlement(self.leases[i], accept, self.by_signer(accept))
+
+    def closing(self, i: int, units: int) -> Closing:
+        release = Release(seat=self.seats[i], units=units)
+        return Closing(self.leases[i], release, self.by(self.workers[i], release))
+
+    def audit(self, i: int, auditor: Sender, *, position: int = 0, fee: int = 10**15) -> Audit:
+        order = AuditOrder(
+            seat=self.seats[i],
+            tally=1,
+            position=position,
+            unit_id=bytes(32),
+            reason=int(AuditReason.DRAWN),
+            draw=0,
+            attempt=0,
+            auditor=auditor.address,
+            fee=fee,
+            commit_by=self.order.deadline,
+        )
+        verdict = Verdict(
+            audit_order=self.domains.digest(order),
+            result=int(Result.MATCH),
+            end=bytes(32),
+            salt=bytes(32),
+            probe=bytes(32),
+        )
+        return Audit(order, verdict, self.by_signer(order), self.by(auditor, verdict))
+
+
+async def until(condition: Callable[[], Awaitable[object]]) -> None:
+    """Wait for the chain's real clock; a test that waits for what never comes fails."""
+    with trio.fail_after(10):
+        while not await condition():  # noqa: ASYNC110 - the event is another process's
+            await trio.sleep(0.1)
+
+
+@pytest.fixture(name="until")
+def until_fixture() -> Callable[[Callable[[], Awaitable[object]]], Awaitable[None]]:
+    return until
+
+
+NewDeal = Callable[..., Awaitable[Deal]]
+
+
+@pytest.fixture
+def deal(network: Network, rpc: Rpc, contracts: Contracts, account: NewAccount) -> NewDeal:
+    """A payer and `workers` staked workers with their leases; nothing of it on chain but the stake."""
+
+    async def make(workers: int = 2, positions: int = 10) -> Deal:
+        payer = await account()
+        staked = [await account() for _ in range(workers)]
+        for worker in staked:
+            await contracts.registry.buy_slots(worker, worker.address, 1)
+        now = (await rpc.block()).timestamp
+        return Deal(network, payer, *staked, now=now, positions=positions)
+
+    return make
