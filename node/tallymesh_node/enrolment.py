@@ -1,0 +1,118 @@
+"""Brings this account onto the chain: gas and tokens where a faucet gives them, slots, the peer's binding, the class.
+
+Level-triggered: compares what should be with what the chain says, does what is missing, and looks again; a restart, a
+lost transaction or a slot that was slashed needs no special case. What cannot be done is a problem with a remedy that
+`status` shows. This module knows a faucet only as a URL of the network file.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import httpx
+import trio
+
+from tallymesh.api import Problem
+from tallymesh.errors import ChainError
+from tallymesh.network import Network
+from tallymesh_ledger.chain import Contracts
+from tallymesh_ledger.keys import checksum
+from tallymesh_node.escrow import EscrowChain
+from tallymesh_node.market.envelope import Binding
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 2.0  # while something is missing
+WATCH_S = 30.0  # when all is as it should be
+FAUCET_TIMEOUT_S = 10.0
+GAS_MIN_WEI = 10**15  # about ten transactions at 1 gwei: below it a faucet is asked
+
+
+class Enrolment:
+    """`slots` is how many slots the account should hold at least; 0 leaves stake alone (a submitter needs none)."""
+
+    def __init__(self, chain: EscrowChain, network: Network, binding: Binding, *, slots: int) -> None:
+        self._chain = chain
+        self._network = network
+        self._binding = binding
+        self._wanted_slots = slots
+        self._changed = trio.Event()
+        self._class = b""
+        self.slots = 0
+        self.chain_class = b""
+        self.done = False
+        self.problems: Sequence[Problem] = ()
+
+    @property
+    def _contracts(self) -> Contracts:
+        return self._chain.contracts
+
+    def set_class(self, numeric_class: bytes) -> None:
+        """The class that was measured; it is put on chain and counts there after the delay."""
+        if numeric_class != self._class:
+            self._class = numeric_class
+            self._changed.set()
+            self._changed = trio.Event()
+
+    async def run(self) -> None:
+        while True:
+            changed = self._changed
+            try:
+                self.done = await self._reconcile()
+            except ChainError as error:
+                self.done = False
+                self.problems = (Problem(code=error.code, sentence=error.sentence, remedy=error.remedy),)
+                log.warning("not enrolled yet: %s", error)
+            with trio.move_on_after(WATCH_S if self.done else RETRY_S):
+                await changed.wait()
+
+    async def _reconcile(self) -> bool:
+        account, registry = self._chain.account, self._contracts.registry
+        await self._fund()
+        self.slots = await registry.live_slots(account)
+        missing = self._wanted_slots - self.slots
+        if missing > 0:
+            needed = missing * await registry.slot_wei()
+            tokens = await self._contracts.token.balance_of(account)
+            if tokens < needed:
+                self.problems = (
+                    Problem(
+                        code="unstaked",
+                        sentence=f"{missing} more slots cost {needed} wei and the account has {tokens}.",
+                        remedy=f"Send tokens to {checksum(account)}, or start with fewer slots.",
+                    ),
+                )
+                return False
+            await registry.buy_slots(self._chain.sender, account, missing)
+            log.info("bought %d slots", missing)
+        if self._wanted_slots:
+            await self._bind(account)
+        current, following, _ = await registry.class_of(account)
+        self.chain_class = current
+        if self._wanted_slots and self._class and self._class not in (current, following):
+            await registry.set_class(self._chain.sender, self._class)
+            log.info("numeric class %s is on chain from the end of its delay", self._class[:4].hex())
+            return False
+        self.slots = await registry.live_slots(account)
+        self.problems = ()
+        return not self._class or current == self._class or not self._wanted_slots
+
+    async def _bind(self, account: bytes) -> None:
+        message = self._binding.message
+        bound, version = await self._contracts.registry.peer_of(account)
+        if bound == message.peer_id_hash or version >= message.version:
+            return
+        await self._contracts.registry.bind(self._chain.sender, message, self._binding.account_signature)
+
+    async def _fund(self) -> None:
+        """Ask the network's faucet, where it has one, for an account that cannot pay for a transaction."""
+        if not self._network.faucet or await self._chain.rpc.balance(self._chain.account) >= GAS_MIN_WEI:
+            return
+        try:
+            async with httpx.AsyncClient(timeout=FAUCET_TIMEOUT_S, trust_env=False) as http:
+                answer = await http.post(self._network.faucet, json={"address": checksum(self._chain.account)})
+        except httpx.HTTPError as error:
+            raise ChainError("faucet", f"The faucet cannot be reached: {error}.", reverted=False) from None
+        if answer.status_code != 200:
+            raise ChainError("faucet", f"The faucet said {answer.status_code}: {answer.text[:200]}", reverted=False)
