@@ -1,0 +1,105 @@
+"""Writes the Solidity library of the signed messages from the schema, so that no field is spelled out a second time.
+
+``python -m tallymesh_ledger.solidity`` prints ``contracts/src/generated/Messages.sol``; scripts/sync_abi keeps the
+checked-in file equal to it. This module does not know which contract uses which message.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+
+from tallymesh import messages, schema
+from tallymesh.schema import Message
+
+_ENUMS: tuple[type[IntEnum], ...] = (messages.Auditors, messages.Result, messages.AuditReason)
+_RESERVED = {"after", "at", "default", "final", "in", "match", "null", "of", "reference", "static", "switch"}  # by solc
+_HEADER = """\
+// SPDX-License-Identifier: Apache-2.0
+// Generated from the schema of the signed messages by tallymesh_ledger.solidity. Do not edit: run scripts/sync_abi.
+pragma solidity ^0.8.28;
+"""
+
+
+def library() -> str:
+    """The whole source file: a struct, a type hash and a ``hash`` function for every message, in the schema's order."""
+    structs = [_struct(message) for message in messages.ALL]
+    body = [_enum(enum) for enum in _ENUMS] + [_functions(message) for message in messages.ALL]
+    return "\n".join([
+        _HEADER,
+        *structs,
+        "/// @title Type hashes and struct hashes (EIP-712 `hashStruct`) of every signed message.",
+        "library Messages {",
+        "\n".join(body).rstrip("\n"),
+        "}\n",
+    ])  # fmt: skip
+
+
+def _struct(message: type[Message]) -> str:
+    lines = [f"/// @notice {_notice(message)}", f"struct {message.__name__} {{"]
+    lines += [f"    {abi.name} {_member(name)};" for name, abi in schema.fields(message)]
+    return "\n".join([*lines, "}\n"])
+
+
+def _member(name: str) -> str:
+    """The struct's member; the type string keeps the schema's word, and only it and the order of fields are hashed."""
+    camel = schema.camel(name)
+    return f"{camel}_" if camel in _RESERVED else camel
+
+
+def _notice(message: type[Message]) -> str:
+    text = re.sub(r"\s+", " ", message.__doc__ or "").strip()
+    return text.encode("ascii", "replace").decode()  # solc refuses other letters in comments of some kinds
+
+
+def _enum(enum: type[IntEnum]) -> str:
+    prefix = _constant(enum.__name__)
+    return "\n".join(f"    uint8 internal constant {prefix}_{one.name} = {one.value};" for one in enum) + "\n"
+
+
+def _constant(camel: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", camel).upper()
+
+
+def _functions(message: type[Message]) -> str:
+    name = message.__name__
+    type_hash = f"{_constant(name)}_TYPEHASH"
+    parts = [f"""\
+    bytes32 internal constant {type_hash} = keccak256(
+        "{schema.type_string(message)}"
+    );
+"""]  # fmt: skip
+    if any(abi.name == "string" for _, abi in schema.fields(message)):
+        parts.append(_function("hash", f"{name} memory m", _encode_with_text(message, type_hash)))
+    else:
+        # A struct of static fields is encoded in place: exactly `typeHash . encodeData`, whatever its length.
+        encoded = f"abi.encode({type_hash}, m)"
+        parts.append(_function("hash", f"{name} memory m", encoded))
+        parts.append(_function("hashCalldata", f"{name} calldata m", encoded))  # spares the copy
+    return "\n".join(parts)
+
+
+def _function(name: str, argument: str, encoded: str) -> str:
+    return f"""\
+    function {name}({argument}) internal pure returns (bytes32) {{
+        return keccak256({encoded});
+    }}
+"""
+
+
+_ENCODE_AT_ONCE = 6  # arguments of one abi.encode: more of them exhaust the stack
+
+
+def _encode_with_text(message: type[Message], type_hash: str) -> str:
+    """Text enters by its hash, so the struct cannot be encoded in place: groups of words, joined."""
+    words = [type_hash]
+    for name, abi in schema.fields(message):
+        field = f"m.{_member(name)}"
+        words.append(f"keccak256(bytes({field}))" if abi.name == "string" else field)
+    groups = [words[i : i + _ENCODE_AT_ONCE] for i in range(0, len(words), _ENCODE_AT_ONCE)]
+    inner = ",\n".join(f"                abi.encode({', '.join(group)})" for group in groups)
+    return f"\n            bytes.concat(\n{inner}\n            )\n        "
+
+
+if __name__ == "__main__":
+    print(library(), end="")
