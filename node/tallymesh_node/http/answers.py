@@ -18,6 +18,8 @@ from tallymesh.errors import CallerError, ChainError, LocalError, RemoteError, T
 
 log = logging.getLogger("tallymesh.http")
 
+STREAM: Final = web.RequestKey("stream", web.StreamResponse)  # set by a handler whose answer is about to begin
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _STATUS_BY_CODE: Final = {
@@ -89,7 +91,7 @@ async def errors_to_answers(request: web.Request, handler: Handler) -> web.Strea
 
 
 def _replace(request: web.Request, error: TallymeshError) -> web.StreamResponse:
-    begun = request.get("stream")
+    begun: web.StreamResponse | None = request.get(STREAM)
     if begun is None:
         answer = refusal(error)
         if error.code == "internal":
@@ -97,7 +99,6 @@ def _replace(request: web.Request, error: TallymeshError) -> web.StreamResponse:
         return answer
     if request.transport is not None:
         request.transport.abort()
-    assert isinstance(begun, web.StreamResponse)
     return begun
 
 

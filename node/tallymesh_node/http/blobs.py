@@ -14,7 +14,7 @@ from aiohttp import web
 from tallymesh import api
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import BlobId
-from tallymesh_node.http.answers import json_answer
+from tallymesh_node.http.answers import STREAM, json_answer
 from tallymesh_node.http.facade import BlobStore
 
 MAX_BLOB_BYTES: Final = 1024 * 1024 * 1024  # the largest file that a unit may write (Limits.file_mib)
@@ -99,7 +99,7 @@ async def download(request: web.Request, store: BlobStore) -> web.StreamResponse
         headers = {"Content-Length": str(size), "ETag": f'"{blob.hex()}"', "X-Content-Type-Options": "nosniff"}
         answer = web.StreamResponse(headers=headers)
         answer.content_type = "application/octet-stream"
-        request["stream"] = answer
+        request[STREAM] = answer
         await answer.prepare(request)
         if request.method != "HEAD":
             while chunk := file.read(CHUNK_BYTES):

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from tallymesh import api
 from tallymesh.errors import CallerError, LocalError
+from tallymesh_node.http.answers import STREAM
 from tallymesh_node.http.facade import PayerService
 
 HEARTBEAT_S: Final = 10.0  # a comment this often tells readers and proxies that the line is alive
@@ -69,7 +70,7 @@ async def stream(request: web.Request, payer: PayerService, streams: Streams) ->
     with streams.one():
         answer = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         answer.content_type = "text/event-stream"
-        request["stream"] = answer
+        request[STREAM] = answer
         await _in_time(answer.prepare(request))
         async for batch in _batches(payer, job_id, after):
             await _in_time(answer.write(b"".join(map(line, batch)) or b": alive\n\n"))

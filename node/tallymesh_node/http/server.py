@@ -34,6 +34,7 @@ log = logging.getLogger("tallymesh.http")
 MAX_HEADER_BYTES: Final = 16 * 1024  # a token, a host and a few words
 SHUTDOWN_S: Final = 2.0  # open answers get this long when the node stops; event streams are cut
 KEEPALIVE_S: Final = 60.0
+LINGER_S: Final = 2.0  # a refused body is read on this long, so that its sender sees the answer and not a reset
 BACKLOG: Final = 128
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})  # for supervisors: no token, and nothing is told
 
@@ -72,6 +73,7 @@ class ApiServer:
                     handler_cancellation=True,
                     shutdown_timeout=SHUTDOWN_S,
                     keepalive_timeout=KEEPALIVE_S,
+                    lingering_time=LINGER_S,
                     max_line_size=MAX_HEADER_BYTES,
                     max_field_size=MAX_HEADER_BYTES,
                 )
