@@ -7,8 +7,9 @@ one block a second. `check()` proves after any step that every wei is somewhere.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import trio
@@ -58,6 +59,7 @@ class World:
         self.jobs: dict[bytes, _Job] = {}
         self.seats: dict[bytes, _Seat] = {}
         self.transactions: list[tuple[str, bytes]] = []  # (what, sender)
+        self.refused: list[tuple[bytes, str]] = []  # (seat, AuditOrder or job, why) of items that batches left out
         self.minted = 0
         self.down = False  # the chain cannot be reached
         self._slots: list[bytes | None] = []
@@ -98,9 +100,8 @@ class World:
         )
 
     def reserved(self, job: bytes) -> int:
-        open_seats = [seat for seat in self.seats.values() if seat.job == job and seat.closed_at is None]
         bond = self.jobs[job].order.claim_bond
-        return sum((seat.units - seat.paid_units) * seat.price + bond for seat in open_seats)
+        return sum((seat.units - seat.paid_units) * seat.price + bond for seat in self.open_seats(job))
 
     def locked(self, account: bytes) -> int:
         tail = self.parameters.lock_tail_s
@@ -109,6 +110,9 @@ class World:
             for seat in self.seats.values()
             if seat.worker == account and (seat.closed_at is None or self.now() < seat.closed_at + tail)
         )
+
+    def open_seats(self, job: bytes) -> list[_Seat]:
+        return [seat for seat in self.seats.values() if seat.job == job and seat.closed_at is None]
 
     def held(self, job: bytes) -> int:
         found = self.jobs.get(job)
@@ -162,12 +166,11 @@ class FakeChain:
         found = self.world.jobs.get(job)
         if found is None:
             return None
-        seats = [seat for seat in self.world.seats.values() if seat.job == job and seat.closed_at is None]
         return JobState(
             signer=found.order.signer,
             free=found.wages_left - self.world.reserved(job),
             reserve=found.reserve_left,
-            open_seats=len(seats),
+            open_seats=len(self.world.open_seats(job)),
             last_closed=found.last_closed,
         )
 
@@ -177,65 +180,47 @@ class FakeChain:
         budget = order.wages + order.audit_reserve
         _require(order.payer == self.account, "not_payer")
         _require(job not in self.world.jobs, "job_exists")
+        _require(self.world.now() < order.deadline, "deadline_passed")
         _require(self.world.balances[self.account] >= budget, "balance_too_small")
         self.world.balances[self.account] -= budget
         self.world.jobs[job] = _Job(order, order.wages, order.audit_reserve, self.world.now(), set())
-        try:
-            self._take(order, job, leases)
-        except ChainError:
-            del self.world.jobs[job]
-            self.world.balances[self.account] += budget
-            raise
-        return self._mined("open")
+        return self._each("open", [(seat_id(self.world.domains, one.lease), self._take, order, one) for one in leases])
 
     async def seat(self, order: Order, leases: Sequence[SignedLease]) -> bytes:
         await self._reach()
-        job = job_id(self.world.domains, order)
-        _require(job in self.world.jobs, "no_job")
-        self._take(order, job, leases)
-        return self._mined("seat")
+        _require(job_id(self.world.domains, order) in self.world.jobs, "no_job")
+        return self._each("seat", [(seat_id(self.world.domains, one.lease), self._take, order, one) for one in leases])
 
     async def settle(self, items: Sequence[tuple[Lease, Signed]]) -> bytes:
         await self._reach()
-        for lease, accept in items:
-            if seat_id(self.world.domains, lease) == accept.message.seat:
-                self._settle(accept)
-        return self._mined("settle")
+        return self._each("settle", [(seat_id(self.world.domains, lease), self._settle, one) for lease, one in items])
 
     async def finish(self, order: Order, endings: Sequence[SeatEnding]) -> bytes:
         await self._reach()
         job = job_id(self.world.domains, order)
         _require(job in self.world.jobs, "no_job")
+        steps: list[tuple[Any, ...]] = []
         for ending in endings:
-            seat_key = seat_id(self.world.domains, ending.lease)
-            seat = self.world.seats.get(seat_key)
-            if seat is None or seat.job != job:
-                continue
-            if ending.accept is not None and ending.accept.message.seat == seat_key:
-                self._settle(ending.accept)
-            for audit_order, verdict in ending.audits:
-                self._pay_audit(job, audit_order, verdict)
-            release = ending.release
-            named = release is not None and release.message.seat == seat_key and self._signed(release, seat.worker)
-            if named and release is not None and seat.paid_units >= release.message.units:
-                self._close(seat)
-        if order.payer == self.account:
-            self._refund(job)
-        return self._mined("finish")
+            seat = seat_id(self.world.domains, ending.lease)
+            if ending.accept is not None:
+                steps.append((seat, self._settle, ending.accept))
+            steps += [(self.world.domains.digest(o.message), self._pay_audit, job, o, v) for o, v in ending.audits]
+            if ending.release is not None:
+                steps.append((seat, self._close_by_release, ending.release))
+        if self.account in (order.payer, order.signer):
+            steps.append((job, self._refund, job))
+        return self._each("finish", steps)
 
     async def expire(self, order: Order, leases: Sequence[Lease]) -> bytes:
         await self._reach()
-        for lease in leases:
-            seat = self.world.seats.get(seat_id(self.world.domains, lease))
-            if seat is not None and self.world.now() >= seat.until + order.claim_window:
-                self._close(seat)
-        return self._mined("expire")
+        return self._each(
+            "expire", [(seat_id(self.world.domains, lease), self._expire, order, lease) for lease in leases]
+        )
 
     async def refund(self, order: Order) -> bytes:
         await self._reach()
         job = job_id(self.world.domains, order)
-        _require(job in self.world.jobs, "no_job")
-        _require(order.payer == self.account, "not_refundable")
+        _require(self.account in (order.payer, order.signer), "not_refundable")
         self._refund(job)
         return self._mined("refund")
 
@@ -255,63 +240,76 @@ class FakeChain:
 
     # The contract's rules.
 
-    def _take(self, order: Order, job: bytes, leases: Sequence[SignedLease]) -> None:
-        world, now = self.world, self.world.now()
-        taken: list[bytes] = []
-        stake = Counter({signed.lease.worker: 0 for signed in leases})
-        try:
-            for signed in leases:
-                lease = signed.lease
-                seat = seat_id(world.domains, lease)
-                digest = world.domains.digest(lease)
-                _require(seat not in world.seats, "seat_used")
-                _require(lease.job == job and lease.positions > 0 and lease.price > 0, "bad_lease")
-                _require(keys.recover(digest, signed.signer_signature) == order.signer, "bad_signer")
-                _require(keys.recover(digest, signed.worker_signature) == lease.worker, "bad_worker")
-                _require(now <= lease.seat_by, "too_late")
-                _require(now < lease.until <= now + world.parameters.lease_max_s, "bad_until")
-                _require(lease.lock >= order.lock_per_seat, "bad_lock")
-                slots = sum(1 for holder in world._slots if holder == lease.worker)
-                free = slots * world.parameters.slot_wei - world.locked(lease.worker)
-                _require(free >= lease.lock, "too_little_stake")
-                cap = lease.positions * lease.price + order.claim_bond
-                _require(world.reserved(job) + cap <= world.jobs[job].wages_left, "over_budget")
-                stake[lease.worker] += lease.lock
-                world.seats[seat] = _Seat(job, lease.worker, lease.price, lease.positions, lease.until, lease.lock)
-                taken.append(seat)
-        except ChainError:
-            for seat in taken:
-                del world.seats[seat]
-            raise
+    def _each(self, what: str, steps: Sequence[tuple[Any, ...]]) -> bytes:
+        """A batch does what can be done; the rest is left out with its reason."""
+        for item, function, *arguments in steps:
+            try:
+                function(*arguments)
+            except ChainError as error:
+                self.world.refused.append((item, error.code))
+        return self._mined(what)
+
+    def _take(self, order: Order, signed: SignedLease) -> None:
+        world, now, lease = self.world, self.world.now(), signed.lease
+        job, digest = job_id(world.domains, order), world.domains.digest(lease)
+        seat = seat_id(world.domains, lease)
+        _require(seat not in world.seats, "seat_used")
+        _require(lease.job == job and lease.positions > 0, "bad_lease")
+        _require(keys.recover(digest, signed.signer_signature) == order.signer, "bad_signature")
+        _require(keys.recover(digest, signed.worker_signature) == lease.worker, "bad_signature")
+        _require(now <= lease.seat_by and now <= order.deadline, "too_late")
+        _require(now < lease.until <= now + world.parameters.lease_max_s, "bad_term")
+        _require(lease.lock >= order.lock_per_seat, "lock_too_small")
+        _require(lease.price * 1000 <= order.price_max * lease.work_ms, "price_too_high")
+        slots = sum(1 for holder in world._slots if holder == lease.worker)
+        free = slots * world.parameters.slot_wei - world.locked(lease.worker)
+        _require(slots > 0 and free >= lease.lock, "no_stake")
+        cap = lease.positions * lease.price + order.claim_bond
+        _require(world.reserved(job) + cap <= world.jobs[job].wages_left, "over_budget")
+        world.seats[seat] = _Seat(job, lease.worker, lease.price, lease.positions, lease.until, lease.lock)
 
     def _settle(self, accept: Signed) -> None:
-        """An item that fails is skipped."""
         message = accept.message
         seat = self.world.seats.get(message.seat)
         if seat is None or seat.closed_at is not None:
-            return
+            raise ChainError("not_open", "The seat is not open.", reverted=True)
         job = self.world.jobs[seat.job]
-        if not self._signed(accept, job.order.signer):
-            return
+        _require(self._signed(accept, job.order.signer), "bad_signature")
         more = min(message.units, seat.units) - seat.paid_units
-        if more > 0:
-            seat.paid_units += more
-            job.wages_left -= more * seat.price
-            self._credit(seat.worker, more * seat.price)
+        _require(more > 0, "nothing_new")
+        seat.paid_units += more
+        job.wages_left -= more * seat.price
+        self._credit(seat.worker, more * seat.price)
+        if seat.paid_units == seat.units:
+            self._close(seat)
+
+    def _close_by_release(self, release: Signed) -> None:
+        seat = self.world.seats.get(release.message.seat)
+        if seat is None or seat.closed_at is not None:
+            raise ChainError("not_open", "The seat is not open.", reverted=True)
+        _require(self._signed(release, seat.worker), "bad_signature")
+        _require(seat.paid_units >= release.message.units, "not_paid_yet")
+        self._close(seat)
+
+    def _expire(self, order: Order, lease: Lease) -> None:
+        seat = self.world.seats.get(seat_id(self.world.domains, lease))
+        if seat is None or seat.closed_at is not None:
+            raise ChainError("not_open", "The seat is not open.", reverted=True)
+        _require(self.world.now() >= seat.until + order.claim_window, "too_early")
+        self._close(seat)
 
     def _pay_audit(self, job: bytes, audit_order: Signed, verdict: Signed) -> None:
         order, found = audit_order.message, self.world.jobs[job]
         digest = self.world.domains.digest(order)
         seat = self.world.seats.get(order.seat)
-        _require(seat is not None and seat.job == job, "wrong_job")
-        assert seat is not None
-        _require(self._signed(audit_order, found.order.signer), "bad_signer")
-        _require(verdict.message.audit_order == digest and self._signed(verdict, order.auditor), "bad_verdict")
-        _require(order.fee * 10_000 <= seat.price * self.world.parameters.auditor_fee_bp, "fee_too_high")
-        if digest in found.paid_audits:
-            return
+        if seat is None or seat.job != job:
+            raise ChainError("wrong_job", "The seat is of another job.", reverted=True)
+        _require(self._signed(audit_order, found.order.signer), "bad_signature")
+        _require(verdict.message.audit_order == digest and self._signed(verdict, order.auditor), "bad_audit")
+        _require(order.fee * 10_000 <= seat.price * self.world.parameters.auditor_fee_bp, "price_too_high")
+        _require(digest not in found.paid_audits, "already_paid")
         fee = order.fee // 10 if verdict.message.result == Result.UNAVAILABLE else order.fee
-        _require(found.reserve_left >= fee, "reserve_too_small")
+        _require(found.reserve_left >= fee, "over_budget")
         found.paid_audits.add(digest)
         found.reserve_left -= fee
         self._credit(order.auditor, fee)
@@ -320,16 +318,14 @@ class FakeChain:
         found = self.world.jobs[job]
         free = found.wages_left - self.world.reserved(job)
         found.wages_left -= free
-        open_seats = [seat for seat in self.world.seats.values() if seat.job == job and seat.closed_at is None]
-        if not open_seats and self.world.now() >= found.last_closed + found.order.evidence_window:
+        if not self.world.open_seats(job) and self.world.now() >= found.last_closed + found.order.evidence_window:
             free += found.reserve_left
             found.reserve_left = 0
         self.world.credits[found.order.payer] += free
 
     def _close(self, seat: _Seat) -> None:
-        if seat.closed_at is None:
-            seat.closed_at = self.world.now()
-            self.world.jobs[seat.job].last_closed = seat.closed_at
+        seat.closed_at = self.world.now()
+        self.world.jobs[seat.job].last_closed = seat.closed_at
 
     def _credit(self, account: bytes, wei: int) -> None:
         fee = wei * self.world.parameters.fee_bp // 10_000
