@@ -7,6 +7,7 @@ contracts take from us is idempotent. This module does not know what a transacti
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ BUMP_S = 30.0  # one that is known but not mined after this is replaced by the s
 BUMPS_MAX = 4  # … at most so often: 1.25 ** 4 is 2.4 times the fee
 BUMP_UP = 125, 100  # nodes ask for at least 10 % more before they replace one
 GAS_MARGIN_UP = 5, 4  # over the estimate: the state may have changed by the time it is mined
+GAS_CHANCE = 1_000
 BASE_FEE_ROOM = 2  # the base fee may double before a transaction is mined (six full blocks)
 TIP_WEI = 10**9  # where the node has no opinion
 IN_FLIGHT_MAX = 64  # transactions of one account on their way; nodes keep about as many per sender
@@ -116,7 +118,10 @@ class Sender:
             for attempt in range(3):
                 chain_id = await self.rpc.known_chain_id()
                 nonce, fees = await self._nonce_and_fees()
-                plain = Plain(chain_id=chain_id, nonce=nonce, gas=gas, fees=fees, to=to, data=data, value=value)
+                # a little more gas by chance makes the bytes ours: where two processes of one account send the same
+                # call under the same nonce, "already known" would otherwise pass for success of both
+                limit = gas + secrets.randbelow(GAS_CHANCE)
+                plain = Plain(chain_id=chain_id, nonce=nonce, gas=limit, fees=fees, to=to, data=data, value=value)
                 envelope = sign(self._key, plain)
                 try:
                     await self._broadcast(envelope)

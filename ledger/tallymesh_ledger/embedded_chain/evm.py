@@ -10,13 +10,14 @@ from __future__ import annotations
 import functools
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import rlp
-from eth import constants
+from eth import EVM_RECURSION_LIMIT, constants
 from eth.chains.base import MiningChain
 from eth.db.atomic import AtomicDB
 from eth.db.schema import SchemaV1
@@ -28,6 +29,10 @@ from eth_utils import ValidationError
 
 from tallymesh_ledger.embedded_chain import render
 from tallymesh_ledger.embedded_chain.store import Store
+
+# py-evm needs deep recursion for 1,024 nested calls, but a library below it (py_ecc) allows 100,000 frames: with that a
+# request of many "[" overflows the C stack in the JSON parser and ends the process, instead of raising RecursionError.
+sys.setrecursionlimit(EVM_RECURSION_LIMIT)
 
 GAS_LIMIT = 30_000_000  # as on the public chain
 COINBASE = bytes(20)

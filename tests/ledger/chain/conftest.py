@@ -7,7 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -228,3 +231,75 @@ def deal(network: Network, rpc: Rpc, contracts: Contracts, account: NewAccount) 
         return Deal(network, payer, *staked, now=now, positions=positions)
 
     return make
+
+
+Answer = Callable[[dict[str, object]], object]
+
+
+class Proxy:
+    """A node between us and the chain that does what a test says. `rule` gets a request and returns the answer, bytes
+    as they are, a number for a bare HTTP status, or `PASS` to ask the chain; `log` holds the methods asked."""
+
+    PASS = object()
+
+    def __init__(self, target: str) -> None:
+        self.rule: Answer = lambda request: Proxy.PASS
+        self.log: list[str] = []
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                request = json.loads(body)
+                first = request[0] if isinstance(request, list) else request
+                proxy.log += [each["method"] for each in (request if isinstance(request, list) else [request])]
+                answer = proxy.rule(first)
+                if answer is Proxy.PASS:
+                    forward = urllib.request.Request(target, body, {"content-type": "application/json"})
+                    with urllib.request.urlopen(forward) as response:
+                        data = response.read()
+                elif isinstance(answer, bytes):
+                    data = answer
+                else:
+                    data = b"" if isinstance(answer, int) else json.dumps(answer).encode()
+                self.send_response(answer if isinstance(answer, int) else 200)
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def proxy(chain: ChainProcess) -> Iterator[Proxy]:
+    made = Proxy(chain.url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def start_chain(tmp_path: Path) -> Iterator[Callable[..., ChainProcess]]:
+    """Chains of the test's own."""
+    started: list[ChainProcess] = []
+
+    def start(*options: str) -> ChainProcess:
+        started.append(ChainProcess(tmp_path / "own", *options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.stop()
