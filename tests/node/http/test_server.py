@@ -393,8 +393,8 @@ def test_an_error_in_mid_stream_cuts_the_line(served: Served, client: httpx.Clie
         next(stream)
         served.payer.wait_events = fail  # type: ignore[method-assign]
         served.payer.events = fail  # type: ignore[method-assign]
+        served.do(lambda: served.payer._news.set())
         with pytest.raises(httpx.TransportError):  # a short answer would look like the end of the job
-            served.do(lambda: served.payer._news.set())
             list(stream)
 
 

@@ -1,0 +1,236 @@
+"""What a node is told by its owner: one frozen record out of defaults, a TOML file, the environment and flags, the
+later ones winning. A key that nobody knows is refused with its line, so that a typing error never goes unnoticed.
+
+This module reads files and variables, and knows nothing of what the values are used for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tallymesh import amounts, paths
+from tallymesh.errors import CallerError
+
+ROLES: Final = ("worker", "audit", "submit")
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+PREFIX: Final = "TALLYMESH_"
+MAX_FILE_BYTES: Final = 256 * 1024  # a config has a few lines; anything bigger is another file
+# Variables of the client and of the machinery around the node, which share the prefix.
+OTHER_VARIABLES: Final = frozenset({"NODE", "TOKEN", "TOKEN_FILE", "BUDGET", "BACKEND", "CONFIG"})
+
+SECONDS_PER_HOUR: Final = 3600
+
+
+class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """``[client]``: which node the owner's programs talk to when the environment does not say."""
+
+    node: str = ""
+    token_file: Path | None = None
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """0 and "" mean: let the node decide by what it measures."""
+
+    home: Path  # keys, journal, blobs; one node a folder
+    network: Path  # the network file
+    listen_host: str = "0.0.0.0"  # noqa: S104 - libp2p: peers are other machines
+    listen_port: int = 4001  # 0: any free one
+    announce: tuple[str, ...] = ()  # multiaddrs under which others reach us, where we cannot see them ourselves
+    api_host: str = "127.0.0.1"
+    api_port: int = 0  # any free one: `api.json` says which
+    api_names: tuple[str, ...] = ()  # further values of `Host` that mean this node (a reverse proxy's name)
+    roles: tuple[str, ...] = ("worker", "audit")
+    cores: int = 0  # units side by side
+    memory_mib: int = 0
+    disk_gib: int = 0
+    ask_price: str = "0.02"  # MESH per core-hour of the reference core
+    stake_slots: int = 0  # slots to hold; fewer are bought up to this, more are left alone
+    password_file: Path | None = None
+    log_level: str = "info"
+    client: ClientConfig = ClientConfig()
+
+    @property
+    def ask_price_wei_per_second(self) -> int:
+        """Rounded up: the owner never sells below what was asked."""
+        return -(-amounts.parse(self.ask_price) // SECONDS_PER_HOUR)
+
+    @property
+    def works(self) -> bool:
+        return "worker" in self.roles
+
+    @property
+    def audits(self) -> bool:
+        return "audit" in self.roles
+
+    @property
+    def submits(self) -> bool:
+        return "submit" in self.roles
+
+
+def _path(value: Any, base: Path) -> Path:
+    if not isinstance(value, str | Path) or not str(value):
+        raise ValueError("a path is text")
+    return (base / Path(value).expanduser()).absolute()
+
+
+def _text(value: Any, base: Path) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("expected text")
+    return value
+
+
+def _words(value: Any, base: Path) -> tuple[str, ...]:
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise ValueError("expected a list of texts")
+    return tuple(part for part in parts if part)
+
+
+def _roles(value: Any, base: Path) -> tuple[str, ...]:
+    chosen = set(_words(value, base))
+    if not chosen or not chosen <= set(ROLES):
+        raise ValueError(f"roles are some of {', '.join(ROLES)}")
+    return tuple(role for role in ROLES if role in chosen)
+
+
+def _level(value: Any, base: Path) -> str:
+    if value not in LOG_LEVELS:
+        raise ValueError(f"a log level is one of {', '.join(LOG_LEVELS)}")
+    return str(value)
+
+
+def _amount(value: Any, base: Path) -> str:
+    amounts.parse(value)
+    return str(value)
+
+
+def _number(low: int, high: int) -> Callable[[Any, Path], int]:
+    def parse(value: Any, base: Path) -> int:
+        number = int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value) else value
+        if type(number) is not int or not low <= number <= high:
+            raise ValueError(f"expected a whole number from {low} to {high}")
+        return number
+
+    return parse
+
+
+_PARSERS: Final[dict[str, Callable[[Any, Path], Any]]] = {
+    "home": _path,
+    "network": _path,
+    "listen_host": _text,
+    "listen_port": _number(0, 65535),
+    "announce": _words,
+    "api_host": _text,
+    "api_port": _number(0, 65535),
+    "api_names": _words,
+    "roles": _roles,
+    "cores": _number(0, 4096),
+    "memory_mib": _number(0, 1 << 30),
+    "disk_gib": _number(0, 1 << 20),
+    "ask_price": _amount,
+    "stake_slots": _number(0, 100_000),
+    "password_file": _path,
+    "log_level": _level,
+}
+_CLIENT_PARSERS: Final[dict[str, Callable[[Any, Path], Any]]] = {"node": _text, "token_file": _path}
+
+
+def load(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> Config:
+    """The record, or CallerError `bad_config` that names the line, the variable or the flag. A flag of None was not
+    given. `file` must exist when it is named; the usual place may be empty."""
+    env = os.environ if environment is None else environment
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    named = file or (Path(env["TALLYMESH_CONFIG"]) if env.get("TALLYMESH_CONFIG") else None)
+    usual = Path(given["home"]) / "config.toml" if "home" in given else paths.config_file()
+    values: dict[str, Any] = {}
+    if named is not None or usual.exists():
+        values.update(_from_file(named or usual))
+    for name in _PARSERS:
+        text = env.get(PREFIX + name.upper())
+        if text:
+            values[name] = _parse(name, text, Path.cwd(), f"{PREFIX}{name.upper()}")
+    for name, value in given.items():
+        assert name in _PARSERS, name
+        values[name] = _parse(name, value, Path.cwd(), f"--{name.replace('_', '-')}")
+    values.setdefault("home", paths.home().absolute())
+    values.setdefault("network", values["home"] / "network.json")
+    return Config(**values)
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Variables with our prefix that nothing reads: most likely typing errors, worth a warning."""
+    known = {name.upper() for name in _PARSERS} | OTHER_VARIABLES
+    return sorted(name for name in environment if name.startswith(PREFIX) and name[len(PREFIX) :] not in known)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as opened:
+            data = opened.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise CallerError("bad_config", f"{path} is over {MAX_FILE_BYTES} bytes: this is no config.")
+        source = data.decode()
+        table = tomllib.loads(source)
+    except OSError as error:
+        raise CallerError("bad_config", f"{path} cannot be read: {error.strerror}.") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CallerError("bad_config", f"{path} is not TOML: {error}.") from None
+    client = table.pop("client", {})
+    if not isinstance(client, dict):
+        raise CallerError("bad_config", f"{_where(path, source, 'client')}: [client] is a table.")
+    base = path.absolute().parent
+    values = {name: _known(_PARSERS, name, value, base, path, source, "") for name, value in table.items()}
+    told = {name: _known(_CLIENT_PARSERS, name, value, base, path, source, "client") for name, value in client.items()}
+    return {**values, "client": ClientConfig(**told)}
+
+
+def _known(
+    parsers: Mapping[str, Callable[[Any, Path], Any]],
+    name: str,
+    value: Any,
+    base: Path,
+    path: Path,
+    source: str,
+    table: str,
+) -> Any:
+    where = _where(path, source, name, table)
+    if name not in parsers:
+        raise CallerError(
+            "bad_config", f"{where}: there is no key {name!r}.", remedy=f"Known are {', '.join(sorted(parsers))}."
+        )
+    return _parse(name, value, base, where, parsers)
+
+
+def _parse(
+    name: str, value: Any, base: Path, where: str, parsers: Mapping[str, Callable[[Any, Path], Any]] = _PARSERS
+) -> Any:
+    try:
+        return parsers[name](value, base)
+    except (ValueError, CallerError) as error:
+        raise CallerError("bad_config", f"{where}: {name} = {value!r}: {error}") from None
+
+
+def _where(path: Path, source: str, name: str, table: str = "") -> str:
+    """`file, line n`: tomllib does not keep lines, so the key is looked up again in the text."""
+    current = ""
+    for number, line in enumerate(source.splitlines(), 1):
+        header = re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line)
+        if header:
+            current = header.group(1).strip("\"' ")
+            if not table and current.split(".")[0] == name:
+                return f"{path}, line {number}"
+        elif current == table and re.match(rf"""\s*["']?{re.escape(name)}["']?\s*[.=]""", line):
+            return f"{path}, line {number}"
+    return str(path)

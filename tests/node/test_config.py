@@ -1,0 +1,90 @@
+"""One record out of defaults, file, environment and flags; whatever is not known is refused where it stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tallymesh import amounts
+from tallymesh.errors import CallerError
+from tallymesh_node.config import load, unknown_variables
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TALLYMESH_HOME", str(tmp_path))
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "config.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("cores = 2\n\nmemory = 3\n", "line 3: there is no key 'memory'"),
+        ("[client]\nnode = 'http://x'\ntoken = 'y'\n", "line 3: there is no key 'token'"),
+        ("# node\n[worker]\ncores = 2\n", "line 2: there is no key 'worker'"),
+        ("'strange' = 1\n", "line 1: there is no key 'strange'"),
+        ("cores = 2.5\n", "line 1: cores = 2.5"),
+        ("cores = true\n", "line 1: cores = True"),
+        ("\nroles = ['boss']\n", "line 2: roles"),
+        ("ask_price = 0.02\n", "a float cannot hold wei"),
+        ("listen_port = 70000\n", "from 0 to 65535"),
+        ("log_level = 'loud'\n", "one of debug"),
+        ("client = 3\n", "line 1: [client] is a table"),
+        ("cores = \n", "is not TOML"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, text: str, where: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(CallerError) as caught:
+        load(environment={})
+    assert where in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_wrong_variable_and_a_wrong_flag_are_named() -> None:
+    with pytest.raises(CallerError, match="TALLYMESH_CORES: cores = 'many'"):
+        load(environment={"TALLYMESH_CORES": "many"})
+    with pytest.raises(CallerError, match="--ask-price: ask_price = '1e3'"):
+        load({"ask_price": "1e3"}, environment={})
+    with pytest.raises(CallerError, match="cannot be read"):
+        load(file=Path("/nowhere/config.toml"), environment={})
+
+
+def test_flags_win_over_the_environment_over_the_file_over_defaults(tmp_path: Path) -> None:
+    write(tmp_path, "cores = 1\nmemory_mib = 1\ndisk_gib = 1\nnetwork = 'nets/a.json'\n")
+    env = {"TALLYMESH_MEMORY_MIB": "2", "TALLYMESH_DISK_GIB": "2", "TALLYMESH_ROLES": "submit, worker"}
+    config = load({"disk_gib": 3, "log_level": None}, environment=env)
+    assert (config.cores, config.memory_mib, config.disk_gib, config.log_level) == (1, 2, 3, "info")
+    assert config.roles == ("worker", "submit")
+    assert config.works
+    assert config.submits
+    assert not config.audits
+    assert config.network == tmp_path / "nets" / "a.json"  # relative to the file that says so
+
+
+def test_each_home_has_its_own_file(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    write(tmp_path, "cores = 1\n")
+    write(other, "cores = 2\n[client]\nnode = 'http://x:1'\ntoken_file = 't'\n")
+    config = load({"home": other}, environment={})
+    assert (config.cores, config.home, config.network) == (2, other, other / "network.json")
+    assert (config.client.node, config.client.token_file) == ("http://x:1", other / "t")
+
+
+def test_the_price_is_rounded_up_and_never_a_float() -> None:
+    config = load({"ask_price": "0.000000000000000001"}, environment={})
+    assert config.ask_price_wei_per_second == 1
+    assert load({"ask_price": "3.6"}, environment={}).ask_price_wei_per_second == amounts.parse("0.001")
+
+
+def test_variables_that_nothing_reads_are_found() -> None:
+    assert unknown_variables({"TALLYMESH_CORE": "1", "TALLYMESH_CORES": "1", "PATH": "", "TALLYMESH_NODE": ""}) == [
+        "TALLYMESH_CORE"
+    ]
