@@ -1,1 +1,1 @@
-"""Training: the unit runner, numeric profile, canary, algorithms, local backend. The only package that imports torch."""
+"""Training: unit runner, numeric profile, canary, algorithms, local backend. The only package that imports torch."""

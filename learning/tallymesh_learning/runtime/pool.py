@@ -1,0 +1,337 @@
+"""Runs units on this machine without a sandbox: for backend="local", for preparing a job, for tests of one's own code.
+
+A child process is started under the numeric profile and warmed; each unit is a fork of it. The two talk over one
+socket whose messages keep their boundaries (SOCK_SEQPACKET), so that any number of forks can send on it. `UnitPool`
+is the caller's side and imports no torch; the rest runs in the child. It isolates nothing: foreign code belongs into
+the node's sandbox.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, NamedTuple, NoReturn, Self
+
+import msgspec
+
+from tallymesh.errors import LocalError
+from tallymesh.ids import BlobId, blob_id
+from tallymesh.units import Unit, encode
+from tallymesh_learning.runtime import profile
+from tallymesh_learning.runtime.work import UnitFailure
+
+MAX_PACKET: Final = 64 * 1024  # a line of the runner is at most 16 kB
+MAX_EVENT: Final = 32 * 1024
+START_S: Final = 120.0  # importing torch takes 2 s; a loaded machine is given a minute and a half more
+PASSED: Final = ("PATH", "HOME", "TMPDIR", "LANG", "PYTHONPATH", "VIRTUAL_ENV")  # of the caller's environment
+
+
+class Done(NamedTuple):
+    """What a unit left."""
+
+    output: bytes
+    metrics: bytes  # canonical JSON
+    seconds: dict[str, float]
+    steps: int
+    probe: bytes
+
+
+class Event(NamedTuple):
+    """`ticket` names the unit. kinds: "line" (text), "metric" ([name, value]), "done" (Done), "failed" (dict with
+    code, sentence, traceback)."""
+
+    ticket: int
+    kind: str
+    payload: Any
+
+
+class UnitPool:
+    """Up to `workers` units side by side. A context manager; not for several threads.
+
+    Inputs are given once with `put` and kept as files in a folder that vanishes with the pool.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = max(1, workers or len(os.sched_getaffinity(0)))
+        self._folder = Path(tempfile.mkdtemp(prefix="tallymesh-local-"))
+        (self._folder / "blobs").mkdir()
+        self._tickets = 0
+        self._running: dict[int, Path] = {}
+        self._waiting: list[tuple[int, Path]] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Blobs
+
+    def put(self, data: bytes) -> BlobId:
+        name = blob_id(data)
+        path = self.path(name)
+        if not path.exists():
+            draft = path.with_suffix(".part")
+            draft.write_bytes(data)
+            os.replace(draft, path)
+        return name
+
+    def get(self, blob: bytes) -> bytes:
+        """KeyError where the blob is not here."""
+        try:
+            return self.path(blob).read_bytes()
+        except FileNotFoundError:
+            raise KeyError(blob.hex()) from None
+
+    def path(self, blob: bytes) -> Path:
+        return self._folder / "blobs" / blob.hex()
+
+    # Units
+
+    def submit(self, unit: Unit, *, probe_key: bytes = b"") -> int:
+        """Run the unit as soon as a place is free; its ticket. KeyError where an input was not put before."""
+        self._start()
+        self._tickets += 1
+        work = self._folder / f"unit-{self._tickets}"
+        (work / "in" / "blobs").mkdir(parents=True)
+        (work / "in" / "unit").write_bytes(encode(unit))
+        if probe_key:
+            (work / "in" / "probe").write_bytes(probe_key)
+        for blob in {unit.program, *(item.blob for item in unit.inputs)}:
+            if not self.path(blob).exists():
+                raise KeyError(blob.hex())
+            os.link(self.path(blob), work / "in" / "blobs" / blob.hex())
+        self._waiting.append((self._tickets, work))
+        self._fill()
+        return self._tickets
+
+    @property
+    def busy(self) -> int:
+        """Units in work or waiting."""
+        return len(self._running) + len(self._waiting)
+
+    def next_event(self, timeout_s: float | None = None) -> Event | None:
+        """The next thing that happens, or None when nothing did in time. LocalError where the child process died."""
+        assert self._socket is not None, "no unit was submitted"
+        self._socket.settimeout(timeout_s)
+        while True:
+            try:
+                packet = self._socket.recv(MAX_PACKET)
+            except TimeoutError:
+                return None
+            except ConnectionResetError:
+                packet = b""
+            if not packet:
+                self._died()
+            ticket, kind, payload = json.loads(packet)
+            if ticket not in self._running:
+                continue
+            if kind in ("line", "metric"):
+                return Event(ticket, kind, payload)
+            work = self._running.pop(ticket)
+            self._fill()
+            event = _collect(ticket, work, payload)
+            shutil.rmtree(work, ignore_errors=True)
+            return event
+
+    def run(self, unit: Unit, *, probe_key: bytes = b"", on_event: Callable[[Event], None] | None = None) -> Done:
+        """Run one unit and wait for it. UnitFailure where it gives no output."""
+        assert not self.busy, "run() is for one unit at a time"
+        self.submit(unit, probe_key=probe_key)
+        while True:
+            event = self.next_event()
+            assert event is not None
+            if event.kind == "done":
+                done: Done = event.payload
+                return done
+            if event.kind == "failed":
+                raise failure(event)
+            if on_event is not None:
+                on_event(event)
+
+    def close(self) -> None:
+        """End the child and its forks, and remove the folder. Idempotent."""
+        if self._socket is not None:
+            self._socket.close()  # the child ends when our end is closed, and takes its forks with it
+            self._socket = None
+        if self._process is not None:
+            try:
+                self._process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _fill(self) -> None:
+        while self._waiting and len(self._running) < self.workers:
+            ticket, work = self._waiting.pop(0)
+            assert self._socket is not None
+            self._running[ticket] = work
+            try:
+                self._socket.send(json.dumps({"ticket": ticket, "work": str(work)}).encode())
+            except OSError:
+                self._died()
+
+    def _start(self) -> None:
+        if self._process is not None:
+            return
+        if not sys.platform.startswith("linux"):
+            raise LocalError("no_local", "Running units here needs Linux.", remedy="Use a container, WSL2, or a node.")
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        environment = {name: os.environ[name] for name in PASSED if name in os.environ} | profile.environment()
+        # -P: a module of the user in the current folder must come from the archive, never from here.
+        command = [sys.executable, "-P", "-m", "tallymesh_learning.runtime.pool", str(theirs.fileno())]
+        self._process = subprocess.Popen(  # noqa: S603 - our own module
+            command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        theirs.close()
+        self._socket = mine
+        mine.settimeout(START_S)
+        try:
+            ready = mine.recv(MAX_PACKET)
+        except (TimeoutError, ConnectionResetError):
+            ready = b""
+        if not ready:
+            self._died()
+
+    def _died(self) -> NoReturn:
+        code = self._process.poll() if self._process else None
+        self.close()
+        raise LocalError(
+            "no_runner", f"The process that runs units ended (status {code}).", remedy="See what it printed above."
+        )
+
+
+def failure(event: Event) -> UnitFailure:
+    """The failure in a "failed" event, with its traceback in the sentence."""
+    told = event.payload
+    sentence = f"{told['sentence']}\n{told['traceback']}".rstrip()
+    return UnitFailure(told["code"], sentence)
+
+
+def _collect(ticket: int, work: Path, status: int) -> Event:
+    out = work / "out"
+    try:
+        if (out / "failure").exists():
+            told = msgspec.json.decode((out / "failure").read_bytes(), type=dict[str, str])
+            return Event(ticket, "failed", {"code": "program", "sentence": "", "traceback": "", **told})
+        report = json.loads((out / "report").read_bytes())
+        probe = (out / "probe").read_bytes() if (out / "probe").exists() else b""
+        done = Done(
+            (out / "output").read_bytes(),
+            (out / "metrics").read_bytes(),
+            report["seconds"],
+            report["steps"],
+            probe,
+        )
+        return Event(ticket, "done", done)
+    except (OSError, ValueError, KeyError, msgspec.DecodeError):
+        how = f"by signal {-status}" if status < 0 else f"with status {status}"
+        told = {"code": "limits", "sentence": f"The unit's process ended {how} without an output.", "traceback": ""}
+        return Event(ticket, "failed", told)
+
+
+# The child
+
+
+class _Server:
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._forks: dict[int, int] = {}  # pid -> ticket
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(channel, selectors.EVENT_READ)
+        self._wake, writer = socket.socketpair()
+        for end in (self._wake, writer):
+            end.setblocking(False)
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        self._writer = writer
+
+    def serve(self) -> None:
+        """Until the caller's end closes."""
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is self._wake:
+                    with contextlib.suppress(BlockingIOError):
+                        self._wake.recv(4096)
+                    self._bury()
+                    continue
+                packet = self._channel.recv(MAX_PACKET)
+                if not packet:
+                    self._end(self._forks)
+                    return
+                self._fork(json.loads(packet))
+
+    def _fork(self, request: dict[str, Any]) -> None:
+        pid = os.fork()
+        if pid == 0:
+            _be_unit(self._channel, request["ticket"], Path(request["work"]))
+        self._forks[pid] = request["ticket"]
+
+    def _bury(self) -> None:
+        while self._forks:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            ticket = self._forks.pop(pid)
+            _send(self._channel, ticket, "exit", os.waitstatus_to_exitcode(status))
+
+    def _end(self, forks: Iterable[int]) -> None:
+        for pid in forks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _be_unit(channel: socket.socket, ticket: int, work: Path) -> NoReturn:
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        from tallymesh_learning.runtime.runner import run_unit
+
+        run_unit(work, lambda kind, payload: _send(channel, ticket, kind, payload))
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _send(channel: socket.socket, ticket: int, kind: str, payload: Any) -> None:
+    packet = json.dumps([ticket, kind, payload]).encode()
+    if len(packet) > MAX_EVENT:
+        return  # one line of the runner cannot be that long
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        channel.send(packet)
+
+
+def main() -> None:
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    channel.set_inheritable(False)
+    from tallymesh_learning.runtime.warm import warm
+
+    warm()
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy every page that holds an object
+    channel.send(b'[0, "ready", null]')
+    _Server(channel).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Runs one unit: the same function in a node's sandbox, for the payer's own recomputation and for backend="local".
+
+It reads and writes the files that work.py names and never raises for what the unit did: a failure is a file too. The
+process must have been started with the profile's environment, for a unit of any other profile is refused. Isolation
+is not its business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import traceback
+from pathlib import Path
+from typing import Any, Final
+
+from tallymesh import logs, program
+from tallymesh.errors import TallymeshError
+from tallymesh.units import Unit, canonical_json, decode_unit
+from tallymesh_learning.runtime import profile
+from tallymesh_learning.runtime.work import PROBE_KEY_BYTES, Emit, Result, UnitFailure, Work
+
+MAX_LINE: Final = 4000  # characters of one printed line; a longer one is cut into several
+MAX_TRACEBACK: Final = 20_000  # characters
+MAX_METRICS: Final = 100  # names of one unit: they become columns
+RUNTIME: Final = "tallymesh"  # module name in the entries of the runtime's own steps
+STEPS: Final = ("initialise", "segment", "client", "aggregate", "evaluate", "loss_check")
+
+
+def run_unit(folder: Path, emit: Emit) -> bool:
+    """Run the unit in `folder`; True where it left an output, False where it left a failure.
+
+    `emit` gets ``("line", text)`` for what is printed and ``("metric", [name, value])``, live.
+    """
+    out = folder / "out"
+    out.mkdir(exist_ok=True)
+    logged: dict[str, float] = {}
+
+    def metric(name: str, value: float) -> None:
+        if name in logged or len(logged) < MAX_METRICS:
+            logged[name] = value
+            emit("metric", [name, value])
+
+    work: Work | None = None
+    console = _Lines(emit)
+    try:
+        with contextlib.redirect_stdout(console), contextlib.redirect_stderr(console), logs.sink(metric):
+            work = _open(folder, emit)
+            result = _run(work)
+            metrics = canonical_json({name: v for name, v in {**logged, **result.metrics}.items() if math.isfinite(v)})
+    except (Exception, SystemExit) as error:
+        _write(out / "failure", canonical_json(_failure(error)))
+        return False
+    finally:
+        console.close()
+    with work.timed("save"):
+        _write(out / "output", result.output)
+        _write(out / "metrics", metrics)
+        if result.probe:
+            _write(out / "probe", result.probe)
+    _write(out / "report", json.dumps({"seconds": work.seconds, "steps": result.steps}).encode())
+    return True
+
+
+def _open(folder: Path, emit: Emit) -> Work:
+    try:
+        unit = decode_unit((folder / "in" / "unit").read_bytes())
+    except (OSError, TallymeshError) as error:
+        raise UnitFailure("inputs", f"The unit cannot be read: {error}") from None
+    wrong = profile.missing_environment()
+    if wrong:
+        raise UnitFailure("sandbox", f"This process was not started under the numeric profile: {', '.join(wrong)}.")
+    if unit.profile != profile.profile_hash():
+        mine, asked = profile.profile_hash().hex()[:8], unit.profile.hex()[:8]
+        raise UnitFailure("sandbox", f"The unit asks for the numeric profile {asked}, this machine has {mine}.")
+    key_file = folder / "in" / "probe"
+    key = key_file.read_bytes() if key_file.exists() else b""
+    if key and len(key) != PROBE_KEY_BYTES:
+        raise UnitFailure("inputs", f"A probe's key has {PROBE_KEY_BYTES} bytes, not {len(key)}.")
+    return Work(folder, unit, emit, key)
+
+
+def _run(work: Work) -> Result:
+    with work.timed("load"):
+        try:
+            archive = program.unpack(work.blob(work.unit.program))
+        except TallymeshError as error:
+            raise UnitFailure("inputs", str(error)) from None
+    with work.timed("import"):
+        step = _step(work.unit)
+        from tallymesh_learning.runtime import numeric
+
+        numeric.apply()
+        numeric.reseed(work.unit.seed, "import")
+    with program.importable(archive):
+        result: Result = step(work)
+        return result
+
+
+def _step(unit: Unit) -> Any:
+    """The function that runs this unit."""
+    module, _, name = unit.entry.partition(":")
+    if module != RUNTIME:
+        from tallymesh_learning.steps import map as mapping
+
+        return mapping.run
+    if name not in STEPS:
+        raise UnitFailure("inputs", f"The runtime has no step {name[:50]!r}.")
+    from importlib import import_module
+
+    return import_module(f"tallymesh_learning.steps.{name}").run
+
+
+def _failure(error: BaseException) -> dict[str, str]:
+    if isinstance(error, UnitFailure):
+        return {"code": error.code, "sentence": error.sentence, "traceback": _user_frames(error)}
+    code, sentence = "program", f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
+        code, sentence = "limits", f"Not enough memory: {sentence}"
+    elif isinstance(error, TallymeshError):
+        sentence = str(error)
+    elif isinstance(error, SystemExit):
+        sentence = f"The program ended itself with sys.exit({error.code!r})."
+    return {"code": code, "sentence": sentence[:2000], "traceback": _user_frames(error)}
+
+
+def _user_frames(error: BaseException) -> str:
+    """The traceback without frames of the runtime and of libraries: what the program's author can act on."""
+    shown = traceback.TracebackException.from_exception(error)
+    shown.stack = traceback.StackSummary.from_list(
+        [frame for frame in shown.stack if frame.filename.startswith(program.PREFIX)]
+    )
+    if not shown.stack and not isinstance(error, SyntaxError):
+        return ""
+    return "".join(shown.format(chain=False))[-MAX_TRACEBACK:]
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+class _Lines(io.TextIOBase):
+    """What the program prints, line by line. Its last line needs no end."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._rest = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._send(line)
+        while len(self._rest) > MAX_LINE:
+            self._send(self._rest[:MAX_LINE])
+            self._rest = self._rest[MAX_LINE:]
+        return len(text)
+
+    def _send(self, line: str) -> None:
+        for start in range(0, max(len(line), 1), MAX_LINE):
+            self._emit("line", line[start : start + MAX_LINE])
+
+    def close(self) -> None:
+        if self._rest:
+            self._send(self._rest)
+            self._rest = ""
+        super().close()

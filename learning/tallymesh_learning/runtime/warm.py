@@ -1,0 +1,27 @@
+"""Makes a fork start warm: imports torch and runs one step of each kind of model and optimizer.
+
+A first optimizer step in a cold fork imports a thousand modules (0.9 to 1.4 s); after this it takes milliseconds. The
+results of units do not depend on it (a test holds that).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+
+def warm() -> None:
+    """Import what units use and run forward, backward and step once each. Call once, before the first fork."""
+    import torch
+
+    from tallymesh_learning.runtime import canary, numeric, runner
+
+    numeric.apply()
+    for step in ("map", *runner.STEPS):
+        import_module(f"tallymesh_learning.steps.{step}")
+    for make in (canary.mlp, canary.cnn, canary.gpt, canary.lstm):
+        net, batch = make()
+        for kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
+            optimizer = kind(net.parameters(), 0.01)
+            optimizer.zero_grad()
+            canary.loss_of(net, batch).backward()
+            optimizer.step()

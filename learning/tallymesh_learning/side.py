@@ -1,0 +1,43 @@
+"""Units that stand beside a job's own: what the payer's node runs in its own sandbox and nobody is paid for.
+
+They follow from the template alone, so every payer's node builds the same ones. This module imports no torch.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from tallymesh.ids import ZERO32, BlobId
+from tallymesh.plan import derive_seed
+from tallymesh.units import Input, JobSpec, Unit
+from tallymesh_learning import options
+
+
+def initialise(program: bytes, profile: bytes, model: str, seed: int) -> Unit:
+    """Checkpoint 0 of the model function at `model` (``module:qualname``)."""
+    config = options.encode(options.Config(model=model, seed=seed))
+    return Unit(program, "tallymesh:initialise", (), config, derive_seed(seed, "initialise"), profile)
+
+
+def evaluate(spec: JobSpec, state: BlobId, data: BlobId | None = None) -> Unit:
+    """Metrics of the checkpoint `state` on `data`, by default the template's held-out data (ValueError where it has
+    none). The output is a value: {"loss", "examples", maybe "accuracy"}; so are the metrics."""
+    data = data or BlobId(spec.test)
+    if spec.kind == "map" or data == ZERO32:
+        raise ValueError("this job has no held-out data")
+    inputs = (Input("state", state), Input("data", data), *spec.shared)
+    return _beside(spec, "evaluate", inputs)
+
+
+def loss_check(spec: JobSpec, unit: Unit, end: BlobId) -> Unit:
+    """Form, finiteness and loss of what a unit of `spec` (a segment or a client) returned. The metrics are
+    ``loss_before`` and ``loss_after`` on one batch of the unit's data; failure ``form`` refuses the unit."""
+    inputs = (Input("state", unit.input("state")), Input("end", end), Input("data", unit.input("data")), *spec.shared)
+    return _beside(spec, "loss_check", inputs, unit.seed)
+
+
+def _beside(spec: JobSpec, step: str, inputs: tuple[Input, ...], seed: int | None = None) -> Unit:
+    given = options.decode(spec.stages[0].config)
+    config = options.encode(msgspec.structs.replace(given, local=options.Local(), steps=0, total=0))
+    derived = derive_seed(spec.seed if seed is None else seed, step)
+    return Unit(spec.program, f"tallymesh:{step}", inputs, config, derived, spec.profile)
