@@ -73,9 +73,8 @@ def _functions(message: type[Message]) -> str:
         parts.append(_function("hash", f"{name} memory m", _encode_with_text(message, type_hash)))
     else:
         # A struct of static fields is encoded in place: exactly `typeHash . encodeData`, whatever its length.
-        encoded = f"abi.encode({type_hash}, m)"
-        parts.append(_function("hash", f"{name} memory m", encoded))
-        parts.append(_function("hashCalldata", f"{name} calldata m", encoded))  # spares the copy
+        parts.append(_function("hash", f"{name} memory m", f"abi.encode({type_hash}, m)"))
+        parts.append(_from_calldata(message, type_hash))
     return "\n".join(parts)
 
 
@@ -83,6 +82,26 @@ def _function(name: str, argument: str, encoded: str) -> str:
     return f"""\
     function {name}({argument}) internal pure returns (bytes32) {{
         return keccak256({encoded});
+    }}
+"""
+
+
+def _from_calldata(message: type[Message], type_hash: str) -> str:
+    """Call data already holds the words in order.
+
+    Bits beyond a field's type are hashed as they come, which gives another hash than that of any well-formed message;
+    reading such a field reverts.
+    """
+    size = 32 * len(schema.fields(message))
+    return f"""\
+    function hashCalldata({message.__name__} calldata m) internal pure returns (bytes32 result) {{
+        bytes32 typeHash = {type_hash};
+        assembly ("memory-safe") {{
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, {size})
+            result := keccak256(free, {size + 32})
+        }}
     }}
 """
 

@@ -204,8 +204,14 @@ library Messages {
         return keccak256(abi.encode(PEER_BINDING_TYPEHASH, m));
     }
 
-    function hashCalldata(PeerBinding calldata m) internal pure returns (bytes32) {
-        return keccak256(abi.encode(PEER_BINDING_TYPEHASH, m));
+    function hashCalldata(PeerBinding calldata m) internal pure returns (bytes32 result) {
+        bytes32 typeHash = PEER_BINDING_TYPEHASH;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, 96)
+            result := keccak256(free, 128)
+        }
     }
 
     bytes32 internal constant OFFER_TYPEHASH = keccak256(
@@ -230,8 +236,14 @@ library Messages {
         return keccak256(abi.encode(ORDER_TYPEHASH, m));
     }
 
-    function hashCalldata(Order calldata m) internal pure returns (bytes32) {
-        return keccak256(abi.encode(ORDER_TYPEHASH, m));
+    function hashCalldata(Order calldata m) internal pure returns (bytes32 result) {
+        bytes32 typeHash = ORDER_TYPEHASH;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, 736)
+            result := keccak256(free, 768)
+        }
     }
 
     bytes32 internal constant LEASE_TYPEHASH = keccak256(
@@ -242,8 +254,14 @@ library Messages {
         return keccak256(abi.encode(LEASE_TYPEHASH, m));
     }
 
-    function hashCalldata(Lease calldata m) internal pure returns (bytes32) {
-        return keccak256(abi.encode(LEASE_TYPEHASH, m));
+    function hashCalldata(Lease calldata m) internal pure returns (bytes32 result) {
+        bytes32 typeHash = LEASE_TYPEHASH;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, 384)
+            result := keccak256(free, 416)
+        }
     }
 
     bytes32 internal constant ASSIGN_TYPEHASH = keccak256(
@@ -254,8 +272,14 @@ library Messages {
         return keccak256(abi.encode(ASSIGN_TYPEHASH, m));
     }
 
-    function hashCalldata(Assign calldata m) internal pure returns (bytes32) {
-        return keccak256(abi.encode(ASSIGN_TYPEHASH, m));
+    function hashCalldata(Assign calldata m) internal pure returns (bytes32 result) {
+        bytes32 typeHash = ASSIGN_TYPEHASH;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, 96)
+            result := keccak256(free, 128)
+        }
     }
 
     bytes32 internal constant RECEIPT_TYPEHASH = keccak256(
@@ -266,8 +290,14 @@ library Messages {
         return keccak256(abi.encode(RECEIPT_TYPEHASH, m));
     }
 
-    function hashCalldata(Receipt calldata m) internal pure returns (bytes32) {
-        return keccak256(abi.encode(RECEIPT_TYPEHASH, m));
+    function hashCalldata(Receipt calldata m) internal pure returns (bytes32 result) {
+        bytes32 typeHash = RECEIPT_TYPEHASH;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, 96)
+            result := keccak256(free, 128)
+        }
     }
 
     bytes32 internal constant TALLY_TYPEHASH = keccak256(
@@ -278,8 +308,14 @@ library Messages {
         return keccak256(abi.encode(TALLY_TYPEHASH, m));
     }
 
-    function hashCalldata(Tally calldata m) internal pure returns (bytes32) {
-        return keccak256(abi.encode(TALLY_TYPEHASH, m));
+    function hashCalldata(Tally calldata m) internal pure returns (bytes32 result) {
+        bytes32 typeHash = TALLY_TYPEHASH;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, 256)
+            result := keccak256(free, 288)
+        }
     }
 
     bytes32 internal constant AUDIT_ORDER_TYPEHASH = keccak256(
@@ -290,8 +326,14 @@ library Messages {
         return keccak256(abi.encode(AUDIT_ORDER_TYPEHASH, m));
     }
 
-    function hashCalldata(AuditOrder calldata m) internal pure returns (bytes32) {
-        return keccak256(abi.encode(AUDIT_ORDER_TYPEHASH, m));
+    function hashCalldata(AuditOrder calldata m) internal pure returns (bytes32 result) {
+        bytes32 typeHash = AUDIT_ORDER_TYPEHASH;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, 320)
+            result := keccak256(free, 352)
+        }
     }
 
     bytes32 internal constant AUDIT_COMMIT_TYPEHASH = keccak256(
@@ -302,8 +344,14 @@ library Messages {
         return keccak256(abi.encode(AUDIT_COMMIT_TYPEHASH, m));
     }
 
-    function hashCalldata(AuditCommit calldata m) internal pure returns (bytes32) {
-        return keccak256(abi.encode(AUDIT_COMMIT_TYPEHASH, m));
+    function hashCalldata(AuditCommit calldata m) internal pure returns (bytes32 result) {
+        bytes32 typeHash = AUDIT_COMMIT_TYPEHASH;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, 64)
+            result := keccak256(free, 96)
+        }
     }
 
     bytes32 internal constant OPEN_TYPEHASH = keccak256(
@@ -314,8 +362,14 @@ library Messages {
         return keccak256(abi.encode(OPEN_TYPEHASH, m));
     }
 
-    function hashCalldata(Open calldata m) internal pure returns (bytes32) {
-        return keccak256(abi.encode(OPEN_TYPEHASH, m));
+    function hashCalldata(Open calldata m) internal pure returns (bytes32 result) {
+        bytes32 typeHash = OPEN_TYPEHASH;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, 192)
+            result := keccak256(free, 224)
+        }
     }
 
     bytes32 internal constant VERDICT_TYPEHASH = keccak256(
@@ -326,8 +380,14 @@ library Messages {
         return keccak256(abi.encode(VERDICT_TYPEHASH, m));
     }
 
-    function hashCalldata(Verdict calldata m) internal pure returns (bytes32) {
-        return keccak256(abi.encode(VERDICT_TYPEHASH, m));
+    function hashCalldata(Verdict calldata m) internal pure returns (bytes32 result) {
+        bytes32 typeHash = VERDICT_TYPEHASH;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, 160)
+            result := keccak256(free, 192)
+        }
     }
 
     bytes32 internal constant ACCEPT_TYPEHASH = keccak256(
@@ -338,8 +398,14 @@ library Messages {
         return keccak256(abi.encode(ACCEPT_TYPEHASH, m));
     }
 
-    function hashCalldata(Accept calldata m) internal pure returns (bytes32) {
-        return keccak256(abi.encode(ACCEPT_TYPEHASH, m));
+    function hashCalldata(Accept calldata m) internal pure returns (bytes32 result) {
+        bytes32 typeHash = ACCEPT_TYPEHASH;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, 160)
+            result := keccak256(free, 192)
+        }
     }
 
     bytes32 internal constant RELEASE_TYPEHASH = keccak256(
@@ -350,8 +416,14 @@ library Messages {
         return keccak256(abi.encode(RELEASE_TYPEHASH, m));
     }
 
-    function hashCalldata(Release calldata m) internal pure returns (bytes32) {
-        return keccak256(abi.encode(RELEASE_TYPEHASH, m));
+    function hashCalldata(Release calldata m) internal pure returns (bytes32 result) {
+        bytes32 typeHash = RELEASE_TYPEHASH;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, 64)
+            result := keccak256(free, 96)
+        }
     }
 
     bytes32 internal constant CANCEL_TYPEHASH = keccak256(
@@ -362,8 +434,14 @@ library Messages {
         return keccak256(abi.encode(CANCEL_TYPEHASH, m));
     }
 
-    function hashCalldata(Cancel calldata m) internal pure returns (bytes32) {
-        return keccak256(abi.encode(CANCEL_TYPEHASH, m));
+    function hashCalldata(Cancel calldata m) internal pure returns (bytes32 result) {
+        bytes32 typeHash = CANCEL_TYPEHASH;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, 64)
+            result := keccak256(free, 96)
+        }
     }
 
     bytes32 internal constant CLOSE_TYPEHASH = keccak256(
@@ -374,8 +452,14 @@ library Messages {
         return keccak256(abi.encode(CLOSE_TYPEHASH, m));
     }
 
-    function hashCalldata(Close calldata m) internal pure returns (bytes32) {
-        return keccak256(abi.encode(CLOSE_TYPEHASH, m));
+    function hashCalldata(Close calldata m) internal pure returns (bytes32 result) {
+        bytes32 typeHash = CLOSE_TYPEHASH;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, 96)
+            result := keccak256(free, 128)
+        }
     }
 
     bytes32 internal constant LEAVE_TYPEHASH = keccak256(
@@ -398,7 +482,13 @@ library Messages {
         return keccak256(abi.encode(RESPONSE_TYPEHASH, m));
     }
 
-    function hashCalldata(Response calldata m) internal pure returns (bytes32) {
-        return keccak256(abi.encode(RESPONSE_TYPEHASH, m));
+    function hashCalldata(Response calldata m) internal pure returns (bytes32 result) {
+        bytes32 typeHash = RESPONSE_TYPEHASH;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, 224)
+            result := keccak256(free, 256)
+        }
     }
 }
