@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import ssl
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -66,7 +67,10 @@ class Rpc:
         limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
         # a proxy from the environment is right for a public node and wrong for one on this machine
         direct = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
-        self._http = httpx.AsyncClient(timeout=timeout_s, limits=limits, mounts=direct)
+        # loading the certificates takes 20 ms and some megabytes: only where there is a URL that needs them
+        secure = any(url.startswith("https:") for url in urls)
+        tls = httpx.create_ssl_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._http = httpx.AsyncClient(timeout=timeout_s, limits=limits, mounts=direct, verify=tls)
 
     def __repr__(self) -> str:
         return f"<Rpc {self._urls[self._good]} chain={self._expected}>"

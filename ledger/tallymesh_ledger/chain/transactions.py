@@ -26,6 +26,8 @@ BUMP_S = 30.0  # one that is known but not mined after this is replaced by the s
 BUMPS_MAX = 4  # … at most so often: 1.25 ** 4 is 2.4 times the fee
 BUMP_UP = 125, 100  # nodes ask for at least 10 % more before they replace one
 GAS_MARGIN_UP = 5, 4  # over the estimate: the state may have changed by the time it is mined
+NONCE_TRIES = 20  # against other processes of the same account, which take turns by chance
+NONCE_PAUSE_MS = 50
 GAS_CHANCE = 1_000
 BASE_FEE_ROOM = 2  # the base fee may double before a transaction is mined (six full blocks)
 TIP_WEI = 10**9  # where the node has no opinion
@@ -115,7 +117,7 @@ class Sender:
 
     async def _submit(self, to: bytes, data: bytes, value: int, gas: int) -> tuple[Plain, Envelope]:
         async with self._turn:
-            for attempt in range(3):
+            for attempt in range(NONCE_TRIES):
                 chain_id = await self.rpc.known_chain_id()
                 nonce, fees = await self._nonce_and_fees()
                 # a little more gas by chance makes the bytes ours: where two processes of one account send the same
@@ -127,8 +129,9 @@ class Sender:
                     await self._broadcast(envelope)
                 except ChainError as error:
                     self._next = None
-                    if error.code == "nonce_taken" and attempt < 2:
-                        continue  # somebody else sent from this account: look again
+                    if error.code == "nonce_taken" and attempt < NONCE_TRIES - 1:
+                        await trio.sleep(secrets.randbelow(NONCE_PAUSE_MS) / 1000)
+                        continue  # another process sent from this account: look again, not in step with it
                     raise
                 self._next = nonce + 1
                 return plain, envelope

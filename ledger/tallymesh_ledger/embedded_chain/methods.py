@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from eth_utils import ValidationError
+
 from tallymesh_ledger.embedded_chain import render
 from tallymesh_ledger.embedded_chain.evm import GAS_PRICE_TIP, CallRequest, Evm, Refused, Reverted
 from tallymesh_ledger.embedded_chain.store import Store
@@ -90,7 +92,7 @@ class Methods:
             raise RpcFailure(SERVER_ERROR, str(error)) from None
         except Reverted as error:
             raise _revert_failure(error) from None
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError, ValidationError) as error:
             # parameters come from anyone: whatever their shape breaks is their fault
             raise RpcFailure(INVALID_PARAMS, f"invalid params of {method}: {error}") from None
 

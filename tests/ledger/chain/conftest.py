@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import httpx
 import pytest
 import trio
 
@@ -27,7 +26,7 @@ from tallymesh_ledger.jobs import job_id, seat_id
 from tallymesh_ledger.keys import AccountKey
 
 # seconds even where development_parameters has more: the tests wait for some of these on the chain's real clock
-SHORT = {"claim_window_s": 1, "evidence_window_s": 1, "lock_tail_s": 1, "unbonding_s": 1, "class_delay_s": 1}
+SHORT = {"claim_window_s": 0, "evidence_window_s": 1, "lock_tail_s": 1, "unbonding_s": 1, "class_delay_s": 1}
 
 
 class ChainProcess:
@@ -97,8 +96,7 @@ def account(rpc: Rpc, network: Network) -> NewAccount:
 
     async def make() -> Sender:
         key = AccountKey.generate()
-        async with httpx.AsyncClient() as http:
-            answer = await http.post(network.faucet, json={"address": "0x" + key.address.hex()})
+        answer = await rpc._http.post(network.faucet, json={"address": "0x" + key.address.hex()})
         assert answer.status_code == 200, answer.text
         return Sender(rpc, key)
 
@@ -207,7 +205,7 @@ async def until(condition: Callable[[], Awaitable[object]]) -> None:
     """Wait for the chain's real clock; a test that waits for what never comes fails."""
     with trio.fail_after(10):
         while not await condition():  # noqa: ASYNC110 - the event is another process's
-            await trio.sleep(0.1)
+            await trio.sleep(0.05)
 
 
 @pytest.fixture(name="until")
@@ -249,6 +247,7 @@ class Proxy:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # headers and body in one packet, else the other side waits 40 ms to acknowledge the first
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
@@ -289,6 +288,14 @@ def proxy(chain: ChainProcess) -> Iterator[Proxy]:
     made = Proxy(chain.url)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def other_chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChainProcess]:
+    """A second chain, which a test may wind back."""
+    process = ChainProcess(tmp_path_factory.mktemp("other"))
+    yield process
+    assert process.stop() == 0
 
 
 @pytest.fixture

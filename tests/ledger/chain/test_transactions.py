@@ -141,7 +141,7 @@ async def test_a_lost_transaction_is_sent_again_as_it_was(
 ) -> None:
     monkeypatch.setattr(transactions, "RESEND_S", 0.2)
     key = (await account())._key
-    proxy.rule = Losing(proxy, lose=2)
+    proxy.rule = Losing(proxy, lose=1)
     async with Rpc([proxy.url], chain_id=network.chain_id) as rpc:
         await Sender(rpc, key).send(HERE, deadline_s=10)
         count = await rpc.call("eth_getTransactionCount", "0x" + key.address.hex(), "latest")

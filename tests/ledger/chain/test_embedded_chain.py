@@ -1,0 +1,383 @@
+"""The embedded chain as its clients see it: clock, logs, batches, refusals, faucet, restarts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+
+from tallymesh.errors import CallerError, ChainError
+from tallymesh.network import Network
+from tallymesh_ledger.chain import Contracts, Rpc, Sender
+from tallymesh_ledger.chain.envelope import Fees, Plain, sign
+from tallymesh_ledger.chain.logs import read_logs
+from tallymesh_ledger.embedded_chain import development_parameters
+from tallymesh_ledger.embedded_chain.evm import Evm
+from tallymesh_ledger.embedded_chain.faucet import GIFTS_PER_ADDRESS, Faucet
+from tallymesh_ledger.embedded_chain.methods import WAITING_PER_SENDER, Methods
+from tallymesh_ledger.embedded_chain.store import Store
+from tallymesh_ledger.keys import AccountKey
+
+HERE = b"\x52" * 20
+
+
+class Clock:
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Bench:
+    """A chain in this process, on a clock that the test moves."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = Clock(1_800_000_000.0)
+        self.key = AccountKey.generate()
+        self.store = Store(folder / "chain.sqlite", durable=False)
+        self.evm = Evm(self.store, 777_000_777, {self.key.address: 10**24}, self.clock)
+        self.methods = Methods(self.evm, self.store)
+
+    def raw(
+        self, nonce: int, *, chain_id: int = 777_000_777, value: int = 1, data: bytes = b"", to: bytes = HERE
+    ) -> str:
+        plain = Plain(
+            chain_id=chain_id, nonce=nonce, gas=300_000, fees=Fees(10**10, 10**9), to=to, value=value, data=data
+        )
+        return "0x" + sign(self.key, plain).raw.hex()
+
+    def send(self, nonce: int, **more) -> str:
+        return self.methods.call("eth_sendRawTransaction", [self.raw(nonce, **more)])
+
+    def receipt(self, hash_: str):
+        return self.methods.call("eth_getTransactionReceipt", [hash_])
+
+
+@pytest.fixture
+def bench(tmp_path: Path):
+    made = Bench(tmp_path)
+    yield made
+    made.store.close()
+
+
+# ---- the clock
+
+
+async def test_newest_block_is_within_three_seconds_of_the_clock_after_a_burst(rpc: Rpc, contracts, account) -> None:
+    sender = await account()
+    async with trio.open_nursery() as nursery:
+        for _ in range(40):
+            nursery.start_soon(contracts.token.transfer, sender, HERE, 1)
+    assert abs((await rpc.block()).timestamp - time.time()) < 3
+
+
+async def test_an_idle_chain_mines_a_block_every_second(rpc: Rpc) -> None:
+    first = await rpc.block()
+    await trio.sleep(1.3)
+    second = await rpc.block()
+    assert 1 <= second.number - first.number <= 2
+    assert abs(second.timestamp - time.time()) < 3
+
+
+def test_block_times_follow_the_clock_and_never_go_back(bench: Bench) -> None:
+    for nonce in range(3):
+        bench.send(nonce)
+    bench.clock.now += 100
+    bench.send(3)
+    bench.clock.now -= 50
+    bench.send(4)
+    times = [bench.evm.header(number).timestamp - 1_800_000_000 for number in range(6)]
+    assert times == [0, 0, 0, 0, 100, 100]
+
+
+def test_a_contract_sees_the_time_and_hash_of_its_blocks(bench: Bench) -> None:
+    # code: store TIMESTAMP at 0 and BLOCKHASH(NUMBER - 1) at 1
+    code = "42600055600143034060015500"
+    made = bench.receipt(bench.send(0, to=b"", value=0, data=bytes.fromhex("600d600c600039600d6000f3" + code)))
+    bench.clock.now += 40
+    bench.send(1, to=bytes.fromhex(made["contractAddress"][2:]), value=0)
+    stored = [bench.methods.call("eth_getStorageAt", [made["contractAddress"], hex(i)]) for i in range(2)]
+    assert int(stored[0], 16) == 1_800_000_040
+    assert stored[1] == made["blockHash"]
+
+
+# ---- transactions
+
+
+def test_a_transaction_for_another_chain_is_refused(bench: Bench) -> None:
+    with pytest.raises(Exception, match="invalid chain id"):
+        bench.send(0, chain_id=1)
+    assert bench.evm.head.block_number == 0
+
+
+def test_a_used_nonce_is_refused_and_nothing_changes(bench: Bench) -> None:
+    bench.send(0)
+    head = bench.evm.head
+    with pytest.raises(Exception, match="nonce too low"):
+        bench.send(0, value=2)
+    with pytest.raises(Exception, match="insufficient funds"):
+        bench.send(1, value=10**25)
+    with pytest.raises(Exception, match="already known"):
+        bench.send(0)
+    assert bench.evm.head == head
+
+
+def test_transactions_that_overtook_each_other_are_mined_in_order(bench: Bench) -> None:
+    late = [bench.send(nonce) for nonce in (2, 1)]
+    assert [bench.receipt(hash_) for hash_ in late] == [None, None]
+    first = bench.send(0)
+    numbers = [int(bench.receipt(hash_)["blockNumber"], 16) for hash_ in (first, late[1], late[0])]
+    assert numbers == [1, 2, 3]
+
+
+def test_the_queue_of_early_transactions_is_bounded(bench: Bench) -> None:
+    for nonce in range(1, WAITING_PER_SENDER + 1):
+        bench.send(nonce)
+    with pytest.raises(Exception, match="txpool is full"):
+        bench.send(WAITING_PER_SENDER + 1)
+    bench.send(0)
+    assert bench.methods.call("eth_getTransactionCount", ["0x" + bench.key.address.hex()]) == hex(
+        WAITING_PER_SENDER + 1
+    )
+
+
+def test_a_reverting_call_passes_the_contracts_data_on(bench: Bench) -> None:
+    # code: revert with the four bytes 0xdeadbeef
+    code = "63deadbeef6000526004601cfd"
+    made = bench.receipt(bench.send(0, to=b"", value=0, data=bytes.fromhex("600d600c600039600d6000f3" + code)))
+    for method in ("eth_call", "eth_estimateGas"):
+        with pytest.raises(Exception, match="reverted") as caught:
+            bench.methods.call(method, [{"to": made["contractAddress"]}])
+        assert caught.value.shown() == {"code": 3, "message": "execution reverted", "data": "0xdeadbeef"}
+    failed = bench.receipt(bench.send(1, to=bytes.fromhex(made["contractAddress"][2:]), value=0))
+    assert failed["status"] == "0x0"
+
+
+def test_an_estimate_suffices_and_is_close(bench: Bench) -> None:
+    request = {"from": "0x" + bench.key.address.hex(), "to": "0x" + HERE.hex(), "value": "0x1"}
+    estimate = int(bench.methods.call("eth_estimateGas", [request]), 16)
+    assert estimate == 21_000
+
+
+def test_old_states_can_be_asked(bench: Bench) -> None:
+    bench.send(0, value=5)
+    bench.send(1, value=6)
+    shown = [bench.methods.call("eth_getBalance", ["0x" + HERE.hex(), hex(n)]) for n in range(3)]
+    assert shown == ["0x0", "0x5", "0xb"]
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("eth_getBalance", []),
+        ("eth_getBalance", ["0x12"]),
+        ("eth_getBalance", [["0x" + "11" * 20]]),
+        ("eth_getBalance", ["0x" + "11" * 20, "0xfffffff"]),
+        ("eth_getBlockByNumber", [{"a": 1}, 2, 3]),
+        ("eth_getBlockByNumber", ["-0x5"]),
+        ("eth_call", ["text"]),
+        ("eth_call", [{"to": 5}]),
+        ("eth_call", [{"to": "0x" + "11" * 20, "gas": "0x" + "f" * 70}]),
+        ("eth_sendRawTransaction", ["0x"]),
+        ("eth_sendRawTransaction", ["0x02c0"]),
+        ("eth_sendRawTransaction", ["0xf8" + "ff" * 80]),
+        ("eth_getLogs", []),
+        ("eth_getLogs", [{"topics": "0x11"}]),
+        ("eth_getLogs", [{"topics": [None] * 5}]),
+        ("eth_getLogs", [{"blockHash": "0x" + "11" * 32}]),
+        ("eth_getLogs", [{"fromBlock": "0x" + "f" * 40}]),
+        ("eth_getStorageAt", ["0x" + "11" * 20, "0x" + "f" * 70]),
+        ("eth_feeHistory", ["0x5", "latest", 7]),
+        ("evm_revert", ["0x63"]),
+        ("nonsense", []),
+    ],
+)
+def test_nonsense_gets_an_answer_or_a_refusal_and_leaves_the_chain_alone(
+    bench: Bench, method: str, params: list
+) -> None:
+    from tallymesh_ledger.embedded_chain.methods import RpcFailure
+
+    try:
+        assert bench.methods.call(method, params) in (None, False)
+    except RpcFailure as error:
+        json.dumps(error.shown())
+    bench.send(0)
+    assert bench.evm.head.block_number == 1
+
+
+async def test_deeply_nested_requests_do_not_end_the_process(network: Network) -> None:
+    async with httpx.AsyncClient() as http:
+        for body in (b"[" * 500_000, b'{"a":' * 200_000, b"", b"5", b"[]", b"[1]", b'{"method": 5}', b"\xff"):
+            answer = await http.post(network.rpc_urls[0], content=body)
+            assert "error" in (answer.json()[0] if isinstance(answer.json(), list) else answer.json())
+        answer = await http.post(network.rpc_urls[0], json=[{"method": "eth_chainId", "id": 1}] * 1_001)
+        assert answer.json()["error"]["code"] == -32600
+
+
+# ---- reorganisations
+
+
+def test_wound_back_blocks_are_gone_and_others_take_their_place(bench: Bench) -> None:
+    bench.send(0)
+    snapshot = bench.methods.call("evm_snapshot", [])
+    gone = bench.send(1, value=7)
+    lost = bench.receipt(gone)
+    assert bench.methods.call("evm_revert", [snapshot]) is True
+    assert bench.receipt(gone) is None
+    assert bench.methods.call("eth_getBlockByHash", [lost["blockHash"], False]) is None
+    assert bench.methods.call("eth_getBalance", ["0x" + HERE.hex()]) == "0x1"
+    bench.send(1, value=9)
+    assert bench.methods.call("eth_getBlockByNumber", [lost["blockNumber"]])["hash"] != lost["blockHash"]
+    assert bench.methods.call("evm_revert", [snapshot]) is False
+
+
+# ---- logs
+
+
+async def test_logs_over_hundreds_of_blocks_come_at_once(rpc: Rpc, contracts: Contracts, account) -> None:
+    sender = await account()
+    start = (await rpc.block()).number + 1
+    for _ in range(300):
+        await rpc.call("evm_mine")
+    for _ in range(5):
+        await contracts.token.transfer(sender, HERE, 1)
+    end = (await rpc.block()).number
+    topics = [contracts.token.interface.topics["Transfer"], sender.address.rjust(32, b"\0")]
+    started = time.perf_counter()
+    logs = await read_logs(rpc, contracts.token.address, topics, start, end)
+    assert time.perf_counter() - started < 1  # 7.8 s where every block is opened; 3 ms from the index
+    assert len(logs) == 5
+    values = [contracts.token.interface.event(log).values["value"] for log in logs]
+    assert values == [1] * 5
+    by_hash = await rpc.call("eth_getLogs", {"blockHash": logs[0]["blockHash"]})
+    assert by_hash == [logs[0]]
+    assert await read_logs(rpc, HERE, topics, start, end) == []
+    assert await read_logs(rpc, contracts.token.address, [topics[0], None, topics[1]], start, end) == []
+
+
+async def test_pages_are_made_smaller_where_the_node_asks_for_it(network: Network, contracts, account, proxy) -> None:
+    sender = await account()
+    await contracts.token.transfer(sender, HERE, 1)
+
+    def rule(request):
+        if request["method"] != "eth_getLogs":
+            return proxy.PASS
+        wanted = request["params"][0]
+        if int(wanted["toBlock"], 16) - int(wanted["fromBlock"], 16) >= 100:
+            error = {"code": -32005, "message": "query returned more than 10000 results"}
+            return {"jsonrpc": "2.0", "id": request["id"], "error": error}
+        return proxy.PASS
+
+    async with Rpc([*network.rpc_urls], chain_id=network.chain_id) as rpc:
+        while (end := (await rpc.block()).number) < 150:
+            await rpc.call("evm_mine")
+        topics = [contracts.token.interface.topics["Transfer"]]
+        whole = await read_logs(rpc, contracts.token.address, topics, 0, end)
+        proxy.rule = rule
+        async with Rpc([proxy.url], chain_id=network.chain_id) as limited:
+            assert await read_logs(limited, contracts.token.address, topics, 0, end) == whole
+
+
+# ---- any client
+
+
+async def test_web3_gets_along_with_it(network: Network, account) -> None:
+    limit = sys.getrecursionlimit()
+    from web3 import HTTPProvider, Web3
+
+    sys.setrecursionlimit(limit)
+    sender = await account()
+
+    def use() -> int:
+        web3 = Web3(HTTPProvider(network.rpc_urls[0]))
+        who = web3.eth.account.from_key(sender._key.secret)
+        assert web3.eth.chain_id == network.chain_id
+        transaction = {
+            "from": who.address, "to": web3.to_checksum_address(HERE), "value": 1, "chainId": network.chain_id,
+            "nonce": web3.eth.get_transaction_count(who.address),
+            "gas": 21_000, "maxFeePerGas": web3.eth.gas_price * 2, "maxPriorityFeePerGas": web3.eth.max_priority_fee,
+        }  # fmt: skip
+        hash_ = web3.eth.send_raw_transaction(who.sign_transaction(transaction).raw_transaction)
+        receipt = web3.eth.wait_for_transaction_receipt(hash_)
+        block = web3.eth.get_block(receipt["blockNumber"], full_transactions=True)
+        assert block["transactions"][0]["hash"] == hash_
+        assert web3.eth.fee_history(4, "latest", [50])["baseFeePerGas"]
+        assert web3.eth.get_transaction(hash_)["from"] == who.address
+        return int(receipt["status"])
+
+    assert await trio.to_thread.run_sync(use) == 1
+
+
+# ---- faucet
+
+
+async def test_the_faucet_is_bounded_for_each_address(network: Network, rpc: Rpc, contracts: Contracts) -> None:
+    someone = AccountKey.generate().address
+    async with httpx.AsyncClient() as http:
+        for _ in range(GIFTS_PER_ADDRESS):
+            assert (await http.post(network.faucet, json={"address": "0x" + someone.hex()})).status_code == 200
+        had = await contracts.token.balance_of(someone)
+        refused = await http.post(network.faucet, json={"address": "0x" + someone.hex()})
+        assert refused.status_code == 429
+        assert refused.json()["error"]["code"] == "faucet_limit"
+        for nonsense in ({}, {"address": "0x12"}, {"address": 5}, [1]):
+            assert (await http.post(network.faucet, json=nonsense)).status_code == 400
+    assert await contracts.token.balance_of(someone) == had > 0
+    assert await rpc.balance(someone) > 0
+
+
+def test_the_faucet_is_bounded_in_total(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tallymesh_ledger.embedded_chain import faucet
+
+    monkeypatch.setattr(faucet, "GIFTS_MAX", 2)
+    made = Faucet(AccountKey.generate(), 5, HERE, lambda method, params: "0x1")
+    made.give(b"\1" * 20)
+    made.give(b"\2" * 20)
+    with pytest.raises(CallerError) as caught:
+        made.give(b"\3" * 20)
+    assert caught.value.code == "faucet_empty"
+
+
+# ---- life
+
+
+async def test_a_kept_chain_is_found_again_after_kill_nine(start_chain) -> None:
+    first = start_chain("--state")
+    key = AccountKey.generate()
+    async with httpx.AsyncClient() as http:
+        await http.post(first.network.faucet, json={"address": "0x" + key.address.hex()})
+    async with Rpc(first.network.rpc_urls, chain_id=first.network.chain_id) as rpc:
+        mined = await Sender(rpc, key).send(HERE, value=3)
+    first.stop(signal.SIGKILL)
+    second = start_chain("--state")
+    assert second.network.chain_id == first.network.chain_id
+    assert second.network.contracts == first.network.contracts
+    async with Rpc(second.network.rpc_urls, chain_id=second.network.chain_id) as rpc:
+        assert (await rpc.block(mined.block_number)).hash == mined.block_hash
+        assert await rpc.balance(HERE) == 3
+        assert await Contracts.of(rpc, second.network).token.balance_of(key.address) > 0
+        await Sender(rpc, key).send(HERE)
+    assert second.stop(signal.SIGINT) == 0
+    assert set(os.listdir(second.folder)) >= {"network.json", "chain.sqlite", "chain.json"}
+
+
+async def test_a_new_chain_is_another_chain(chain, other_chain) -> None:
+    assert other_chain.network.chain_id != chain.network.chain_id
+    async with Rpc(other_chain.network.rpc_urls, chain_id=chain.network.chain_id) as rpc:
+        with pytest.raises(ChainError, match="network file"):
+            await rpc.block()
+
+
+def test_development_parameters_are_seconds_in_their_proper_order() -> None:
+    made = development_parameters()
+    assert made.unbonding_s >= 2 * (made.claim_window_s + made.evidence_window_s + made.lock_tail_s)
+    assert made.offer_lifetime_s > made.offer_period_s
+    assert made.lease_max_s > made.unbonding_s

@@ -1,0 +1,155 @@
+"""Wallet files: never overwritten, never readable by others, every wrong input named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tallymesh.errors import CallerError, LocalError
+from tallymesh_ledger import keystore
+from tallymesh_ledger.keys import AccountKey
+
+# geth's own test vector: pbkdf2, so that reading it takes no memory (Web3 Secret Storage definition)
+GETH = {
+    "crypto": {
+        "cipher": "aes-128-ctr",
+        "cipherparams": {"iv": "6087dab2f9fdbbfaddc31a909735c1e6"},
+        "ciphertext": "5318b4d5bcd28de64ee5559e671353e16f075ecae9f99c7a79a38af5f869aa46",
+        "kdf": "pbkdf2",
+        "kdfparams": {
+            "c": 262144,
+            "dklen": 32,
+            "prf": "hmac-sha256",
+            "salt": "ae3cd4e7013836a3df6bd7241b12db061dbe2c6785853cce422d148a624ce0bd",
+        },
+        "mac": "517ead924a9d0dc3124507e3393d175ce3ff7c1e96529c6c555ce9e51205e9b2",
+    },
+    "id": "3198bc9c-6672-5ab3-d995-4942343ae5b6",
+    "version": 3,
+}
+GETH_SECRET = bytes.fromhex("7a28b5ba57c53603b0b07b56bba752f7784bf506fa95edc395f5cf6c7514fe9d")
+
+
+@pytest.fixture(scope="module")
+def wallet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AccountKey]:
+    path = tmp_path_factory.mktemp("wallet") / "deep" / "key.json"
+    return path, keystore.create(path, "correct horse")
+
+
+def test_a_new_wallet_opens_with_its_password_and_a_child_pays_the_memory(wallet: tuple[Path, AccountKey]) -> None:
+    path, key = wallet
+    code = (
+        "import sys, pathlib; from tallymesh_ledger import keystore;"
+        "print(keystore.unlock(pathlib.Path(sys.argv[1]), 'correct horse').secret.hex(), 'eth_account' in sys.modules);"
+        "print(*[line for line in open('/proc/self/status') if line.startswith('VmHWM')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    secret, loaded, _, peak_kib, _ = done.stdout.split()
+    assert secret == key.secret.hex()
+    assert loaded == "False"
+    assert int(peak_kib) < 100_000  # scrypt takes 268 MB
+    assert keystore.address_in(path) == key.address
+
+
+def test_a_wallet_is_for_its_owner_alone_and_leaves_no_draft(wallet: tuple[Path, AccountKey]) -> None:
+    path, key = wallet
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    assert key.secret.hex() not in path.read_text()
+    assert json.loads(path.read_text())["crypto"]["kdf"] == "scrypt"
+
+
+def test_a_wrong_password_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "geth.json").write_text(json.dumps(GETH))
+    with pytest.raises(CallerError) as caught:
+        keystore.import_keystore(tmp_path / "key.json", tmp_path / "geth.json", "wrong")
+    assert caught.value.code == "wrong_password"
+    assert not (tmp_path / "key.json").exists()
+
+
+def test_a_wallet_is_never_overwritten(wallet: tuple[Path, AccountKey]) -> None:
+    path, _ = wallet
+    before = path.read_bytes()
+    with pytest.raises(CallerError) as caught:
+        keystore.create(path, "other")
+    assert caught.value.code == "wallet_exists"
+    with pytest.raises(CallerError):
+        keystore._write(path, {"raced": True})  # one that appeared after the look
+    assert path.read_bytes() == before
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_a_keystore_of_geth_can_be_taken_over(tmp_path: Path) -> None:
+    source, target = tmp_path / "geth.json", tmp_path / "key.json"
+    source.write_text(json.dumps(GETH))
+    assert keystore.import_keystore(target, source, "testpassword").secret == GETH_SECRET
+    assert keystore.export_secret(target, "testpassword") == GETH_SECRET
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (None, "no_wallet"),
+        (b"", "bad_keystore"),
+        (b"{}", "bad_keystore"),
+        (b"[1]", "bad_keystore"),
+        (b'{"version": 3, "crypto": 5}', "bad_keystore"),
+        (b'{"version": 1, "crypto": {}}', "bad_keystore"),
+        (b'{"version": 3, "crypto": {}}', "bad_keystore"),
+        (b'{"version": 3, "crypto": {"kdf": "x", "cipher": "y"}}', "bad_keystore"),
+        (b"x" * 100_000, "bad_keystore"),
+    ],
+    ids=["missing", "empty", "object", "list", "crypto", "version", "hollow", "unknown", "large"],
+)
+def test_what_is_no_wallet_is_named(tmp_path: Path, content: bytes | None, code: str) -> None:
+    path = tmp_path / "key.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CallerError) as caught:
+        keystore.unlock(path, "testpassword")
+    assert caught.value.code == code
+    assert str(path) in caught.value.sentence
+
+
+def test_a_file_that_states_another_address_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "key.json"
+    path.write_text(json.dumps({**GETH, "address": "11" * 20}))
+    with pytest.raises(CallerError, match="another key"):
+        keystore.unlock(path, "testpassword")
+
+
+def test_an_empty_password_and_a_secret_that_is_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CallerError) as caught:
+        keystore.create(tmp_path / "key.json", "")
+    assert caught.value.code == "no_password"
+    for secret in (b"", bytes(32), b"\xff" * 32, b"\1" * 33):
+        with pytest.raises(CallerError) as caught:
+            keystore.import_secret(tmp_path / "key.json", secret, "password")
+        assert caught.value.code == "bad_secret"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_this_machines_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LocalError):
+        keystore._write(tmp_path / "file" / "key.json", {})
+
+
+def test_the_password_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(keystore.PASSWORD_FILE, raising=False)
+    assert keystore.password_from_environment() is None
+    path = tmp_path / "password"
+    monkeypatch.setenv(keystore.PASSWORD_FILE, str(path))
+    for content in (None, b"", b"\nsecond line", b"\xff\xfe"):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(CallerError) as caught:
+            keystore.password_from_environment()
+        assert caught.value.code == "no_password"
+    path.write_text("pass word\n")
+    assert keystore.password_from_environment() == "pass word"
