@@ -1,0 +1,300 @@
+"""The demo: a market of real processes trains a model, catches a cheat, pays the others, and every wei is shown.
+
+Run by scripts/demo. It knows the network only as a user does: processes, the client, the chain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import digits
+import money
+import trio
+from rich.console import Console
+from rich.table import Table
+
+import tallymesh
+from tallymesh import amounts
+from tallymesh_ledger.chain import Contracts, Rpc
+from tallymesh_node.local_network import LocalNetwork, NodeProcess
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+WORKERS = 5
+BUDGET = "5.0"
+CLIENTS = 10
+EXPIRE_S = 120.0  # how long to wait at most for the cheat's seat to expire and the last wei to come back
+CHEAT_COMMAND = (sys.executable, "-m", "cheats.noise_worker")
+EVENTS_SHOWN = ("match", "lease", "seat", "audit", "caught", "redo", "accept", "settle", "refund", "warning")
+
+
+class Demo:
+    def __init__(self, options: argparse.Namespace, console: Console, folder: Path) -> None:
+        self.options = options
+        self.console = console
+        self.network = LocalNetwork(folder)
+        self.accounts: dict[bytes, str] = {}  # account -> name
+        self.peers: dict[bytes, str] = {}
+        self.cheat: bytes | None = None
+        self.payer: NodeProcess
+        self.redone = 0
+        self.caught: dict[str, str] = {}
+
+    # Setting the scene.
+
+    def start(self) -> None:
+        say = self.console.print
+        say("[bold]Starting[/] the embedded chain, a payer and five contributors, each a process of its own ...")
+        # Windows long enough that nobody's seat runs out in mid-job on a slow machine, short enough to wait for.
+        self.network.start_chain(parameters={"lease_max_s": 600})
+        self.payer = self.network.start_payer()
+        settings = {"cores": "1", "memory_mib": "1024", "disk_gib": "1"}
+        for number in range(1, WORKERS + 1):
+            cheats = number == WORKERS and not self.options.no_cheat
+            self.network.add(
+                "cheat" if cheats else f"worker{number}",
+                slots=1,
+                settings=settings,
+                **({"command": CHEAT_COMMAND} if cheats else {}),
+            )
+        self.network.wait_ready()
+        self.network.wait_market(self.payer, WORKERS)
+        for name, node in self.network.nodes.items():
+            view = node.get("/v1/node")
+            account = bytes.fromhex(view["account"][2:])
+            self.accounts[account] = name
+            self.peers[account] = view["peer_id"]
+            if name == "cheat":
+                self.cheat = account
+
+    def show_offers(self) -> None:
+        table = Table(title="Offers that the payer's node has heard by gossip", title_justify="left")
+        for column in ("contributor", "account", "cores", "memory", "asks per core-hour", "class", "slot"):
+            table.add_column(column)
+        for offer in self.payer.get("/v1/offers"):
+            hourly = amounts.show(int(offer["ask_price_wei"]) * 3600)
+            table.add_row(
+                self.name(offer["account"]),
+                offer["account"][:10] + "…",
+                str(offer["cores"]),
+                f"{offer['memory_mib'] / 1024:.1f} GiB",
+                hourly,
+                offer["numeric_class"][:8],
+                "yes" if offer["staked"] else "no",
+            )
+        self.console.print(table)
+
+    # The job.
+
+    def train(self) -> tallymesh.Job:
+        url, token = self.payer.api or ("", "")
+        tallymesh.connect(url, token)
+        job = tallymesh.train(
+            digits.model,
+            digits.loss,
+            digits.train_set(),
+            test=digits.test_set(),
+            rounds=self.options.rounds,
+            clients=CLIENTS,
+            partition="dirichlet:0.5",
+            local=digits.LOCAL,
+            budget=BUDGET,
+            max_price="0.05",
+        )
+        for event in job.events():
+            self.show(event)
+        return job
+
+    def show(self, event: tallymesh.api.EventView) -> None:
+        data = event.data
+        if event.kind == "round":
+            metrics = data.get("metrics", {})
+            accuracy = f"accuracy {metrics['accuracy']:.3f}" if "accuracy" in metrics else ""
+            self.console.print(f"  round {data['round']:>3}  {accuracy}  [dim]{data.get('state', '')[:12]}[/]")
+        elif event.kind == "caught":
+            self.caught[data.get("peer", "")] = data.get("sentence", "")
+            self.console.print(f"  [bold red]caught[/] {self.name(data['account'])}: {data.get('sentence', '')}")
+        elif event.kind == "redo":
+            self.redone += int(data.get("units", 0))
+            self.console.print(f"  [yellow]redo[/] {data.get('units')} void units, from round {data.get('round')}")
+        elif event.kind == "audit" and data.get("result"):
+            style = "green" if data["result"] == "match" else "bold red"
+            who = data.get("auditor", "")
+            by = "the payer's own node" if who == "payer" else self.name(who)
+            self.console.print(
+                f"  audit  {self.name(data['account'])}'s unit {data.get('position')} ({data.get('reason')}) "
+                f"run again by {by}: [{style}]{data['result']}[/]"
+            )
+        elif event.kind in EVENTS_SHOWN and event.kind != "accept":
+            rest = {key: self.name(value) if key == "account" else value for key, value in data.items()}
+            self.console.print(f"  [dim]{event.kind:<6} {_brief(rest)}[/]")
+
+    def name(self, account: str) -> str:
+        try:
+            return self.accounts.get(bytes.fromhex(account[2:]), account[:10])
+        except ValueError:
+            return account
+
+    # Money.
+
+    async def wait_refunded(self, job: tallymesh.Job) -> int:
+        """Until nothing of the job is left in the escrow: the cheat's seat has to expire first."""
+        network = self.network.network
+        async with Rpc(network.rpc_urls, chain_id=network.chain_id) as rpc:
+            contracts = Contracts.of(rpc, network)
+            held = -1
+            with trio.move_on_after(EXPIRE_S):
+                while (held := await money.held_by_jobs(rpc, network, contracts)) > 0:
+                    await trio.sleep(0.5)
+            return held
+
+    async def books(self) -> money.Books:
+        network = self.network.network
+        async with Rpc(network.rpc_urls, chain_id=network.chain_id) as rpc:
+            return await money.read_books(rpc, network, list(self.accounts))
+
+    async def earned(self) -> dict[bytes, dict[str, int]]:
+        network = self.network.network
+        async with Rpc(network.rpc_urls, chain_id=network.chain_id) as rpc:
+            return await money.earned(rpc, network, Contracts.of(rpc, network))
+
+    def show_balances(self, before: money.Books, after: money.Books) -> None:
+        table = Table(title="Balances, read from the chain", title_justify="left")
+        for column in ("account", "before", "after", "difference"):
+            table.add_column(column, justify="left" if column == "account" else "right")
+        for account, name in self.accounts.items():
+            old, new = before.accounts[account].total, after.accounts[account].total
+            table.add_row(name, amounts.show(old), amounts.show(new), f"{amounts.show(new - old)}")
+        table.add_row(
+            "burned or to be burned", "", "", amounts.show(before.supply - after.supply + after.fees - before.fees)
+        )
+        self.console.print(table)
+
+
+def _brief(data: dict[str, Any]) -> str:
+    return " ".join(f"{key}={str(value)[:24]}" for key, value in data.items())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
+    parser.add_argument("--no-cheat", action="store_true", help="all five contributors are honest")
+    parser.add_argument("--rounds", type=int, default=digits.ROUNDS)
+    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
+    parser.add_argument("--keep", action="store_true", help="keep the folder with all logs, journals and blobs")
+    options = parser.parse_args()
+    console = Console(stderr=options.json, highlight=False)
+    folder = ROOT / ".tallymesh" / f"demo-{os.getpid()}"
+    folder.mkdir(parents=True)
+    # Everything that any of the processes writes stays in the demo's own folder.
+    os.environ |= {"XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(folder / "tmp"), "HOME": str(folder)}
+    os.environ["PYTHONPATH"] = str(ROOT / "tests")  # where the cheat's code lives
+    (folder / "tmp").mkdir()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    failed = True
+    try:
+        summary = run(options, console, folder)
+        failed = False
+    except tallymesh.TallymeshError as error:
+        console.print(f"[bold red]error:[/] {error}")
+        return 1
+    finally:
+        if options.keep or failed:
+            console.print(f"Logs, journals and blobs are in {folder}.")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.parent.rmdir()
+    if options.json:
+        print(json.dumps(summary))
+    good = summary["balanced"] and summary["escrow_wei"] == 0 and summary["accuracy"] >= 0.9
+    return 0 if good and bool(summary["caught"]) != options.no_cheat else 1
+
+
+def run(options: argparse.Namespace, console: Console, folder: Path) -> dict[str, Any]:
+    demo = Demo(options, console, folder)
+    with demo.network:
+        demo.start()
+        demo.show_offers()
+        before = trio.run(demo.books)
+        console.print(
+            f"[bold]Training[/] an MLP on the digits, {CLIENTS} participants, {options.rounds} rounds, budget {BUDGET}"
+        )
+        began = time.monotonic()
+        job = demo.train()
+        wall = time.monotonic() - began
+        job.wait()
+        if demo.cheat is not None:
+            console.print("Waiting until the cheat's seat has expired, so that the last of the budget comes back ...")
+        escrow = trio.run(demo.wait_refunded, job)
+        after, earned = trio.run(demo.books), trio.run(demo.earned)
+        demo.show_balances(before, after)
+        counters = {name: node.get("/v1/node") for name, node in demo.network.nodes.items()}
+        audits = [audit for audit in job.audits if audit.result]
+        view = job.view
+        unpaid = {
+            demo.peers[account]: f"{demo.accounts[account]}: {_why_unpaid(job, account)}"
+            for account in demo.peers
+            if account != bytes.fromhex(counters["payer"]["account"][2:]) and not _all_paid(job, account)
+        }
+        total = {key: sum(view["counters"].get(key, 0) for view in counters.values()) for key in COUNTED}
+        summary = {
+            "accuracy": job.metrics["accuracy"],
+            "model_sha": job.result.model_sha,
+            "rounds": view.rounds_done,
+            "wall_s": round(wall, 2),
+            "units": view.units,
+            "audits": len(audits),
+            "redone": view.redone,
+            "caught": demo.caught,
+            "paid_wei": {
+                demo.peers[account]: str(parts["work"] + parts["audits"])
+                for account, parts in earned.items()
+                if account in demo.peers
+            },
+            "unpaid": unpaid,
+            "escrow_wei": escrow,
+            "balanced": after.balanced,
+            "sandbox": counters["payer"]["sandbox"],
+            "sandboxes": int(total["sandboxes_opened_total"]),
+            "gossip_messages": int(total["gossip_received_total"]),
+            "blob_bytes_libp2p": int(total["blob_bytes_libp2p_total"]),
+        }
+        console.print(
+            f"model {summary['model_sha'][:16]}…  accuracy {summary['accuracy']:.3f}  {summary['units']} units, "
+            f"{summary['audits']} recomputed, {summary['redone']} done again  ({wall:.1f} s)"
+        )
+        console.print(f"every wei accounted for: {'yes' if after.balanced else 'NO'}; left in the escrow: {escrow} wei")
+        return summary
+
+
+COUNTED = ("sandboxes_opened_total", "gossip_received_total", "blob_bytes_libp2p_total")
+
+
+def _seats(job: tallymesh.Job, account: bytes) -> list[tallymesh.api.PeerView]:
+    return [peer for peer in job.view.peers if peer.account.lower() == "0x" + account.hex()]
+
+
+def _all_paid(job: tallymesh.Job, account: bytes) -> bool:
+    return all(peer.paid >= peer.received for peer in _seats(job, account))
+
+
+def _why_unpaid(job: tallymesh.Job, account: bytes) -> str:
+    reasons = [
+        f"{peer.received - peer.paid} of {peer.received} units: "
+        + (peer.problem.sentence if peer.problem else "not accepted")
+        for peer in _seats(job, account)
+        if peer.paid < peer.received
+    ]
+    return "; ".join(reasons)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
