@@ -104,7 +104,7 @@ def spans(examples: int, batch: int) -> list[tuple[int, int]]:
     """Where the batches of one pass begin and end. A last batch of one example joins the one before it: batch
     normalisation cannot be trained on one, and dropping it would lose data."""
     starts = list(range(0, examples, batch))
-    if len(starts) > 1 and examples - starts[-1] == 1:
+    if batch > 1 and len(starts) > 1 and examples - starts[-1] == 1:
         starts.pop()
     return list(zip(starts, [*starts[1:], examples], strict=True))
 

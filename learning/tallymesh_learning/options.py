@@ -78,6 +78,12 @@ def local(given: Mapping[str, Any] | None) -> Local:
     return found
 
 
+def steps_per_epoch(examples: int, batch: int) -> int:
+    """Batches of one pass: a last batch of one example joins the one before it (data.spans)."""
+    full, rest = divmod(examples, batch)
+    return max(1, full + (rest > 1 or (rest == 1 and (batch == 1 or full == 0))))
+
+
 def encode(config: Config) -> bytes:
     """Canonical JSON."""
     return canonical_json(msgspec.to_builtins(config))

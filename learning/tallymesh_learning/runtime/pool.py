@@ -72,6 +72,7 @@ class UnitPool:
         self._waiting: list[tuple[int, Path]] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._score = 0
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +107,7 @@ class UnitPool:
 
     def submit(self, unit: Unit, *, probe_key: bytes = b"") -> int:
         """Run the unit as soon as a place is free; its ticket. KeyError where an input was not put before."""
-        self._start()
+        self._wait_ready()
         self._tickets += 1
         work = self._folder / f"unit-{self._tickets}"
         (work / "in" / "blobs").mkdir(parents=True)
@@ -189,7 +190,8 @@ class UnitPool:
             except OSError:
                 self._died()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the child without waiting until it is ready (2 to 3 s). `submit` does it too."""
         if self._process is not None:
             return
         if not sys.platform.startswith("linux"):
@@ -203,13 +205,25 @@ class UnitPool:
         )
         theirs.close()
         self._socket = mine
-        mine.settimeout(START_S)
-        try:
-            ready = mine.recv(MAX_PACKET)
-        except (TimeoutError, ConnectionResetError):
-            ready = b""
-        if not ready:
-            self._died()
+
+    @property
+    def cpu_score(self) -> int:
+        """Speed of one core under the profile, in thousandths of the reference core."""
+        return self._wait_ready()
+
+    def _wait_ready(self) -> int:
+        self.start()
+        if not self._score:
+            assert self._socket is not None
+            self._socket.settimeout(START_S)
+            try:
+                ready = self._socket.recv(MAX_PACKET)
+            except (TimeoutError, ConnectionResetError):
+                ready = b""
+            if not ready:
+                self._died()
+            self._score = int(json.loads(ready)["cpu_score"])
+        return self._score
 
     def _died(self) -> NoReturn:
         code = self._process.poll() if self._process else None
@@ -324,12 +338,12 @@ def _send(channel: socket.socket, ticket: int, kind: str, payload: Any) -> None:
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)
-    from tallymesh_learning.runtime.warm import warm
+    from tallymesh_learning.runtime import canary, warm
 
-    warm()
+    warm.warm()
     gc.collect()
     gc.freeze()  # a collection in a fork would copy every page that holds an object
-    channel.send(b'[0, "ready", null]')
+    channel.send(json.dumps({"cpu_score": canary.cpu_score()}).encode())
     _Server(channel).serve()
 
 

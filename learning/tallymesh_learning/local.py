@@ -1,0 +1,185 @@
+"""backend="local": a job package run on this machine, through the same plan and the same unit runner as the network.
+
+Only sandbox, network and money are left out, so the result has the same content id. `python -m
+tallymesh_learning.local FOLDER` runs a saved package and prints its events as lines of JSON. This module imports no
+torch; its child process does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from tallymesh.errors import CallerError, TallymeshError
+from tallymesh.ids import ZERO32, BlobId
+from tallymesh.plan import Plan, Task
+from tallymesh.prepare import PreparedJob
+from tallymesh_learning import side
+from tallymesh_learning.runtime import pool as pools
+from tallymesh_learning.runtime import profile
+from tallymesh_learning.runtime.pool import UnitPool
+
+
+class Event(NamedTuple):
+    """kinds and data (as in `tallymesh.api.EventView`):
+
+    log     {unit, stage, round, index, line}
+    metric  {unit, stage, round, index, name, value}      from `tallymesh.log`, and the loss while training
+    unit    {unit, stage, round, index, output, metrics, seconds, steps}
+    round   {round, state, metrics}                       metrics on the held-out data, {} where there is none
+    done    {result, outputs, metrics}                    hex ids; `result` is the final checkpoint
+    """
+
+    kind: str
+    data: dict[str, Any]
+
+
+class LocalRun:
+    """One job on this machine. `events()` runs it; a context manager that ends all its processes.
+
+    ``with LocalRun(job) as run: for event in run.events(): …; run.blob(run.plan.state)``
+    """
+
+    def __init__(self, job: PreparedJob, *, workers: int | None = None, pool: UnitPool | None = None) -> None:
+        if job.spec.profile not in (profile.profile_hash(), ZERO32):
+            raise CallerError(
+                "other_profile",
+                "The job was prepared for another numeric profile than this machine's.",
+                remedy="Prepare it again here.",
+            )
+        # A map prepared without a node has no profile yet: it runs under this machine's.
+        self.spec = job.spec if job.spec.profile != ZERO32 else _with_profile(job)
+        self.plan = Plan(self.spec)
+        self.metrics: dict[str, float] = {}
+        self._own = UnitPool(workers) if pool is None else None
+        self._pool = pool or self._own or UnitPool(workers)
+        self._tasks: dict[int, Task] = {}
+        self._evaluations: dict[int, int] = {}  # ticket -> round
+        self._rounds = 0
+        for data in job.blobs.values():
+            self._pool.put(data)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._own is not None:
+            self._own.close()
+
+    def blob(self, blob: bytes) -> bytes:
+        """An output or input of the job; KeyError where it is not known."""
+        return self._pool.get(blob)
+
+    def events(self) -> Iterator[Event]:
+        """Run the job to its end. CallerError where a unit fails: the program's own fault, with its traceback."""
+        ready = self.plan.ready()
+        stale = False
+        while True:
+            while self._pool.busy < 2 * self._pool.workers:
+                task = next(ready, None)
+                if task is None:
+                    if not stale:
+                        break
+                    ready, stale = self.plan.ready(), False
+                elif task.unit_id not in {other.unit_id for other in self._tasks.values()}:
+                    self._tasks[self._pool.submit(task.unit)] = task
+            if not self._pool.busy:
+                break
+            event = self._pool.next_event()
+            assert event is not None
+            if event.kind == "failed":
+                raise _failed(event, self._tasks.get(event.ticket))
+            yield from self._on(event)
+            stale = stale or event.kind == "done"
+        assert self.plan.finished, "a plan without ready units is finished"
+        outputs = [blob.hex() for blob in self.plan.results() if blob is not None]
+        result = self.plan.state.hex() if self.spec.kind != "map" else ""
+        yield Event("done", {"result": result, "outputs": outputs, "metrics": self.metrics})
+
+    def _on(self, event: pools.Event) -> Iterator[Event]:
+        task = self._tasks.get(event.ticket)
+        if event.kind != "done":
+            if task is not None:
+                yield _live(event, _place(self.spec.stages[task.node.stage].name, task))
+            return
+        done: pools.Done = event.payload
+        metrics: Mapping[str, float] = json.loads(done.metrics)
+        if task is None:
+            round_index = self._evaluations.pop(event.ticket)
+            self.metrics = dict(metrics)
+            yield Event("round", {"round": round_index + 1, "state": "", "metrics": dict(metrics)})
+            return
+        del self._tasks[event.ticket]
+        end = self._pool.put(done.output)
+        self.plan.record(task.unit_id, end)
+        place = _place(self.spec.stages[task.node.stage].name, task)
+        found = {"output": end.hex(), "metrics": dict(metrics), "seconds": done.seconds, "steps": done.steps}
+        yield Event("unit", place | found)
+        if self.spec.kind == "sequential" or (self.spec.kind == "federated" and task.node.stage == 1):
+            yield from self._round_over(task.node.round, end)
+
+    def _round_over(self, round_index: int, state: BlobId) -> Iterator[Event]:
+        self._rounds += 1
+        if self.spec.test == ZERO32:
+            yield Event("round", {"round": round_index + 1, "state": state.hex(), "metrics": {}})
+        else:
+            self._evaluations[self._pool.submit(side.evaluate(self.spec, state))] = round_index
+
+
+def _with_profile(job: PreparedJob) -> Any:
+    from msgspec.structs import replace
+
+    return replace(job.spec, profile=profile.profile_hash())
+
+
+def _place(stage: str, task: Task) -> dict[str, Any]:
+    return {"unit": task.unit_id.hex(), "stage": stage, "round": task.node.round + 1, "index": task.node.index}
+
+
+def _live(event: pools.Event, place: dict[str, Any]) -> Event:
+    if event.kind == "line":
+        return Event("log", place | {"line": event.payload})
+    name, value = event.payload
+    return Event("metric", place | {"name": name, "value": value})
+
+
+def _failed(event: pools.Event, task: Task | None) -> CallerError:
+    where = f"Unit {task.node.index} of round {task.node.round + 1}" if task is not None else "The evaluation"
+    return CallerError("unit_failed", f"{where} failed ({event.payload['code']}): {pools.failure(event).sentence}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tallymesh_learning.local", description=__doc__)
+    parser.add_argument("folder", type=Path, help="a saved job package; outputs are added to its blobs")
+    parser.add_argument("--workers", type=int, default=None, help="units side by side (default: one a core)")
+    options = parser.parse_args(arguments)
+    try:
+        with LocalRun(PreparedJob.load(options.folder), workers=options.workers) as run:
+            for event in run.events():
+                if event.kind == "unit":
+                    output = event.data["output"]
+                    (options.folder / "blobs" / output).write_bytes(run.blob(bytes.fromhex(output)))
+                _say(event.kind, event.data)
+    except TallymeshError as error:
+        _say("failed", {"code": error.code, "sentence": error.sentence, "remedy": error.remedy})
+        return 1
+    return 0
+
+
+def _say(kind: str, data: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps({"kind": kind, "data": data}) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

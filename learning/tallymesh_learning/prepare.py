@@ -1,0 +1,223 @@
+"""From `train(model, loss, data, …)` to a job package: program, shards, checkpoint 0, declared work.
+
+Called in the submitter's process. Nothing is computed there: the data is read in a fork, and the model is made, tried
+and timed in child processes under the numeric profile, through the very steps that workers run. So a model or a loss
+that cannot work fails here, before any money moves.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from tallymesh import prepare
+from tallymesh.capture import capture
+from tallymesh.errors import CallerError
+from tallymesh.ids import ZERO32, BlobId, blob_id
+from tallymesh.plan import derive_seed
+from tallymesh.prepare import PreparedJob
+from tallymesh.units import Input, JobSpec, Stage, Unit
+from tallymesh_learning import options, reading, side
+from tallymesh_learning import partition as partitions
+from tallymesh_learning.runtime import profile
+from tallymesh_learning.runtime.pool import Done, UnitPool
+from tallymesh_learning.runtime.work import UnitFailure
+
+ALGORITHMS: Final = ("fedavg", "sequential")
+TIMED_STEPS: Final = 10  # of the unit that is timed: enough for a mean, few enough for a large model
+MAX_ROUNDS: Final = 100_000
+MAX_CLIENTS: Final = 2_000  # an aggregation unit names each of them (units.MAX_UNIT_BYTES)
+
+
+def prepare_training(
+    model: Any,
+    loss: Any,
+    data: Any,
+    test: Any = None,
+    *,
+    rounds: int = 10,
+    clients: int = 10,
+    partition: str = "iid",
+    algorithm: str = "fedavg",
+    segments: int = 20,
+    per_round: int = 0,
+    local: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    work: float | None = None,
+    name: str = "",
+    pool: UnitPool | None = None,
+) -> PreparedJob:
+    """A training job.
+
+    ``fedavg``: `rounds` rounds over `clients` shards (or `per_round` of them, drawn by the seed). ``sequential``:
+    `local["epochs"]` passes over the data, cut into at most `segments` units. `work` declares the reference-seconds of
+    a training unit; without it one is timed. `pool` is used for that where the caller has one already.
+
+    CallerError where something is wrong with what was passed, the user's own exceptions included.
+    """
+    method = _check(model, loss, rounds, clients, partition, algorithm, segments, per_round)
+    given = options.local(local)
+    prepare.check_seed(seed)
+    captured = capture(model, loss)
+    own = UnitPool(1) if pool is None else None
+    units = pool or own
+    assert units is not None
+    try:
+        units.start()  # imports torch while the data is read
+        count = 1 if algorithm == "sequential" else clients
+        shards = reading.read(data, test, clients=count, method=method, seed=seed)
+        builder = _Builder(units, captured, shards, given, seed)
+        if algorithm == "sequential":
+            spec = builder.sequential(segments, work)
+        else:
+            if per_round > len(shards.shards):
+                raise CallerError("bad_per_round", f"{per_round} of {len(shards.shards)} clients cannot be drawn.")
+            spec = builder.federated(rounds, 0 if per_round == len(shards.shards) else per_round, work)
+        title = name or getattr(model, "__qualname__", "model")
+        return PreparedJob(replace(spec, name=title), builder.blobs)
+    finally:
+        if own is not None:
+            own.close()
+
+
+class _Builder:
+    """Runs what must be known before the template can be written."""
+
+    def __init__(self, pool: UnitPool, captured: Any, shards: reading.Shards, local: options.Local, seed: int) -> None:
+        self.blobs = dict(shards.blobs)
+        self._pool = pool
+        self._shards = shards
+        self._local = local
+        self._seed = seed
+        self._profile = profile.profile_hash()
+        self._model, self._loss = captured.entries
+        self._program = self._put(captured.archive)
+        for blob in self.blobs.values():
+            pool.put(blob)
+        made = self._run(side.initialise(self._program, self._profile, self._model, seed), "The model cannot be made")
+        self._initial = self._put(made.output)
+
+    def federated(self, rounds: int, per_round: int, work: float | None) -> JobSpec:
+        config = self._config()
+        stages = (
+            Stage("client", "tallymesh:client", options.encode(config), 1),
+            Stage("aggregate", "tallymesh:aggregate", b"{}", 1),
+        )
+        spec = self._spec("federated", stages, rounds, per_round)
+        total = self._local.epochs * self._steps(self._mean())
+        seconds, update = self._timed(spec, config, total, "train")
+        names = [blob for blob, _ in self._shards.shards][: per_round or None]
+        inputs = (Input("state", self._initial), *(Input(f"update/{blob.hex()}", update) for blob in names))
+        unit = Unit(self._program, stages[1].entry, inputs, b"{}", derive_seed(self._seed, "timed"), self._profile)
+        began = time.perf_counter()
+        self._run(unit, "The updates cannot be averaged")
+        again = self._reference(time.perf_counter() - began)
+        return self._declare(spec, seconds if work is None else work, again)
+
+    def sequential(self, segments: int, work: float | None) -> JobSpec:
+        total = self._local.epochs * self._steps(self._shards.shards[0][1])
+        steps = -(-total // min(segments, total))
+        config = self._config(steps=steps, total=total)
+        stage = Stage("segment", "tallymesh:segment", options.encode(config), 1)
+        spec = self._spec("sequential", (stage,), -(-total // steps), 0)
+        seconds, _ = self._timed(spec, config, steps, "train")
+        return self._declare(spec, seconds if work is None else work)
+
+    def _timed(self, spec: JobSpec, config: options.Config, steps: int, what: str) -> tuple[float, BlobId]:
+        """Reference-seconds of a unit of `steps` steps, from a short one, and what that one returned."""
+        short = min(steps, TIMED_STEPS)
+        changed = options.encode(replace(config, steps=short))
+        shard = min(self._shards.shards, key=lambda row: abs(row[1] - self._mean()))[0]
+        inputs = (Input("state", self._initial), Input("data", shard))
+        seed = derive_seed(self._seed, "timed")
+        unit = Unit(self._program, spec.stages[0].entry, inputs, changed, seed, self._profile)
+        began = time.perf_counter()
+        done = self._run(unit, f"The model and the loss cannot {what}")
+        wall = time.perf_counter() - began
+        compute = done.seconds["compute"]
+        fixed = max(0.0, wall - compute)
+        return self._reference(fixed + compute * steps / max(1, done.steps)), self._pool.put(done.output)
+
+    def _reference(self, seconds: float) -> float:
+        return seconds * self._pool.cpu_score / 1000
+
+    def _run(self, unit: Unit, problem: str) -> Done:
+        try:
+            return self._pool.run(unit)
+        except UnitFailure as failure:
+            raise CallerError("bad_program", f"{problem}: {failure.sentence}") from None
+
+    def _put(self, data: bytes) -> BlobId:
+        self.blobs[blob_id(data)] = data
+        return self._pool.put(data)
+
+    def _config(self, **more: int) -> options.Config:
+        return options.Config(model=self._model, loss=self._loss, local=self._local, seed=self._seed, **more)
+
+    def _mean(self) -> int:
+        counts = [count for _, count in self._shards.shards]
+        return round(sum(counts) / len(counts))
+
+    def _steps(self, examples: int) -> int:
+        return options.steps_per_epoch(examples, self._local.batch)
+
+    def _spec(self, kind: str, stages: tuple[Stage, ...], rounds: int, per_round: int) -> JobSpec:
+        return JobSpec(
+            kind=kind,
+            program=self._program,
+            profile=self._profile,
+            seed=self._seed,
+            stages=stages,
+            inputs=tuple(blob for blob, _ in self._shards.shards),
+            initial=self._initial,
+            rounds=rounds,
+            per_round=per_round,
+            test=self._shards.test or ZERO32,
+        )
+
+    def _declare(self, spec: JobSpec, *seconds: float) -> JobSpec:
+        stages = [
+            replace(stage, work_ms=prepare.work_ms(each)) for stage, each in zip(spec.stages, seconds, strict=True)
+        ]
+        return replace(spec, stages=tuple(stages))
+
+
+def _check(
+    model: Any,
+    loss: Any,
+    rounds: int,
+    clients: int,
+    text: str,
+    algorithm: str,
+    segments: int,
+    per_round: int,
+) -> partitions.Method:
+    module = getattr(sys.modules.get("torch"), "nn", None)
+    if module is not None and isinstance(model, module.Module):
+        made = type(model).__name__
+        raise CallerError(
+            "model_instance",
+            f"model= is a {made} that exists already; each worker has to make its own.",
+            remedy=f"Write two lines and pass the function:\n    def model():\n        return {made}(...)",
+        )
+    for what, function in (("model", model), ("loss", loss)):
+        if not callable(function):
+            raise CallerError("not_a_function", f"{what}= is a {type(function).__qualname__}, not a function.")
+    if algorithm not in ALGORITHMS:
+        raise CallerError(
+            "bad_algorithm", f"algorithm={algorithm!r} is unknown.", remedy=f"Use one of: {', '.join(ALGORITHMS)}."
+        )
+    for what, number, most in (
+        ("rounds", rounds, MAX_ROUNDS),
+        ("clients", clients, MAX_CLIENTS),
+        ("segments", segments, MAX_ROUNDS),
+    ):
+        if type(number) is not int or not 1 <= number <= most:
+            raise CallerError(f"bad_{what}", f"{what}={number!r} is not a whole number from 1 to {most}.")
+    if type(per_round) is not int or per_round < 0:
+        raise CallerError("bad_per_round", f"per_round={per_round!r} is not a whole number from 0.")
+    return partitions.parse("iid" if algorithm == "sequential" else text)
