@@ -42,10 +42,15 @@ class Cores:
     def busy(self) -> int:
         return self._busy
 
+    def turn(self) -> int:
+        """A place in the queue, to be used once."""
+        return next(self._order)
+
     @asynccontextmanager
-    async def one(self, kind: int = UNIT) -> AsyncIterator[None]:
-        """Hold one core. Waits for it; whoever is cancelled while waiting gives its place up."""
-        place = (kind, next(self._order), trio.Event())
+    async def one(self, kind: int = UNIT, turn: int | None = None) -> AsyncIterator[None]:
+        """Hold one core. Waits for it; whoever is cancelled while waiting gives its place up. `turn` is from `turn()`:
+        whoever took it early goes first, however late it comes here."""
+        place = (kind, self.turn() if turn is None else turn, trio.Event())
         heapq.heappush(self._waiting, place)
         self._give()
         try:

@@ -1,0 +1,62 @@
+"""A sign of life to the payer while a seat is open: what runs, log lines, metrics. Nothing here is signed or kept."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import trio
+
+from tallymesh import exchange
+from tallymesh.errors import RemoteError
+from tallymesh.exchange import MAX_LINES, ProgressRequest
+from tallymesh_node.worker.tools import Tools, Work
+
+REQUEST_S = 5.0
+MAX_METRICS = 200  # of one report
+MAX_LINE = 2_000  # characters of a line that are passed on: 200 such lines stay well under one body
+SLOW_AFTER = 20  # reports in a row that were not answered: the payer has given us up long before
+SLOW_S = 15.0
+
+System = Callable[[], Mapping[str, float]]
+T = TypeVar("T")
+
+
+async def heartbeat(tools: Tools, work: Work, system: System) -> None:
+    """Until cancelled."""
+    sequence = missed = 0
+    while True:
+        sequence += 1
+        lines, metrics = _take(work.lines, MAX_LINES), _take(work.metrics, MAX_METRICS)
+        report = ProgressRequest(
+            seat=work.record.id,
+            sequence=sequence,
+            running=tuple(sorted(work.running)),
+            lines=tuple((position, line[:MAX_LINE]) for position, line in lines),
+            metrics=tuple(metrics),
+            system=dict(system()),
+        )
+        began = trio.current_time()
+        try:
+            body = exchange.encode(report)
+            await tools.network.request(work.record.payer, report.NAME, body, timeout_s=REQUEST_S)
+            work.heard()
+            missed = 0
+        except RemoteError as error:
+            missed = missed + 1 if error.code in ("unreachable", "timeout") else SLOW_AFTER
+            _put_back(work.lines, lines)
+            _put_back(work.metrics, metrics)
+        period = tools.parameters.heartbeat_s if missed < SLOW_AFTER else SLOW_S
+        await trio.sleep(max(0.0, began + period - trio.current_time()))
+
+
+def _take(waiting: deque[T], most: int) -> list[T]:
+    return [waiting.popleft() for _ in range(min(most, len(waiting)))]
+
+
+def _put_back(waiting: deque[T], taken: list[T]) -> None:
+    """In front again, as far as there is room: newer ones stay."""
+    assert waiting.maxlen is not None
+    room = waiting.maxlen - len(waiting)
+    waiting.extendleft(reversed(taken[max(0, len(taken) - room) :]))

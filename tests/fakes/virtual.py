@@ -1,0 +1,22 @@
+"""All trio tests of a folder under a virtual clock that jumps over idle time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+
+def run(function: Any, clock: trio.abc.Clock | None = None, **options: Any) -> Any:
+    return trio.run(function, clock=clock or trio.testing.MockClock(autojump_threshold=0), **options)
+
+
+def use_virtual_time(items: Iterable[pytest.Item], folder: Path) -> None:
+    """To be called from a conftest's `pytest_collection_modifyitems`."""
+    for item in items:
+        if folder in item.path.parents:
+            item.add_marker(pytest.mark.trio(run=run))
