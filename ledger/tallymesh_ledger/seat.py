@@ -9,11 +9,11 @@ does no I/O, checks no signatures (the caller did) and does not know the unit's 
 from __future__ import annotations
 
 import msgspec
+
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import Opening
 from tallymesh.ids import ZERO32, SeatId
 from tallymesh.messages import Accept, Lease, Tally
-
 from tallymesh_ledger import merkle, sampling
 from tallymesh_ledger.phases import Event, Phase, step
 
@@ -252,6 +252,10 @@ class Seat:
     def leave(self) -> bool:
         """The worker takes no further unit; what it has a receipt for counts."""
         return self._finish(self.received)
+
+    def cut(self, position: int) -> bool:
+        """The other side counts nothing from `position` on: its Cancel came before our receipt did."""
+        return self._finish(max(position, self.tallied))
 
     def forfeit(self) -> bool:
         """A recomputation convicted the worker: everything unaccepted is void."""
