@@ -1,0 +1,327 @@
+"""The node's executor: runs units in bubblewrap sandboxes, one sandbox a job, all forked from one warm template.
+
+It bounds how many units run at once (the cores that the owner sells), puts inputs in the spool, passes on what units
+say, judges how they ended, stores what they left, and kills on cancellation. Where no sandbox works it refuses:
+LocalError `no_sandbox`. It never falls back to anything weaker.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import trio
+
+from tallymesh.errors import LocalError
+from tallymesh.ids import BlobId
+from tallymesh.units import Unit, encode
+from tallymesh_learning.runtime import profile
+from tallymesh_node.interfaces import Failure, Limits, OnLine, OnMetric, Outcome
+from tallymesh_node.sandbox import outputs
+from tallymesh_node.sandbox.command import Command, build
+from tallymesh_node.sandbox.jobs import Ended, JobSandbox, RunningUnit
+from tallymesh_node.sandbox.logs import Logs
+from tallymesh_node.sandbox.pool import Pool
+from tallymesh_node.sandbox.spool import Spool
+from tallymesh_node.sandbox.status import SandboxStatus
+from tallymesh_node.sandbox.zygote import CONTROL
+
+GRACE_S = 5.0  # beyond the unit's own limit, before a job's process that does not enforce it is killed
+KILL_S = 2.0  # for a killed unit to be gone; measured 2 to 15 ms
+DRAIN_S = 1.0  # for the last lines, when all writers are dead
+PAUSE_S = 0.02  # between reads from a unit that floods its log: 64 KiB each, 3 MB/s
+READ_BYTES = 65536  # a pipe's capacity
+LATENCIES_KEPT = 1000
+INLINE_BYTES = 1 << 20  # larger outputs are read and stored in a thread
+TASKS = {"canary": "tallymesh_learning.runtime.canary:run"}  # functions of the runtime that `run_task` may name
+
+_REASONS = {
+    "wall": "It ran longer than {0.wall_s:g} s.",
+    "memory": "It used more than {0.memory_mib} MiB of memory.",
+    "processes": "It had more than {0.processes} processes.",
+    "files": "It had too many files open.",
+    "disk": "It wrote more than {0.disk_mib} MiB, or too many files.",
+}
+_SETUP_FAILED = 97  # as tallymesh_learning.runtime.unit has it
+
+
+class Counters(msgspec.Struct):
+    """Since the start. `start_s`: seconds from inputs present to the last moment before foreign code, newest units."""
+
+    units_run: int = 0
+    units_failed: int = 0
+    start_s: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+
+
+class SandboxExecutor:
+    """Implements `Executor`. Use as an async context manager; inside it a template is kept alive.
+
+    `spool` is a folder of its own in the node's data folder; `put` stores an output and names it (it may be called
+    from a thread); `slots` units run side by side. `run` and `warm` name other functions than the runtime's, and
+    `extra` the folders that they are imported from: for other runtimes, and for tests of what a hostile unit can do.
+    """
+
+    def __init__(
+        self,
+        spool: Path,
+        put: Callable[[bytes], BlobId],
+        *,
+        slots: int,
+        run: str = "",
+        warm: str | None = None,
+        extra: Sequence[Path] = (),
+    ) -> None:
+        self.counters = Counters()
+        self._folder = spool
+        self._put = put
+        self._slots = trio.CapacityLimiter(slots)
+        self._arguments = ["--control", CONTROL]
+        self._arguments += ["--run", run] if run else []
+        self._arguments += ["--warm", warm] if warm is not None else []
+        self._extra = tuple(extra)
+        self._names = itertools.count(1)
+        self._pool: Pool | None = None
+        self._spool: Spool | None = None
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """LocalError `spool_busy` where another node uses the folder. Does not wait for the template."""
+        async with AsyncExitStack() as stack:
+            self._spool = Spool(self._folder, foreign=os.geteuid() == 0)
+            stack.callback(self._spool.close)
+            self._nursery = await stack.enter_async_context(trio.open_nursery())
+            self._pool = Pool(self._spool, self._nursery, self._command)
+            self._nursery.start_soon(self._pool.supervise)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        self._nursery.cancel_scope.cancel()
+        return await self._stack.__aexit__(kind, error, trace)
+
+    def __repr__(self) -> str:
+        jobs = self._pool.open_jobs if self._pool else 0
+        return f"<SandboxExecutor jobs={jobs} running={self.running}/{self._slots.total_tokens}>"
+
+    @property
+    def status(self) -> SandboxStatus | None:
+        """What the last check found; None while the first one runs."""
+        return self._pool.status if self._pool else None
+
+    @property
+    def running(self) -> int:
+        """Units that run now."""
+        return int(self._slots.borrowed_tokens)
+
+    @property
+    def pool(self) -> Pool:
+        """The sandboxes behind it: counts for metrics, the template's process id."""
+        assert self._pool is not None, "the executor is used outside `async with`"
+        return self._pool
+
+    async def wait_ready(self) -> None:
+        """Until a unit would start at once. LocalError `no_sandbox` where none can."""
+        await self.pool.wait_ready()
+
+    async def run(
+        self,
+        job: bytes,
+        unit: Unit,
+        inputs: Mapping[BlobId, Path],
+        limits: Limits,
+        *,
+        probe_key: bytes = b"",
+        on_line: OnLine | None = None,
+        on_metric: OnMetric | None = None,
+    ) -> Outcome:
+        """See `Executor.run`. LocalError: `no_sandbox` where foreign code is refused, `disk` where there is no room."""
+        wanted = {BlobId(unit.program), *(BlobId(item.blob) for item in unit.inputs)}
+        missing = wanted - set(inputs)
+        if missing:
+            raise Failure("inputs", f"{len(missing)} of the unit's {len(wanted)} inputs are not here.")
+        if unit.profile != profile.profile_hash():
+            here, asked = profile.profile_hash().hex()[:8], unit.profile.hex()[:8]
+            raise Failure("sandbox", f"The unit asks for the numeric profile {asked}, this machine has {here}.")
+        files = {"unit": encode(unit), **({"probe": probe_key} if probe_key else {})}
+        blobs = {blob.hex(): inputs[blob] for blob in wanted}
+        logs = Logs(limits.lines, on_line, on_metric)
+        return await self._run(job, files, blobs, limits, logs, "")
+
+    async def run_task(self, name: str, payload: bytes = b"", *, limits: Limits | None = None) -> bytes:
+        """Call a function of the runtime (KeyError: not one of TASKS) in a sandbox of its own; the bytes that it
+        returns. It is called without an argument where the payload is empty. Failure and LocalError as for units."""
+        task = TASKS[name]
+        limits = limits or Limits()
+        kept: list[bytes] = []
+        job = f"task/{name}/{next(self._names)}".encode()
+        try:
+            await self._run(job, {"payload": payload}, {}, limits, Logs(0, None, None), task, keep=kept.append)
+        finally:
+            await self.close_job(job)
+        return kept[0]
+
+    async def close_job(self, job: bytes) -> None:
+        """See `Executor.close_job`. Units of the job that still run fail with code `sandbox`."""
+        await self.pool.close_job(job)
+
+    async def _run(
+        self,
+        job: bytes,
+        files: Mapping[str, bytes],
+        blobs: Mapping[str, Path],
+        limits: Limits,
+        logs: Logs,
+        task: str,
+        *,
+        keep: Callable[[bytes], None] | None = None,
+    ) -> Outcome:
+        """One unit from its inputs to its outcome, within a slot. `keep` takes the output instead of the store."""
+        name = f"u{next(self._names)}"
+        assert self._spool is not None
+        async with self._slots, self.pool.job(job) as sandbox:
+            unit = RunningUnit()
+            try:
+                await self._add(sandbox.name, name, files, blobs)
+                present = time.monotonic()
+                unit = await self._watch(sandbox, name, limits, logs, task)
+                over = time.monotonic()
+                ended = _judge(unit, limits, logs)
+                assert unit.outputs is not None
+                if ended.output_bytes > INLINE_BYTES:
+                    left, blob = await trio.to_thread.run_sync(self._collect, unit.outputs, limits, keep)
+                else:
+                    left, blob = self._collect(unit.outputs, limits, keep)
+            except Failure:
+                self.counters.units_failed += 1
+                raise
+            finally:
+                unit.close()
+                self._spool.remove(sandbox.name, name)
+        start_s = max(0.0, (logs.begin_s or over) - present)
+        self.counters.units_run += 1
+        self.counters.start_s.append(start_s)
+        return Outcome(
+            output=blob,
+            metrics=left.metrics,
+            seconds={**left.seconds, "start": start_s, "store": time.monotonic() - over},
+            cpu_s=ended.cpu_s,
+            steps=left.steps,
+            probe=left.probe,
+        )
+
+    async def _add(self, job: str, name: str, files: Mapping[str, bytes], blobs: Mapping[str, Path]) -> None:
+        assert self._spool is not None
+        try:
+            await self._spool.add(job, name, files, blobs)
+        except FileNotFoundError as error:
+            raise Failure("inputs", f"An input is not here: {error.filename}.") from None
+        except OSError as error:
+            remedy = "Free some space, or choose another data folder."
+            raise LocalError("disk", f"A unit's inputs cannot be put in place: {error}.", remedy=remedy) from None
+
+    async def _watch(self, sandbox: JobSandbox, name: str, limits: Limits, logs: Logs, task: str) -> RunningUnit:
+        """Fork the unit and pass on what it says until it and all that it started is dead."""
+        pipes = {"events": os.pipe2(os.O_CLOEXEC), "console": os.pipe2(os.O_CLOEXEC)}
+        streams = {pipe: trio.lowlevel.FdStream(reader) for pipe, (reader, _) in pipes.items()}
+        try:
+            unit = await sandbox.start(name, limits, task, [writer for _, writer in pipes.values()])
+        finally:
+            for _, writer in pipes.values():
+                os.close(writer)
+        try:
+            async with trio.open_nursery() as nursery:
+                for pipe, stream in streams.items():
+                    nursery.start_soon(_listen, pipe, stream, logs)
+                with trio.move_on_after(limits.wall_s + GRACE_S):
+                    await unit.over.wait()
+                if not unit.over.is_set():
+                    await self._kill(sandbox, name, unit)
+                nursery.cancel_scope.deadline = trio.current_time() + DRAIN_S
+        except BaseException:
+            await self._kill(sandbox, name, unit)
+            unit.close()
+            raise
+        logs.finish()
+        return unit
+
+    async def _kill(self, sandbox: JobSandbox, name: str, unit: RunningUnit) -> None:
+        with trio.CancelScope(shield=True):
+            await sandbox.kill(name)
+            with trio.move_on_after(KILL_S):
+                await unit.over.wait()
+            if not unit.over.is_set():
+                await self.pool.discard(sandbox)
+
+    def _collect(
+        self, folder: int, limits: Limits, keep: Callable[[bytes], None] | None
+    ) -> tuple[outputs.Left, BlobId]:
+        left = outputs.read(folder, limits.output_mib << 20)
+        if keep is not None:
+            keep(left.output)
+            return left, BlobId(b"")
+        return left, self._put(left.output)
+
+    def _command(self) -> Command:
+        assert self._spool is not None
+        return build(
+            self._spool.folder, environment=profile.environment(), arguments=self._arguments, extra=self._extra
+        )
+
+
+async def _listen(pipe: str, stream: trio.lowlevel.FdStream, logs: Logs) -> None:
+    async with stream:
+        while data := await stream.receive_some(READ_BYTES):
+            logs.feed(pipe, data)
+            if logs.flooded:
+                await trio.sleep(PAUSE_S)
+
+
+class _Verdict(msgspec.Struct):
+    cpu_s: float
+    output_bytes: int
+
+
+def _judge(unit: RunningUnit, limits: Limits, logs: Logs) -> _Verdict:
+    """What the unit used, if it ran to its end; else Failure."""
+    ended = unit.ended
+    if ended is None or unit.outputs is None:
+        raise Failure("sandbox", (ended.error if ended else "") or "The job's sandbox died while the unit ran.")
+    if ended.reason:
+        sentence = _REASONS.get(ended.reason)
+        raise Failure("limits", sentence.format(limits)) if sentence else Failure("sandbox", "The unit was killed.")
+    said = outputs.read_failure(unit.outputs)
+    if said is not None:
+        raise Failure("limits", _REASONS["disk"].format(limits), said.traceback) if ended.full else said
+    code = os.waitstatus_to_exitcode(ended.status)
+    if code:
+        raise _crash(code, ended, limits, logs)
+    try:
+        size = os.stat("output", dir_fd=unit.outputs, follow_symlinks=False).st_size
+    except FileNotFoundError:
+        size = 0
+    return _Verdict(ended.cpu_s, size)
+
+
+def _crash(code: int, ended: Ended, limits: Limits, logs: Logs) -> Failure:
+    if code == _SETUP_FAILED and logs.begin_s is None:
+        return Failure("sandbox", "The unit could not be isolated, so it was not run.")
+    if ended.full:
+        return Failure("limits", _REASONS["disk"].format(limits))
+    if code == -signal.SIGKILL:  # it is the first process of its namespace: nothing in there can kill it
+        return Failure("sandbox", "The machine ran out of memory and killed the unit.")
+    if code in (-signal.SIGXFSZ, -signal.SIGXCPU):
+        return Failure("limits", f"It was ended by {signal.Signals(-code).name}.")
+    if code < 0:
+        return Failure("program", f"It crashed ({signal.Signals(-code).name}).")
+    return Failure("program", f"It ended with status {code} and without an account of why.")

@@ -1,0 +1,220 @@
+"""Units that behave: what they get, what they give, how fast they start."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+import trio
+
+from fakes.sandboxed import JOB, SMALL, Machine, make_unit
+from tallymesh.ids import ZERO32
+from tallymesh_node.interfaces import Failure, Outcome
+
+
+def test_a_unit_gives_output_metrics_seconds_and_probe(machine: Machine) -> None:
+    lines: list[str] = []
+    metrics: list[tuple[str, float]] = []
+    unit = make_unit(machine.store, "echo", {})
+
+    async def run() -> Outcome:
+        return await machine.executor.run(
+            JOB,
+            unit,
+            machine.inputs(unit),
+            SMALL,
+            probe_key=bytes(range(32)),
+            on_line=lines.append,
+            on_metric=lambda name, value: metrics.append((name, value)),
+        )
+
+    outcome = machine.call(run)
+    blobs = sorted((name.hex(), machine.store.get(name)) for name in machine.inputs(unit))
+    assert machine.store.get(outcome.output) == b"".join(data for _, data in blobs)
+    assert outcome.metrics == b'{"loss":0.5}'
+    assert outcome.seconds["compute"] == 0.25
+    assert outcome.seconds["start"] > 0
+    assert outcome.steps == 3
+    assert outcome.probe == bytes(range(32))[::-1]
+    assert outcome.cpu_s > 0
+    assert sorted(lines) == ["on the console", "through emit"]
+    assert metrics == [("loss", 0.5)]
+
+
+def test_without_a_probe_key_there_is_no_probe(machine: Machine) -> None:
+    assert machine.run("echo").probe == ZERO32
+
+
+def test_torch_works_and_is_warm(machine: Machine) -> None:
+    first = machine.said("train")
+    second = machine.said("train")
+    assert first["sum"] == second["sum"]
+
+
+def test_processes_pipes_and_an_event_loop_work(machine: Machine) -> None:
+    assert machine.said("several") == [1, 2, 3, 4, 5]
+
+
+def test_a_large_output_is_stored(machine: Machine) -> None:
+    outcome = machine.run("echo", times=300_000)
+    assert len(machine.store.get(outcome.output)) == 300_000 * len(b"the datathe program")
+
+
+def test_units_of_one_job_share_a_sandbox_and_jobs_do_not(machine: Machine) -> None:
+    opened = machine.executor.pool.sandboxes_opened
+    for _ in range(2):
+        machine.run("echo", job=b"one")
+    assert machine.executor.pool.sandboxes_opened == opened + 1
+    machine.run("echo", job=b"two")
+    assert machine.executor.pool.sandboxes_opened == opened + 2
+    for job in (b"one", b"two", b"never"):
+        machine.call(machine.executor.close_job, job)
+    machine.run("echo", job=b"one")
+    assert machine.executor.pool.sandboxes_opened == opened + 3
+    machine.call(machine.executor.close_job, b"one")
+
+
+def test_a_missing_input_is_refused_before_anything_runs(machine: Machine) -> None:
+    unit = make_unit(machine.store, "echo", {})
+    inputs = dict(list(machine.inputs(unit).items())[:1])
+
+    async def run() -> Outcome:
+        return await machine.executor.run(JOB, unit, inputs, SMALL)
+
+    with pytest.raises(Failure) as caught:
+        machine.call(run)
+    assert caught.value.code == "inputs"
+
+
+def test_a_unit_of_another_numeric_profile_is_refused(machine: Machine) -> None:
+    unit = msgspec.structs.replace(make_unit(machine.store, "echo", {}), profile=bytes(32))
+
+    async def run() -> Outcome:
+        return await machine.executor.run(JOB, unit, machine.inputs(unit), SMALL)
+
+    with pytest.raises(Failure, match="numeric profile 00000000"):
+        machine.call(run)
+
+
+def test_the_programs_own_error_is_told_with_its_traceback(machine: Machine) -> None:
+    with pytest.raises(Failure) as caught:
+        machine.run("die", how="raise")
+    assert caught.value.code == "program"
+    assert caught.value.sentence == "RuntimeError: the program's own error"
+    assert "in die" in caught.value.traceback
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "words"),
+    [
+        ("exit", "program", "status 3"),
+        ("segv", "program", "SIGSEGV"),
+        ("blame", "program", "not my fault"),
+        ("garbage", "program", "cannot be read"),
+        ("setup", "program", "status 97"),
+        ("nothing", "program", "without an output"),
+    ],
+)
+def test_a_unit_that_ends_badly_is_judged_by_how(machine: Machine, how: str, code: str, words: str) -> None:
+    with pytest.raises(Failure) as caught:
+        machine.run("die", how=how)
+    assert caught.value.code == code
+    assert words in caught.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metrics", '{"b": 1}'),
+        ("metrics", "[1]"),
+        ("metrics", "[" * 5000),
+        ("report", '{"seconds":{"x":"y"}}'),
+        ("report", '{"steps":-1}'),
+        ("report", json.dumps({"seconds": {str(n): 1.0 for n in range(100)}})),
+        ("probe", "short"),
+    ],
+)
+def test_what_is_not_as_agreed_is_the_programs_fault(machine: Machine, name: str, text: str) -> None:
+    with pytest.raises(Failure) as caught:
+        machine.run("lie", name=name, text=text)
+    assert caught.value.code == "program"
+
+
+def test_cancelling_kills_the_unit_at_once_and_the_job_goes_on(machine: Machine) -> None:
+    async def cancelled() -> float:
+        with trio.move_on_after(0.3):
+            await machine.start("sleep", job=b"cancel")
+        before = trio.current_time()
+        outcome = await machine.start("surroundings", job=b"cancel")
+        assert json.loads(machine.store.get(outcome.output))["pids"] == [1]
+        return trio.current_time() - before
+
+    opened = machine.executor.pool.sandboxes_opened
+    machine.call(cancelled)
+    assert machine.executor.pool.sandboxes_opened == opened + 1
+    assert machine.executor.running == 0
+    machine.call(machine.executor.close_job, b"cancel")
+
+
+def test_no_more_units_run_at_once_than_there_are_slots(machine: Machine) -> None:
+    most = 0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            most = max(
+                most, sum(len(slot.sandbox.units) for slot in machine.executor.pool._jobs.values() if slot.sandbox)
+            )
+            await trio.sleep(0.01)
+
+    async def crowd() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            async with trio.open_nursery() as units:
+                for index in range(6):
+                    units.start_soon(lambda i=index: machine.start("sleep", job=b"crowd%d" % (i % 2), seconds=0.2))
+            nursery.cancel_scope.cancel()
+
+    machine.call(crowd)
+    assert most == 3
+    for index in range(2):
+        machine.call(machine.executor.close_job, b"crowd%d" % index)
+
+
+def test_closing_a_job_ends_its_units_and_no_others(machine: Machine) -> None:
+    said: list[str] = []
+
+    async def sleep(job: bytes, seconds: float) -> None:
+        try:
+            await machine.start("sleep", job=job, seconds=seconds)
+            said.append("slept")
+        except Failure as failure:
+            said.append(failure.code)
+
+    async def both() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sleep, b"closed", 60.0)
+            nursery.start_soon(sleep, b"other", 0.5)
+            await trio.sleep(0.3)
+            await machine.executor.close_job(b"closed")
+            assert said == ["sandbox"]
+
+    machine.call(both)
+    assert said == ["sandbox", "slept"]
+    machine.call(machine.executor.close_job, b"other")
+
+
+def test_spool_and_store_hold_nothing_of_finished_units(machine: Machine) -> None:
+    machine.run("echo", job=b"tidy")
+    machine.call(machine.executor.close_job, b"tidy")
+    assert not [path for path in machine.executor.pool._spool.folder.glob("*/u*")]
+
+
+def test_a_warm_unit_starts_within_a_fraction_of_a_fresh_interpreter(machine: Machine) -> None:
+    machine.run("echo")
+    machine.executor.counters.start_s.clear()
+    for _ in range(5):
+        machine.run("echo")
+    # `scripts/bench warm` measures the bar of 50 ms; here only that nothing imports torch anew, which takes seconds.
+    assert sorted(machine.executor.counters.start_s)[2] < 0.5
