@@ -168,6 +168,7 @@ class NodeView(View, frozen=True):
     sandbox: str
     reachable: str  # yes, no: …, checking
     offer: dict[str, Any]
+    numeric_profile: str = ""  # hash (hex) of the profile that its sandboxes compute under
     problems: tuple[Problem, ...] = ()
     counters: dict[str, float] = {}
 

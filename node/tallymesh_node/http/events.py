@@ -63,22 +63,26 @@ def start_after(request: web.Request) -> int:
 
 
 async def stream(request: web.Request, payer: PayerService, streams: Streams) -> web.StreamResponse:
-    """Everything after the sequence asked for, then what happens, until the job has ended."""
+    """Everything after the sequence asked for, then what happens, until the job has ended; with `?follow=0` only what
+    there is."""
     job_id = request.match_info["id"]
     after = start_after(request)
+    follow = request.query.get("follow", "1") != "0"
     payer.job(job_id)
     with streams.one():
         answer = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         answer.content_type = "text/event-stream"
         request[STREAM] = answer
         await _in_time(answer.prepare(request))
-        async for batch in _batches(payer, job_id, after):
+        async for batch in _batches(payer, job_id, after, follow):
             await _in_time(answer.write(b"".join(map(line, batch)) or b": alive\n\n"))
         await _in_time(answer.write_eof())
         return answer
 
 
-async def _batches(payer: PayerService, job_id: str, after: int) -> AsyncIterator[Sequence[api.EventView]]:
+async def _batches(
+    payer: PayerService, job_id: str, after: int, follow: bool
+) -> AsyncIterator[Sequence[api.EventView]]:
     """Batches of at most MAX_BATCH; an empty one is a heartbeat. Ends with the job."""
     wait = trio_asyncio.trio_as_aio(_wait)
     while True:
@@ -86,7 +90,7 @@ async def _batches(payer: PayerService, job_id: str, after: int) -> AsyncIterato
         over = payer.job(job_id).status in ENDED
         batch = payer.events(job_id, after)
         if not batch:
-            if over:
+            if over or not follow:
                 return
             batch = await wait(payer, job_id, after)
         batch = batch[:MAX_BATCH]

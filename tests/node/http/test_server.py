@@ -361,6 +361,12 @@ def test_a_reader_that_lost_the_line_goes_on_where_it_was(served: Served, client
     assert client.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": "-3"}).status_code == 400
 
 
+def test_a_reader_that_will_not_wait_gets_what_there_is(served: Served, client: httpx.Client) -> None:
+    job = submit(client).json()["id"]
+    with client.stream("GET", f"/v1/jobs/{job}/events", params={"follow": 0}) as answer:
+        assert [event["kind"] for event in read_events(answer)] == ["status"]
+
+
 def test_a_silent_job_sends_signs_of_life(
     served: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,45 @@
+"""The commands by name. What they do is in the modules beside this one, which import lazily."""
+
+from __future__ import annotations
+
+import typer
+
+from tallymesh_node.cli import contributor, jobs, money, run, various
+from tallymesh_node.cli.output import Group
+
+app = typer.Typer(
+    name="tallymesh",
+    cls=Group,
+    help="Train and map on other people's machines, with the work checked; or lend out your own.",
+    epilog="Start with 'tallymesh up' (a network on this machine), then 'tallymesh run train.py --budget 5'.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+node = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="This machine's node.")
+wallet = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="The node's wallet.")
+app.add_typer(node, name="node")
+app.add_typer(wallet, name="wallet")
+
+app.command("up")(contributor.up)
+node.command("start")(contributor.start)
+node.command("status")(contributor.status)
+node.command("stop")(contributor.stop)
+
+app.command("run", context_settings={"ignore_unknown_options": True})(run.run)
+app.command("ls")(jobs.ls)
+app.command("logs")(jobs.logs)
+app.command("why")(jobs.why)
+app.command("stop")(jobs.stop)
+app.command("result")(jobs.result)
+app.command("offers")(jobs.offers)
+
+app.command("balance")(money.balance)
+wallet.command("show")(money.show)
+wallet.command("create")(money.create)
+wallet.command("export")(money.export)
+wallet.command("import")(money.import_)
+
+app.command("env")(various.env)
+app.command("version")(various.version)

@@ -1,0 +1,294 @@
+"""`up` and `node start|status|stop`: running nodes on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from tallymesh.errors import CallerError, LocalError
+from tallymesh_node.cli.output import Json, ago, facts, say_json
+
+if TYPE_CHECKING:
+    from tallymesh.api import NodeView
+    from tallymesh_node.config import Config
+    from tallymesh_node.daemon import Node
+    from tallymesh_node.local_network import LocalNetwork
+
+STOP_S: Final = 30.0  # a node that settles what it holds needs a few blocks
+POLL_S: Final = 0.1
+SECONDS_PER_HOUR: Final = 3600
+
+
+def up(
+    workers: Annotated[int, typer.Option(min=1, max=32, help="Worker nodes, each a process with a slot of stake.")] = 3,
+    folder: Annotated[Path | None, typer.Option(help="Where its files go; by default in the data folder.")] = None,
+    json_: Json = False,
+) -> None:
+    """Run a whole network on this machine, for trying things out: a chain, workers, and a node that submits.
+
+    It runs the public network's code; only the network file differs. Programs find its node by themselves. Ctrl-C ends
+    it and everything that it started.
+
+    \b
+    Examples:
+      tallymesh up
+      tallymesh up --workers 5
+    """
+    from tallymesh import paths
+    from tallymesh_node.local_network import LocalNetwork
+
+    _check_platform()
+    say = _silent if json_ else _progress
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with LocalNetwork(folder or paths.home() / "up") as network:
+        try:
+            _serve_local(network, workers, say, json_)
+        except KeyboardInterrupt:
+            say("ending …")
+        finally:
+            # What is left is bounded, and an impatient second Ctrl-C would orphan the nodes.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+
+
+def _serve_local(network: LocalNetwork, workers: int, say: Callable[[str], None], as_json: bool) -> None:
+    """Start everything, say that it is ready, and wait for the end."""
+    say("starting the chain …")
+    network.start_chain()
+    say("starting the payer's node …")
+    payer = network.start_payer()
+    say(f"starting {workers} workers …")
+    network.start_workers(workers)
+    network.wait_ready()
+    network.wait_market(payer, workers)
+    address = payer.api
+    assert address is not None
+    if as_json:
+        nodes = {name: {"pid": node.pid, "folder": str(node.folder)} for name, node in network.nodes.items()}
+        say_json({"url": address[0], "network": str(network.network_path), "nodes": nodes})
+    else:
+        facts(
+            [
+                ("ready", f"{workers} workers, network file {network.network_path}"),
+                ("node", address[0]),
+                ("next", "in another terminal: tallymesh run train.py --budget 5"),
+                ("end", "Ctrl-C"),
+            ]
+        )
+        sys.stdout.flush()
+    while True:
+        time.sleep(POLL_S)
+        for node in network.nodes.values():
+            if not node.running:
+                raise LocalError("node_ended", f"{node.name} ended by itself:\n{node.tail()}")
+
+
+def start(
+    submit: Annotated[bool, typer.Option("--submit", help="Also submit jobs from this node.")] = False,
+    roles: Annotated[str | None, typer.Option(help="Exactly these, of worker, audit, submit.")] = None,
+    stake: Annotated[int | None, typer.Option(min=0, help="Slots of stake to hold; missing ones are bought.")] = None,
+    cores: Annotated[int | None, typer.Option(help="Units side by side; 0 to decide by the machine.")] = None,
+    memory_mib: Annotated[int | None, typer.Option(help="Memory for all units together.")] = None,
+    disk_gib: Annotated[int | None, typer.Option(help="Disk for blobs.")] = None,
+    ask_price: Annotated[str | None, typer.Option(help="MESH per core-hour, as text.")] = None,
+    network: Annotated[Path | None, typer.Option(help="The network file.")] = None,
+    home: Annotated[Path | None, typer.Option(help="The node's folder: keys, journal, blobs.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file instead of the usual one.")] = None,
+    listen_host: Annotated[str | None, typer.Option(help="For peers.")] = None,
+    listen_port: Annotated[int | None, typer.Option(help="For peers; 0 for any free one.")] = None,
+    announce: Annotated[list[str] | None, typer.Option(help="A multiaddr under which others reach this node.")] = None,
+    api_host: Annotated[str | None, typer.Option(help="For the owner's own programs.")] = None,
+    api_port: Annotated[int | None, typer.Option(help="0 for any free one.")] = None,
+    password_file: Annotated[Path | None, typer.Option(help="Its first line opens the wallet.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    json_: Json = False,
+) -> None:
+    """Run this machine's node until Ctrl-C or `tallymesh node stop`. No question is asked.
+
+    \b
+    Examples:
+      tallymesh node start --stake 1
+      tallymesh node start --submit --network mynet.json
+      TALLYMESH_CORES=2 tallymesh node start --ask-price 0.05
+    """
+    from tallymesh_node.config import load, unknown_variables
+
+    _check_platform()
+    flags: dict[str, Any] = {
+        "roles": roles,
+        "stake_slots": stake,
+        "cores": cores,
+        "memory_mib": memory_mib,
+        "disk_gib": disk_gib,
+        "ask_price": ask_price,
+        "network": network,
+        "home": home,
+        "listen_host": listen_host,
+        "listen_port": listen_port,
+        "announce": announce or None,
+        "api_host": api_host,
+        "api_port": api_port,
+        "password_file": password_file,
+        "log_level": log_level,
+    }
+    settings = load(flags, file=config)
+    if submit and not settings.submits:
+        settings = load({**flags, "roles": ",".join([*settings.roles, "submit"])}, file=config)
+    _start_logging(settings.log_level)
+    for name in unknown_variables(os.environ):
+        print(f"warning: nothing reads the variable {name}", file=sys.stderr)
+    _run(settings, json_)
+
+
+def status(json_: Json = False) -> None:
+    """How this machine's node is: wallet, offer, peers, what is wrong.
+
+    \b
+    Examples:
+      tallymesh node status
+      tallymesh node status --json
+    """
+    from tallymesh.api import NodeView
+    from tallymesh.client.session import current
+
+    view = current().get("/v1/node", NodeView)
+    if json_:
+        say_json(view)
+        return
+    facts([*summary(view), ("running", f"since {ago(view.started)}"), ("peers", str(view.peers))])
+    for problem in view.problems:
+        print(f"problem  {problem.sentence} {problem.remedy}".rstrip())
+
+
+def stop(json_: Json = False) -> None:
+    """End this machine's node in good order: it finishes what it signed.
+
+    \b
+    Examples:
+      tallymesh node stop
+    """
+    from tallymesh.client.session import current
+
+    session = current()
+    session.post("/v1/node/stop", b"", dict[str, bool])
+    deadline = time.monotonic() + STOP_S
+    while _answers(session.address.url):
+        if time.monotonic() > deadline:
+            raise LocalError("still_running", f"The node at {session.address.url} has not ended after {STOP_S:.0f} s.")
+        time.sleep(POLL_S)
+    if json_:
+        say_json({"stopped": session.address.url})
+    else:
+        print("stopped")
+
+
+def summary(view: NodeView) -> list[tuple[str, str]]:
+    """The lines that a start shows."""
+    numeric = f"class {view.numeric_class[:8]}" + (" (being checked)" if view.provisional else "")
+    stake = f"{view.slots} slot{'s' * (view.slots != 1)}" if view.staked else "unstaked"
+    return [
+        ("node", f"{view.peer_id} on {view.network}, {', '.join(view.roles)}"),
+        ("wallet", f"{view.account} · {stake}"),
+        ("machine", numeric if view.numeric_class.strip("0") else "class is being measured"),
+        ("sandbox", view.sandbox),
+        ("reachable", view.reachable),
+        ("offer", _offer_line(view.offer)),
+    ]
+
+
+def _offer_line(offer: dict[str, Any]) -> str:
+    if not offer:
+        return ""
+    from tallymesh import amounts
+
+    price = amounts.show(int(offer.get("ask_price", 0)) * SECONDS_PER_HOUR)
+    return f"{offer.get('cores', '?')} cores, {offer.get('memory_mib', 0) / 1024:.1f} GiB, {price} per core-hour"
+
+
+def _run(settings: Config, as_json: bool) -> None:
+    import trio
+
+    from tallymesh_node.daemon import Node, run_node
+
+    async def main() -> None:
+        node = Node(settings)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_announce, node, as_json)
+            await run_node(node)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+async def _announce(node: Node, as_json: bool) -> None:
+    """Say once that the node is up, and with what."""
+    import msgspec
+    import trio
+
+    from tallymesh_node.status import NodeStatus
+
+    published = node.home / "api.json"
+    began = time.monotonic()
+    while not _ours(published):  # noqa: ASYNC110 - written by the server once it listens
+        await trio.sleep(POLL_S)
+    facade = NodeStatus(node)
+    while node.config.works and not facade.ready():  # noqa: ASYNC110 - made of facts of several parts
+        await trio.sleep(POLL_S)
+    view = facade.view()
+    if as_json:
+        say_json({**msgspec.to_builtins(view), "ready_after_s": round(time.monotonic() - began, 2)})
+        return
+    url = msgspec.json.decode(published.read_bytes())["url"]
+    facts([*summary(view), ("api", url), ("ready", f"after {time.monotonic() - began:.1f} s")])
+    sys.stdout.flush()
+
+
+def _ours(published: Path) -> bool:
+    import msgspec
+
+    try:
+        return bool(msgspec.json.decode(published.read_bytes())["pid"] == os.getpid())
+    except (OSError, msgspec.DecodeError, KeyError):
+        return False
+
+
+def _answers(url: str) -> bool:
+    import httpx
+
+    try:
+        return httpx.get(f"{url}/livez", timeout=2.0, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _start_logging(level: str) -> None:
+    import logging
+
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+    logging.getLogger("tallymesh").setLevel(level.upper())
+
+
+def _check_platform() -> None:
+    if not sys.platform.startswith("linux"):
+        raise CallerError(
+            "linux_only",
+            f"Nodes run on Linux, and this is {sys.platform}: their sandboxes need its namespaces.",
+            remedy="Use WSL2 or a Linux container here; the client (import tallymesh) works anywhere.",
+        )
+
+
+def _progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _silent(text: str) -> None:
+    pass

@@ -1,0 +1,274 @@
+"""`ls`, `logs`, `why`, `stop`, `result`, `offers`: looking into jobs through the node's API."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from tallymesh.errors import CallerError
+from tallymesh_node.cli.output import Json, ago, facts, say_json, table
+
+if TYPE_CHECKING:
+    from tallymesh.api import JobView, NodeView, OfferView
+    from tallymesh.client.job import Job
+
+SECONDS_PER_HOUR: Final = 3600
+SHORT: Final = 12  # hex digits of an id that a table shows, and that every command takes
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or enough of its beginning.")]
+MaybeJobId = Annotated[str | None, typer.Argument(metavar="JOB", help="A job's id; the newest job without one.")]
+
+
+def ls(json_: Json = False) -> None:
+    """All jobs of this node, newest first.
+
+    \b
+    Examples:
+      tallymesh ls
+      tallymesh ls --json | jq '.[0].metrics'
+    """
+    from tallymesh import amounts
+
+    views = _views()
+    if json_:
+        say_json(views)
+        return
+    rows = [
+        (
+            view.id[:SHORT],
+            view.name or view.kind,
+            view.status,
+            f"{view.rounds_done}/{view.rounds} rounds"
+            if view.kind != "map"
+            else f"{view.units_done}/{view.units} units",
+            ", ".join(f"{name} {value:.4g}" for name, value in list(view.metrics.items())[:2]),
+            amounts.show(int(view.cost_wei)),
+            ago(view.created),
+        )
+        for view in views
+    ]
+    table(("job", "name", "status", "done", "metrics", "cost", "age"), rows, empty="no jobs yet")
+
+
+def logs(
+    job: MaybeJobId = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more until the job ends.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Every event, not only what the program printed.")] = False,
+    json_: Json = False,
+) -> None:
+    """What a job's program printed, on all peers, in one stream. With --json one event a line.
+
+    \b
+    Examples:
+      tallymesh logs -f
+      tallymesh logs 3fa2c1 --all
+    """
+    found = _job(job)
+    for event in found.events(follow=follow):
+        if not all_ and event.kind not in ("log", "warning", "caught", "done"):
+            continue
+        if json_:
+            say_json(event)
+        else:
+            print(_line(event.kind, event.data), flush=True)
+
+
+def why(
+    job: MaybeJobId = None,
+    node: Annotated[bool, typer.Option("--node", help="Why does this machine get no work?")] = False,
+    json_: Json = False,
+) -> None:
+    """Why a job waits, failed or costs what it costs; with --node, why this machine gets no work.
+
+    \b
+    Examples:
+      tallymesh why
+      tallymesh why 3fa2c1
+      tallymesh why --node
+    """
+    if node:
+        _why_node(json_)
+        return
+    found = _job(job)
+    reasons = found.why()
+    if json_:
+        say_json({"job": found.id, "status": found.status, "reasons": reasons})
+        return
+    print(f"job {found.id[:SHORT]} is {found.status}")
+    for reason in reasons or ["there is nothing in its way"]:
+        print(f"  {reason}")
+
+
+def stop(job: JobId, json_: Json = False) -> None:
+    """Cancel a job: what was verified is paid, the rest comes back.
+
+    \b
+    Examples:
+      tallymesh stop 3fa2c1
+    """
+    found = _job(job)
+    found.cancel()
+    if json_:
+        say_json(found.view)
+    else:
+        print(f"job {found.id[:SHORT]} is {found.status}")
+
+
+def result(
+    job: MaybeJobId = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the checkpoint (safetensors) or the outputs (JSON) here.")
+    ] = None,
+    report: Annotated[bool, typer.Option("--report", help="The whole story: outcome, checks, workers, cost.")] = False,
+    json_: Json = False,
+) -> None:
+    """What a job made: a trained model's hash, metrics and card, or a map's outputs.
+
+    \b
+    Examples:
+      tallymesh result
+      tallymesh result 3fa2c1 --out model.safetensors
+      tallymesh result 3fa2c1 --report
+    """
+    found = _job(job)
+    if report:
+        print(found.report())
+        return
+    if found.status not in ("done", "failed", "cancelled"):
+        raise CallerError(
+            "not_finished", f"Job {found.id[:SHORT]} is {found.status}.", remedy="Wait: 'tallymesh logs -f'."
+        )
+    if found.view.kind == "map":
+        _map_result(found, out, json_)
+    else:
+        _model_result(found, out, json_)
+
+
+def offers(json_: Json = False) -> None:
+    """The market as this machine's node knows it.
+
+    \b
+    Examples:
+      tallymesh offers
+      tallymesh offers --json
+    """
+    from tallymesh import amounts
+    from tallymesh.api import OfferView
+    from tallymesh.client.session import current
+
+    found = current().get("/v1/offers", list[OfferView])
+    if json_:
+        say_json(found)
+        return
+    rows = [
+        (
+            offer.account,
+            str(offer.cores),
+            f"{offer.memory_mib / 1024:.1f} GiB",
+            offer.gpus or "-",
+            f"{offer.cpu_score / 1000:.2f}",
+            amounts.show(int(offer.ask_price_wei) * SECONDS_PER_HOUR),
+            _standing(offer),
+        )
+        for offer in found
+    ]
+    head = ("account", "cores", "memory", "GPUs", "speed", "per core-hour", "standing")
+    table(head, rows, empty="no offers yet: they arrive within a minute of joining")
+
+
+def _standing(offer: OfferView) -> str:
+    if not offer.staked:
+        return "unstaked"
+    return "class being measured" if offer.provisional else f"class {offer.numeric_class[:8]}"
+
+
+def _views() -> list[JobView]:
+    from tallymesh.api import JobView
+    from tallymesh.client.session import current
+
+    return current().get("/v1/jobs", list[JobView])
+
+
+def _job(job_id: str | None) -> Job:
+    from tallymesh.client.submit import attach
+
+    if job_id is None:
+        views = _views()
+        if not views:
+            raise CallerError(
+                "no_job", "This node has no jobs.", remedy="Submit one: tallymesh run train.py --budget 5"
+            )
+        job_id = views[0].id
+    return attach(job_id)
+
+
+def _line(kind: str, data: dict[str, Any]) -> str:
+    if kind == "log":
+        where = str(data.get("account", ""))[:8]
+        place = f"{data.get('round', 0)}.{data.get('index', 0)}"
+        return f"{where} {place} | {data.get('line', '')}"
+    from tallymesh.api import EventView
+    from tallymesh.client.progress import sentence
+
+    words = sentence(EventView(sequence=0, at=0.0, kind=kind, data=data))
+    return f"{kind}: {words or ', '.join(f'{name} {value}' for name, value in data.items())}"
+
+
+def _why_node(as_json: bool) -> None:
+    from tallymesh.api import NodeView
+    from tallymesh.client.session import current
+
+    view = current().get("/v1/node", NodeView)
+    reasons = node_reasons(view)
+    if as_json:
+        say_json({"node": view.peer_id, "reasons": reasons})
+        return
+    for reason in reasons or ["nothing is in the way of work: it waits for a job that fits its offer"]:
+        print(reason)
+
+
+def node_reasons(view: NodeView) -> list[str]:
+    """Why nobody gives this node work, in sentences, the surest first."""
+    reasons = [f"{problem.sentence} {problem.remedy}".strip() for problem in view.problems]
+    codes = {problem.code for problem in view.problems}
+    if "worker" not in view.roles:
+        reasons.append("This node does not work: its roles are " + ", ".join(view.roles) + ".")
+        return reasons
+    if not view.staked and "unstaked" not in codes:
+        reasons.append("It holds no slot of stake. Start it with --stake 1.")
+    if view.provisional:
+        reasons.append("Its numeric class is being measured; until then it gets only work that no class is needed for.")
+    if view.peers == 0:
+        reasons.append("It knows no other peer, so nobody has seen its offer. Check the network file's bootstrap.")
+    if not view.offer:
+        reasons.append("It has published no offer yet.")
+    return reasons
+
+
+def _map_result(job: Job, out: Path | None, as_json: bool) -> None:
+    outputs = job.results()
+    if out is not None:
+        from tallymesh_node.cli.output import to_json
+
+        out.write_bytes(to_json(outputs))
+        print(f"{len(outputs)} outputs written to {out}", file=sys.stderr)
+    elif as_json:
+        say_json(outputs)
+    else:
+        for value in outputs:
+            print(value)
+
+
+def _model_result(job: Job, out: Path | None, as_json: bool) -> None:
+    made = job.result
+    if out is not None:
+        out.write_bytes(made.checkpoint())
+    if as_json:
+        say_json({"job": job.id, "model_sha": made.model_sha, "metrics": made.metrics, "cost_wei": str(job.cost_wei)})
+    elif out is not None:
+        facts([("model", made.model_sha), ("written", str(out))])
+    else:
+        print(made.card)

@@ -1,0 +1,289 @@
+"""`balance` and `wallet`: reading accounts from the chain, and keeping the node's own key."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tallymesh.errors import CallerError
+from tallymesh_node.cli.output import Json, facts, say_json
+
+if TYPE_CHECKING:
+    from tallymesh.network import Network
+    from tallymesh_ledger.balances import Balance
+
+PasswordFile = Annotated[Path | None, typer.Option(help="Its first line is the wallet's password.")]
+
+
+def balance(
+    addresses: Annotated[
+        list[str] | None, typer.Argument(metavar="[ADDRESS]...", help="0x…; the wallet's own.")
+    ] = None,
+    rpc: Annotated[str | None, typer.Option(help="Ask this chain node instead of the network file's.")] = None,
+    network: Annotated[Path | None, typer.Option(help="The network file.")] = None,
+    json_: Json = False,
+) -> None:
+    """Tokens, gas coin, stake, credits and open escrows, read from the chain. Needs no node and no wallet.
+
+    \b
+    Examples:
+      tallymesh balance
+      tallymesh balance 0x7c5e… --rpc http://127.0.0.1:8545 --network mynet.json
+      tallymesh balance --json | jq '.[0].tokens_wei'
+    """
+    import trio
+
+    from tallymesh import network as network_file
+    from tallymesh_node.config import load
+
+    config = load({"network": network})
+    described = network_file.load(_network_path(config.network, network))
+    accounts = [_address(text) for text in addresses or [_own_address(config.home)]]
+    found = trio.run(_read, described, rpc, accounts)
+    if json_:
+        say_json([_as_json(each) for each in found])
+        return
+    for index, each in enumerate(found):
+        if index:
+            print()
+        facts(_lines(each))
+
+
+def show(json_: Json = False) -> None:
+    """The wallet's address. It is not opened.
+
+    \b
+    Examples:
+      tallymesh wallet show
+    """
+    from tallymesh_node.wallet import KEYSTORE
+
+    home = _home()
+    address = _own_address(home)
+    if json_:
+        say_json({"address": address, "keystore": str(home / KEYSTORE)})
+    else:
+        facts([("address", address), ("keystore", str(home / KEYSTORE))])
+
+
+def create(password_file: PasswordFile = None, json_: Json = False) -> None:
+    """A new wallet in the node's folder. `tallymesh node start` does this by itself.
+
+    Without a password file one is asked for on a terminal, and drawn and kept beside the keystore elsewhere.
+
+    \b
+    Examples:
+      tallymesh wallet create
+      tallymesh wallet create --password-file ~/secret
+    """
+    from tallymesh_ledger import keystore
+    from tallymesh_ledger.keys import checksum
+    from tallymesh_node.wallet import KEYSTORE, open_wallet
+
+    home = _home()
+    path = home / KEYSTORE
+    if path.exists():
+        raise CallerError("wallet_exists", f"There is a wallet at {path} already.", remedy="tallymesh wallet show")
+    password = _given_password(password_file)
+    if password is None and sys.stdin.isatty():
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    if password is None:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key, _ = open_wallet(home, None)
+    else:
+        key = keystore.create(path, password)
+    _made(checksum(key.address), path, json_)
+
+
+def export(
+    password_file: PasswordFile = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether to show it.")] = False,
+    json_: Json = False,
+) -> None:
+    """Show the bare private key, for a backup on paper. Whoever sees it owns the account.
+
+    \b
+    Examples:
+      tallymesh wallet export
+      tallymesh wallet export --yes --password-file ~/secret > key.txt
+    """
+    from tallymesh_ledger import keystore
+    from tallymesh_node.wallet import KEYSTORE
+
+    path = _home() / KEYSTORE
+    address = keystore.address_in(path)
+    if not yes and not (sys.stdin.isatty() and typer.confirm("Show the private key on this screen?")):
+        raise CallerError("not_confirmed", "The key was not shown.", remedy="Confirm, or pass --yes.")
+    secret = keystore.export_secret(path, _password(password_file)).hex()
+    if json_:
+        from tallymesh_ledger.keys import checksum
+
+        say_json({"address": checksum(address), "secret": secret})
+    else:
+        print(secret)
+
+
+def import_(
+    source: Annotated[Path | None, typer.Argument(help="A keystore file; without it a private key is read.")] = None,
+    password_file: PasswordFile = None,
+    json_: Json = False,
+) -> None:
+    """Take over a key: another program's keystore (geth's, for one), or a private key in hex from standard input.
+
+    \b
+    Examples:
+      tallymesh wallet import UTC--2026-01-01T00-00-00Z--7c5e…
+      tallymesh wallet import --password-file ~/secret < key.txt
+    """
+    from tallymesh_ledger import keystore
+    from tallymesh_ledger.keys import checksum
+    from tallymesh_node.wallet import KEYSTORE
+
+    path = _home() / KEYSTORE
+    if source is not None:
+        key = keystore.import_keystore(path, source, _password(password_file))
+    else:
+        text = typer.prompt("Private key", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
+        try:
+            secret = bytes.fromhex(text.strip().removeprefix("0x"))
+        except ValueError:
+            raise CallerError("bad_secret", "A private key is 64 hex digits.") from None
+        key = keystore.import_secret(path, secret, _password(password_file))
+    _made(checksum(key.address), path, json_)
+
+
+async def _read(network: Network, rpc_url: str | None, accounts: Sequence[bytes]) -> list[Balance]:
+    from tallymesh_ledger.balances import read_balance
+    from tallymesh_ledger.chain import Rpc
+
+    async with Rpc((rpc_url,) if rpc_url else network.rpc_urls, chain_id=network.chain_id) as rpc:
+        return [await read_balance(rpc, network, account) for account in accounts]
+
+
+def _lines(found: Balance) -> list[tuple[str, str]]:
+    from tallymesh import amounts
+    from tallymesh_ledger.keys import checksum
+
+    slots = f" ({found.slots} slot{'s' * (found.slots != 1)})" if found.slots else ""
+    escrows = [
+        (
+            "escrow",
+            f"job {escrow.job.hex()[:12]}: {amounts.show(escrow.free_wei)} free, "
+            f"{amounts.show(escrow.reserve_wei)} for audits, {escrow.open_seats} open seats",
+        )
+        for escrow in found.escrows
+    ]
+    return [
+        ("account", checksum(found.account)),
+        ("tokens", amounts.show(found.tokens_wei)),
+        ("credits", f"{amounts.show(found.credits_wei)} (earned or refunded, not yet withdrawn)"),
+        ("stake", f"{amounts.show(found.stake_free_wei)} free, {amounts.show(found.stake_locked_wei)} locked{slots}"),
+        ("unbonding", amounts.show(found.stake_unbonding_wei) if found.stake_unbonding_wei else ""),
+        ("gas coin", amounts.show(found.gas_wei, symbol=False)),
+        *escrows,
+        ("block", str(found.block_number)),
+    ]
+
+
+def _as_json(found: Balance) -> dict[str, Any]:
+    """Wei as decimal strings, ids as hex."""
+    import msgspec
+
+    from tallymesh_ledger.keys import checksum
+
+    plain = {
+        name: str(value) if name.endswith("_wei") else value for name, value in msgspec.structs.asdict(found).items()
+    }
+    plain["account"] = checksum(found.account)
+    plain["escrows"] = [
+        {
+            "job": escrow.job.hex(),
+            "free_wei": str(escrow.free_wei),
+            "reserve_wei": str(escrow.reserve_wei),
+            "open_seats": escrow.open_seats,
+        }
+        for escrow in found.escrows
+    ]
+    return plain
+
+
+def _network_path(configured: Path, named: Path | None) -> Path:
+    """The network file, else that of a local network which runs here."""
+    from tallymesh import paths
+
+    local = paths.home() / "up" / "network.json"
+    return local if named is None and not configured.exists() and local.exists() else configured
+
+
+def _home() -> Path:
+    from tallymesh_node.config import load
+
+    return load().home
+
+
+def _own_address(home: Path) -> str:
+    from tallymesh_ledger import keystore
+    from tallymesh_ledger.keys import checksum
+    from tallymesh_node.wallet import KEYSTORE
+
+    path = home / KEYSTORE
+    local = home / "up" / "payer" / KEYSTORE
+    return checksum(keystore.address_in(local if not path.exists() and local.exists() else path))
+
+
+def _address(text: str) -> bytes:
+    try:
+        address = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        address = b""
+    if len(address) != 20:
+        raise CallerError("bad_address", f"{text!r} is not an address.", remedy="Write it like 0x7c5e…, 40 hex digits.")
+    if text.removeprefix("0x") not in (text.removeprefix("0x").lower(), text.removeprefix("0x").upper()):
+        from tallymesh_ledger.keys import checksum
+
+        if checksum(address).removeprefix("0x") != text.removeprefix("0x"):
+            raise CallerError("bad_address", f"{text} has a wrong checksum.", remedy="Is there a typing error in it?")
+    return address
+
+
+def _given_password(named: Path | None) -> str | None:
+    from tallymesh_ledger import keystore
+
+    if named is None:
+        return keystore.password_from_environment()
+    try:
+        lines = named.expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CallerError("no_password", f"The password file {named} cannot be read: {error}.") from None
+    if not lines or not lines[0]:
+        raise CallerError("no_password", f"The password file {named} is empty.", remedy="Write it on the first line.")
+    return lines[0]
+
+
+def _password(named: Path | None) -> str:
+    """Given, or drawn by the node before, or asked for."""
+    from tallymesh_node.wallet import PASSWORD
+
+    given = _given_password(named)
+    if given is None and (_home() / PASSWORD).exists():
+        given = _given_password(_home() / PASSWORD)
+    if given is None and sys.stdin.isatty():
+        given = str(typer.prompt("Password", hide_input=True))
+    if given is None:
+        raise CallerError(
+            "no_password",
+            "The wallet has a password and none was given.",
+            remedy="Name its file with --password-file or TALLYMESH_PASSWORD_FILE.",
+        )
+    return given
+
+
+def _made(address: str, path: Path, as_json: bool) -> None:
+    if as_json:
+        say_json({"address": address, "keystore": str(path)})
+    else:
+        facts([("address", address), ("keystore", f"{path} (back it up: tallymesh wallet export)")])

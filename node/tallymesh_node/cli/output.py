@@ -1,0 +1,106 @@
+"""How commands speak: tables and sentences for people, JSON for programs, `error: …` and exit code 1 for refusals.
+
+With `--json` standard output is one JSON value, errors included (`{"error": {"code", "sentence", "remedy"}}`), and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from typer.core import TyperGroup
+
+from tallymesh.errors import TallymeshError
+
+_JSON = "tallymesh.json"
+
+
+def _remember(context: typer.Context, value: bool) -> bool:
+    if value:
+        context.find_root().meta[_JSON] = True
+    return value
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.", callback=_remember)]
+
+
+class Group(TyperGroup):
+    """Turns refusals into one line and exit code 1. A bug keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TallymeshError as error:
+            _refuse(error, bool(ctx.find_root().meta.get(_JSON)))
+        except BaseExceptionGroup as group:  # trio's nurseries wrap what a task raised
+            if group.subgroup(KeyboardInterrupt) is not None:
+                raise typer.Exit(130) from None
+            refusals, rest = group.split(TallymeshError)
+            if rest is not None or refusals is None:
+                raise
+            _refuse(first(refusals), bool(ctx.find_root().meta.get(_JSON)))
+        raise typer.Exit(1)
+
+
+def first(group: BaseExceptionGroup[Any]) -> TallymeshError:
+    """The first refusal in a group of nothing else."""
+    inner = group.exceptions[0]
+    found = first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+    assert isinstance(found, TallymeshError)
+    return found
+
+
+def _refuse(error: TallymeshError, as_json: bool) -> None:
+    if as_json:
+        say_json({"error": {"code": error.code, "sentence": error.sentence, "remedy": error.remedy}})
+    else:
+        print(f"error: {error}", file=sys.stderr)
+
+
+def say_json(value: Any) -> None:
+    """One JSON value on standard output; structs and bytes (as hex) included."""
+    print(to_json(value).decode(), flush=True)
+
+
+def to_json(value: Any) -> bytes:
+    return msgspec.json.encode(value, enc_hook=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()
+    if hasattr(value, "tolist"):  # numpy and torch
+        return value.tolist()
+    raise NotImplementedError(type(value))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
+    """Columns that line up; `empty` where there is no row."""
+    if not rows:
+        print(empty)
+        return
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> None:
+    """Name and value, one a line; rows without a value are left out."""
+    shown = [(name, value) for name, value in rows if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        print(f"{name.ljust(width)}  {value}")
+
+
+def ago(moment: float) -> str:
+    seconds = max(0, int(time.time() - moment))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

@@ -1,0 +1,87 @@
+"""`tallymesh run`: a script or a job file, in a process of its own.
+
+The budget and the backend go to the child as defaults (TALLYMESH_BUDGET, TALLYMESH_BACKEND): what the program says
+itself wins. The child's exit code is ours.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tallymesh.errors import CallerError
+from tallymesh_node.cli.output import Json
+
+
+def run(
+    program: Annotated[Path, typer.Argument(help="A Python script, or a job.toml.")],
+    arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to the script.")] = None,
+    budget: Annotated[str | None, typer.Option(help="The most it may cost, in whole tokens: 5 or 2.5.")] = None,
+    backend: Annotated[str | None, typer.Option(help="network (the default) or local.")] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="job.toml: submit, print the id, do not wait.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Run a training script, or the job that a TOML file describes.
+
+    The script is an ordinary one that uses `import tallymesh`; --budget and --backend are its defaults. With a job.toml
+    the job's outcome is shown, as JSON with --json.
+
+    \b
+    Examples:
+      tallymesh run train.py --budget 5
+      tallymesh run train.py --backend local -- --epochs 3
+      tallymesh run job.toml --json
+
+    \b
+    A job.toml:
+      map = "area.py:area"          # or: train = "train.py:model", loss = "train.py:loss", data = "mydata:train_set"
+      inputs = [1, 2, 3]            # or: inputs = "items.json"; options of tallymesh.map or tallymesh.train
+      budget = "2.0"
+      [arguments]                   # keyword arguments of the function
+      scale = 2.0
+    """
+    from tallymesh import amounts
+
+    if not program.is_file():
+        raise CallerError("no_program", f"There is no file {program}.")
+    environment = dict(os.environ)
+    if budget is not None:
+        amounts.parse(budget)
+        environment["TALLYMESH_BUDGET"] = budget
+    if backend is not None:
+        environment["TALLYMESH_BACKEND"] = backend
+    if program.suffix == ".toml":
+        flags = [*(["--json"] if json_ else []), *(["--detach"] if detach else [])]
+        command = [sys.executable, "-m", "tallymesh.client.jobfile", str(program), *flags, *(arguments or [])]
+    else:
+        if detach or json_:
+            raise CallerError(
+                "bad_usage",
+                "--detach and --json are for a job.toml; a script decides itself.",
+                remedy="A script detaches by ending without waiting for its job.",
+            )
+        command = [sys.executable, str(program), *(arguments or [])]
+    raise typer.Exit(_run(command, environment))
+
+
+def _run(command: list[str], environment: dict[str, str]) -> int:
+    """The child's exit code; 128 + n where signal n ended it, as a shell says it."""
+    # Ctrl-C goes to the whole group: it is the child's to answer (it may ask whether to detach), we only wait.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        child = subprocess.Popen(  # noqa: S603 - the owner's own program
+            command, env=environment, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+        )
+        signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
+        code = child.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return code if code >= 0 else 128 - code

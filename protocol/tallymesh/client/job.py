@@ -1,0 +1,220 @@
+"""`Job`: what `map`, `train` and `attach` return. The same over a node and over the local backend."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, NoReturn
+
+from tallymesh import amounts, values
+from tallymesh.api import AuditView, EventView, JobView, Problem, ReceiptView
+from tallymesh.client import progress as showing
+from tallymesh.client.outputs import LogLine, Round, UnitOutput
+from tallymesh.client.result import Result
+from tallymesh.client.source import ENDED, Source
+from tallymesh.errors import CallerError, LocalError, RemoteError, TallymeshError
+
+# Problems that the submitter's own program or terms made.
+_CALLERS = frozenset({"program", "limits", "inputs", "form", "budget_too_small", "deadline", "no_offers", "cancelled"})
+
+
+class Job:
+    """One submitted job. Everything is asked of its driver when it is needed; nothing here is a copy that can age,
+    except what is final once the job has ended."""
+
+    def __init__(self, job_id: str, source: Source, *, model: Callable[[], Any] | None = None) -> None:
+        self.id = job_id
+        self._source = source
+        self._model = model
+        self._last: JobView | None = None
+        self._result: Result | None = None
+
+    def __repr__(self) -> str:
+        view = self._last
+        if view is None:
+            return f"<Job {self.id[:12]}>"
+        done = f"{view.rounds_done}/{view.rounds} rounds" if view.rounds else f"{view.units_done}/{view.units} units"
+        return f"<Job {self.id[:12]} {view.status} {done}>"
+
+    # -- how it stands
+
+    @property
+    def view(self) -> JobView:
+        """Everything that the driver says of the job, in one record."""
+        if self._last is None or self._last.status not in ENDED:
+            self._last = self._source.view()
+        return self._last
+
+    @property
+    def status(self) -> str:
+        """preparing, matching, running, settling, done, failed or cancelled."""
+        return self.view.status
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The newest value under each name."""
+        return dict(self.view.metrics)
+
+    @property
+    def cost(self) -> str:
+        """What it has cost so far, audits included, like ``1.25 MESH``."""
+        return amounts.show(self.cost_wei)
+
+    @property
+    def cost_wei(self) -> int:
+        return int(self.view.cost_wei)
+
+    @property
+    def receipts(self) -> list[ReceiptView]:
+        """One row a unit that a worker signed for."""
+        return self._source.receipts()
+
+    @property
+    def audits(self) -> list[AuditView]:
+        """One row a recomputation that was ordered."""
+        return self._source.audits()
+
+    @property
+    def checks(self) -> Any:
+        """Which checks held, and which could not be made (`Checks`; printing it gives a line each)."""
+        from tallymesh.client.report import checks
+
+        return checks(self.view, self._source.audits(), self._source.backend)
+
+    def why(self) -> list[str]:
+        """Why the job is where it is, in sentences."""
+        return [f"{problem.sentence} {problem.remedy}".strip() for problem in self._source.why()]
+
+    def report(self) -> str:
+        """The whole story in Markdown: outcome, checks, workers, cost."""
+        from tallymesh.client.report import report
+
+        return report(self.view, self.checks)
+
+    # -- what comes out of it
+
+    def events(self, after: int = 0, *, follow: bool = True) -> Iterator[EventView]:
+        """Every event (docs/API.md), then each as it happens, until the job ends."""
+        return self._source.events(after, follow=follow)
+
+    def stream(self) -> Iterator[Any]:
+        """Results as they come: `UnitOutput`s of a map, `Round`s of a training. Raises where the job failed."""
+        mapping = self.view.kind == "map"
+        for event in self._source.events():
+            if mapping and event.kind == "unit":
+                yield UnitOutput(event.data, self._source.blob)
+            elif not mapping and event.kind == "round":
+                yield Round(int(event.data["round"]), dict(event.data.get("metrics", {})))
+        self._check_ended_well()
+
+    def results(self) -> list[Any]:
+        """Waits, then the outputs of a map in input order."""
+        if self.view.kind != "map":
+            raise CallerError("no_results", "A training has no list of results.", remedy="Use job.result.")
+        self.wait()
+        return [values.decode(self._source.blob(name)) for name in self._source.results().outputs]
+
+    @property
+    def result(self) -> Result:
+        """Waits, then the trained model."""
+        if self.view.kind == "map":
+            raise CallerError("no_model", "A map makes no model.", remedy="Use job.results().")
+        if self._result is None:
+            self.wait()
+            self._result = Result(self._source, self.view, self._model)
+        return self._result
+
+    def logs(self, *, follow: bool = False) -> Iterator[LogLine]:
+        """What the program printed, over all peers, in the order of arrival."""
+        for event in self._source.events(follow=follow):
+            if event.kind == "log":
+                data = event.data
+                yield LogLine(
+                    at=event.at,
+                    text=str(data.get("line", "")),
+                    account=str(data.get("account", "")),
+                    round=int(data.get("round", 0)),
+                    index=int(data.get("index", 0)),
+                )
+
+    # -- waiting and ending
+
+    def wait(self, *, progress: bool | None = None) -> Job:
+        """Block until the job has ended; raise where it failed or was cancelled. `progress`: True shows it anywhere,
+        None on a terminal alone. Ctrl-C asks whether to detach or to cancel; a second one cancels and refunds."""
+        while True:
+            try:
+                self._follow(progress)
+                break
+            except KeyboardInterrupt:
+                self._interrupted()
+        self._check_ended_well()
+        return self
+
+    def __await__(self) -> Generator[Any, Any, Job]:
+        return self._wait_async().__await__()
+
+    async def _wait_async(self) -> Job:
+        if self.view.status not in ENDED:
+            await self._source.ended()
+        self._check_ended_well()
+        return self
+
+    def cancel(self) -> None:
+        """End the job: what was verified is paid, the rest comes back. Idempotent; returns once that is under way."""
+        self._source.cancel()
+
+    def _follow(self, progress: bool | None) -> None:
+        view = self.view
+        if view.status in ENDED:
+            return
+        show = showing.watch(view, progress)
+        try:
+            for event in self._source.events():
+                show.show(event)
+        finally:
+            show.close()
+
+    def _interrupted(self) -> None:
+        """Ctrl-C while waiting. Returns where waiting goes on, be it for the refund."""
+        if not self._source.outlives:
+            self.cancel()
+            raise KeyboardInterrupt from None
+        if not sys.stdin.isatty():
+            self._detach()
+        try:
+            answer = input(
+                f"\nJob {self.id[:12]}: [d]etach (it goes on), [c]ancel and refund, or Enter to wait on? "
+            ).strip()
+        except EOFError:
+            answer = "d"
+        except KeyboardInterrupt:
+            answer = "c"
+        if answer.lower().startswith("d"):
+            self._detach()
+        if answer.lower().startswith("c"):
+            self.cancel()
+            print("\ncancelling: what was verified is paid, the rest comes back", file=sys.stderr)
+
+    def _detach(self) -> NoReturn:
+        print(f"\ndetached; tallymesh.attach({self.id!r}) or 'tallymesh logs -f {self.id[:12]}'", file=sys.stderr)
+        raise KeyboardInterrupt from None
+
+    def _check_ended_well(self) -> None:
+        view = self.view
+        if view.status == "done":
+            return
+        if view.status == "cancelled":
+            back = max(0, int(view.budget_wei) - int(view.cost_wei))
+            cost, rest = amounts.show(int(view.cost_wei)), amounts.show(back)
+            raise CallerError("cancelled", f"Job {self.id[:12]} was cancelled: it cost {cost}, {rest} comes back.")
+        if view.status == "failed":
+            raise error_of(view.problem or Problem(code="failed", sentence=f"Job {self.id[:12]} failed."))
+        raise LocalError("still_running", f"Job {self.id[:12]} is {view.status}, and its events have ended.")
+
+
+def error_of(problem: Problem) -> TallymeshError:
+    """The error to raise for a job's problem, with the program's own traceback where it has one."""
+    text = problem.sentence + (f"\n{problem.traceback.rstrip()}\n" if problem.traceback else "")
+    kind = CallerError if problem.code in _CALLERS else RemoteError
+    return kind(problem.code, text, remedy=problem.remedy)

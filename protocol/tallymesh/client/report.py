@@ -1,0 +1,125 @@
+"""Texts about a finished job: the model card, which checks were made, and the report. Facts in, Markdown out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from tallymesh import amounts
+from tallymesh.api import AuditView, JobView
+from tallymesh.units import JobSpec
+
+
+class Checks(msgspec.Struct, frozen=True, kw_only=True):
+    """Which checks held, and which could not be made. `audits` counts recomputations that were answered."""
+
+    backend: str
+    units: int
+    audits: int
+    matched: int
+    mismatched: int
+    unavailable: int
+    by_payer: int  # of them made by the payer's own node: they withhold pay, they slash nobody
+    redone: int
+    made: tuple[str, ...]
+    not_made: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([*(f"+ {line}" for line in self.made), *(f"- {line}" for line in self.not_made)])
+
+
+def checks(view: JobView, audits: Sequence[AuditView], backend: str) -> Checks:
+    results = Counter(audit.result for audit in audits if audit.result)
+    answered = sum(results.values())
+    by_payer = sum(1 for audit in audits if audit.result and audit.auditor == "payer")
+    made: list[str] = []
+    not_made: list[str] = []
+    if backend == "network":
+        made.append(f"{answered} of {view.units_done} units were computed again by somebody else: {_counts(results)}")
+        if view.kind != "map":
+            made.append("each update's form, finiteness and loss were checked on arrival")
+        if by_payer:
+            not_made.append(
+                f"{by_payer} recomputations were made by the payer's own node: too few auditors were staked"
+            )
+        if answered < view.units_done:
+            not_made.append(
+                f"{view.units_done - answered} units were not drawn: sampling bounds cheating, not each unit"
+            )
+    else:
+        not_made.append("everything ran on this machine: there was nobody to check")
+    return Checks(
+        backend=backend,
+        units=view.units_done,
+        audits=answered,
+        matched=results["match"],
+        mismatched=results["mismatch"],
+        unavailable=results["unavailable"],
+        by_payer=by_payer,
+        redone=view.redone,
+        made=tuple(made),
+        not_made=tuple(not_made),
+    )
+
+
+def card(view: JobView, spec: JobSpec, model_sha: str, audits: Sequence[AuditView]) -> str:
+    config = msgspec.json.decode(spec.stages[0].config or b"{}")
+    taken = "all" if not spec.per_round else f"{spec.per_round} of {len(spec.inputs)}"
+    rows = [
+        ("checkpoint", f"`{model_sha}`"),
+        ("model", f"`{config.get('model', '?')}`, loss `{config.get('loss', '?')}`"),
+        ("training", f"{spec.kind}, {spec.rounds} rounds, {len(spec.inputs)} shards, {taken} in each round"),
+        ("local work", ", ".join(f"{name} {value}" for name, value in config.get("local", {}).items()) or "defaults"),
+        ("seed", str(spec.seed)),
+        ("program", f"`{spec.program.hex()}`"),
+        ("numeric profile", f"`{spec.profile.hex()}`"),
+        ("held-out data", f"`{spec.test.hex()}`" if any(spec.test) else "none"),
+        *((f"metric: {name}", f"{value:.6g}") for name, value in sorted(view.metrics.items())),
+        (
+            "checked",
+            f"{_counts(Counter(audit.result for audit in audits if audit.result))}; {view.redone} units redone",
+        ),
+        ("workers", ", ".join(sorted({peer.account for peer in view.peers})) or "this machine"),
+        ("cost", amounts.show(int(view.cost_wei))),
+    ]
+    load = f'```python\nnet = tallymesh.attach("{view.id}").result.load()\n```\n'
+    return f"# {view.name or 'model'}\n\n{_table(('what', 'value'), rows)}\n{load}"
+
+
+def report(view: JobView, found: Checks) -> str:
+    seconds = (view.finished or view.created) - view.created
+    head = [
+        ("status", view.status),
+        ("took", f"{seconds:.1f} s"),
+        ("units", f"{view.units_done} done, {view.redone} of them again"),
+        ("cost", f"{amounts.show(int(view.cost_wei))} of {amounts.show(int(view.budget_wei))}"),
+        *((f"metric: {name}", f"{value:.6g}") for name, value in sorted(view.metrics.items())),
+    ]
+    if view.problem is not None:
+        head.append(("problem", f"{view.problem.sentence} {view.problem.remedy}".strip()))
+    peers = [
+        (
+            peer.account,
+            peer.stage,
+            f"{peer.received} of {peer.assigned}",
+            f"{peer.accepted}",
+            amounts.show(peer.paid * int(peer.price_wei)),
+            peer.problem.sentence if peer.problem else "",
+        )
+        for peer in view.peers
+    ]
+    text = f"# Job {view.id}\n\n{_table(('what', 'value'), head)}\n## Checks\n\n{found}\n"
+    if peers:
+        text += f"\n## Workers\n\n{_table(('account', 'stage', 'units', 'accepted', 'paid', 'note'), peers)}"
+    return text
+
+
+def _counts(results: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(results.items())) or "none answered"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)

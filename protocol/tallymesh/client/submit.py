@@ -1,0 +1,240 @@
+"""`tallymesh.map` and `tallymesh.train`: prepare a job package, agree on terms, hand it to a driver.
+
+What a program is made of is prepare.py's business (map) and `tallymesh_learning.prepare`'s (training). This module
+knows the buyer's terms and the two backends.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from tallymesh import amounts, api, units
+from tallymesh.client.job import Job
+from tallymesh.errors import CallerError, LocalError
+from tallymesh.ids import blob_id
+
+if TYPE_CHECKING:
+    from tallymesh.prepare import PreparedJob
+
+BACKENDS: Final = ("network", "local")
+VERIFY: Final = ("sampled", "integrity")
+DEADLINE_S: Final = 24 * 3600
+
+
+def map(  # the name is the public one
+    function: Callable[..., Any],
+    inputs: Iterable[Any],
+    *,
+    budget: str | None = None,
+    max_price: str | None = None,
+    require: api.Require | None = None,
+    verify: str = "sampled",
+    workers: int = 0,
+    deadline_s: int = DEADLINE_S,
+    work: float = 1.0,
+    seed: int = 0,
+    name: str = "",
+    backend: str | None = None,
+    **kwargs: Any,
+) -> Job:
+    """Call `function(item, **kwargs)` for every item of `inputs` on other people's machines; returns at once.
+
+    Items, keyword arguments and what the function returns are JSON values, bytes, numpy arrays or torch tensors.
+    `budget` is the most that it may ever cost, audits included, as text: ``"2.0"``; `max_price` the most per
+    core-hour. `work` is the declared work of one item in reference-seconds. `verify="integrity"` recomputes everything.
+    CallerError where the function cannot be shipped, with the line and the remedy.
+    """
+    _check_no_clash(function)
+    terms = _terms(budget, max_price, require, verify, workers, deadline_s, backend)
+    from tallymesh.prepare import prepare_map
+
+    prepared = prepare_map(
+        function, inputs, kwargs, profile=_profile(_backend(backend)), seed=seed, work=work, name=name
+    )
+    return _submit(prepared, terms, backend)
+
+
+def train(
+    model: Callable[[], Any],
+    loss: Callable[..., Any],
+    data: Any,
+    *,
+    test: Any = None,
+    rounds: int = 10,
+    clients: int = 10,
+    per_round: int = 0,
+    partition: str = "iid",
+    algorithm: str = "fedavg",
+    segments: int = 20,
+    local: Mapping[str, Any] | None = None,
+    work: float | None = None,
+    seed: int = 0,
+    budget: str | None = None,
+    max_price: str | None = None,
+    require: api.Require | None = None,
+    verify: str = "sampled",
+    workers: int = 0,
+    deadline_s: int = DEADLINE_S,
+    name: str = "",
+    backend: str | None = None,
+) -> Job:
+    """Train `model()` with `loss(net, batch)` on `data`, a map-style Dataset; returns at once.
+
+    ``algorithm="fedavg"``: the data is split into `clients` shards (`partition`: ``"iid"`` or ``"dirichlet:0.5"``) and
+    trained in `rounds`, by all of them or by `per_round` drawn for each; ``"sequential"``: one run over all data in
+    `segments`, any of which can be checked and continued elsewhere. `local` is the work of a client: ``dict(epochs=1,
+    batch=32, optimizer="sgd", lr=0.1)``. `test` is held-out data for the metrics of each round. `work` declares the
+    reference-seconds of one unit; without it one is timed here first. The same arguments give the same `model_sha` on
+    any backend. CallerError where model, loss or data cannot work: they are tried before anything is sent.
+    """
+    terms = _terms(budget, max_price, require, verify, workers, deadline_s, backend)
+    try:
+        from tallymesh_learning.prepare import prepare_training
+    except ImportError:
+        raise LocalError(
+            "no_torch", "Training needs the learning package and torch.", remedy="pip install 'tallymesh[learning]'"
+        ) from None
+    prepared = prepare_training(
+        model,
+        loss,
+        data,
+        test,
+        rounds=rounds,
+        clients=clients,
+        partition=partition,
+        algorithm=algorithm,
+        segments=segments,
+        per_round=per_round,
+        local=local,
+        seed=seed,
+        work=work,
+        name=name,
+    )
+    return _submit(prepared, terms, backend, model)
+
+
+def attach(job_id: str) -> Job:
+    """A job that was submitted before, by this program or another: its id, or enough of its beginning."""
+    from tallymesh.client.session import current
+    from tallymesh.client.source import NetworkSource
+
+    session = current()
+    if len(job_id) < 64:
+        found = [job.id for job in session.get("/v1/jobs", list[api.JobView]) if job_id and job.id.startswith(job_id)]
+        if len(found) != 1:
+            what = f"{len(found)} jobs begin" if found else "No job begins"
+            raise CallerError("no_job", f"{what} with {job_id!r}.", remedy="See 'tallymesh ls'.")
+        job_id = found[0]
+    job = Job(job_id, NetworkSource(session, job_id))
+    _ = job.view  # an unknown id is refused here and not later
+    return job
+
+
+def _profile(backend: str) -> bytes:
+    """Under which the units of a map run: that of this installation, or of the node, which has torch where the
+    client may have none."""
+    if backend == "local":
+        try:
+            from tallymesh_learning.runtime.profile import profile_hash
+        except ImportError:
+            raise LocalError(
+                "no_torch", "The local backend needs the learning package.", remedy="pip install 'tallymesh[learning]'"
+            ) from None
+        return profile_hash()
+    from tallymesh.client.session import current
+
+    stated = current().get("/v1/node", api.NodeView).numeric_profile
+    if not stated:
+        raise LocalError("no_profile", "The node does not say under which numeric profile it computes.")
+    return bytes.fromhex(stated)
+
+
+def _submit(
+    prepared: PreparedJob, terms: api.Terms, backend: str | None, model: Callable[[], Any] | None = None
+) -> Job:
+    body = units.encode(prepared.spec)
+    name = blob_id(body)
+    blobs = {**prepared.blobs, name: body}
+    if _backend(backend) == "local":
+        from tallymesh.client.local import LocalSource
+
+        source = LocalSource(prepared.spec, name, blobs)
+        return Job(source.job_id, source, model=model)
+    from tallymesh.client.session import current
+    from tallymesh.client.source import NetworkSource
+
+    session = current()
+    session.upload(blobs)
+    request = api.encode(api.SubmitRequest(spec=name.hex(), terms=terms))
+    view = session.post("/v1/jobs", request, api.JobView)
+    return Job(view.id, NetworkSource(session, view.id), model=model)
+
+
+def _terms(
+    budget: str | None,
+    max_price: str | None,
+    require: api.Require | None,
+    verify: str,
+    workers: int,
+    deadline_s: int,
+    backend: str | None,
+) -> api.Terms:
+    """Checked before anything is prepared: reading a data set and being told afterwards that there is no budget is
+    rude."""
+    chosen = _backend(backend)
+    if budget is None:
+        budget = os.environ.get("TALLYMESH_BUDGET") or None
+    if budget is None and chosen == "network":
+        raise CallerError("no_budget", "The job has no budget.", remedy='Pass budget="2.0", in whole tokens as text.')
+    if verify not in VERIFY:
+        raise CallerError("bad_terms", f"There is no verify={verify!r}.", remedy=f"Use one of {', '.join(VERIFY)}.")
+    if workers < 0 or deadline_s <= 0:
+        raise CallerError("bad_terms", "workers and deadline_s are positive.")
+    if chosen == "network":
+        from tallymesh.client.discover import find
+
+        find()
+    # Prices are shown per core-hour and kept per reference-second, rounded down: never more than was said.
+    price = "" if max_price is None else str(amounts.parse(max_price) // 3600)
+    return api.Terms(
+        budget_wei=str(amounts.parse(budget or "0")),
+        max_price_wei=price,
+        require=require or api.Require(),
+        verify=verify,
+        workers_max=workers,
+        deadline_s=deadline_s,
+    )
+
+
+def _backend(backend: str | None) -> str:
+    chosen = backend or os.environ.get("TALLYMESH_BACKEND") or "network"
+    if chosen == "ray":
+        raise CallerError("not_yet", 'backend="ray" comes later.', remedy='Use "network" or "local".')
+    if chosen not in BACKENDS:
+        raise CallerError(
+            "bad_backend", f"There is no backend {chosen!r}.", remedy=f"Use one of {', '.join(BACKENDS)}."
+        )
+    return chosen
+
+
+_OURS: Final = frozenset(
+    name for name, parameter in inspect.signature(map).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY
+)
+
+
+def _check_no_clash(function: Callable[..., Any]) -> None:
+    """A parameter of the user's function under one of our names would silently never be passed."""
+    try:
+        parameters = list(inspect.signature(function).parameters)[1:]
+    except (TypeError, ValueError):
+        return  # prepare_map says better what is wrong with it
+    clash = sorted(_OURS & set(parameters))
+    if clash:
+        raise CallerError(
+            "reserved_name",
+            f"The function's parameter {clash[0]!r} has the name of an option of map().",
+            remedy="Rename the parameter, or put it into the items.",
+        )
