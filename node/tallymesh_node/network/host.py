@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import trio
 from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_key_pair
@@ -35,7 +36,7 @@ from tallymesh_node.network.connections import Connections
 from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.gossip import Gossip, Validator, topic_name
 from tallymesh_node.network.keys import PeerKey
-from tallymesh_node.network.mends import MendedSwarm, MendedUpgrader, guard_streams, shielded
+from tallymesh_node.network.mends import MendedSwarm, MendedUpgrader, guard_streams
 from tallymesh_node.network.reachability import Dialback, DialbackRequest
 from tallymesh_node.network.requests import Requests
 from tallymesh_node.network.wire import Handler as StreamHandler
@@ -46,7 +47,7 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 300  # 0.15 MB each
 MAX_CONNECTIONS_PER_PEER = 3  # two where both dialled at once, one in exchange for a dying one
 NEGOTIATE_S = 10.0  # for a stream's first lines
-CLOSE_S = 5.0  # each connection takes 0.2 s to close in good order; then they are cut
+CLOSE_S = 10.0  # each connection takes 0.2 s to close in good order; after this they are cut
 
 
 class Libp2pNetwork:
@@ -156,24 +157,38 @@ async def open_network(
         await router.accept(stream, timeout_s=NEGOTIATE_S)
 
     swarm.set_stream_handler(guard_streams(accept))
-    async with host.run(listen_addrs=addresses):
-        missing = [str(address) for address in addresses if str(address) not in swarm.listeners]
-        if missing:
-            raise LocalError(
-                "cannot_listen",
-                f"This machine cannot listen on {', '.join(missing)}.",
-                remedy="Choose an address of this machine and a free port with --listen.",
-            )
-        try:
-            async with gossip.run(), trio.open_nursery() as nursery:
-                nursery.start_soon(connections.keep)
-                log.info("listening on %s as %s", ", ".join(network.addresses), network.peer_id)
+    stop = trio.Event()
+
+    async def run(task_status: Any) -> None:
+        # Out of reach of the block's cancellation: cancelled at the wrong moment, libp2p marks a connection as closed
+        # and leaves its socket open.
+        with trio.CancelScope(shield=True) as scope:
+            async with host.run(listen_addrs=addresses):
+                missing = [str(address) for address in addresses if str(address) not in swarm.listeners]
+                if missing:
+                    task_status.started(_cannot_listen(", ".join(missing)))
+                    return
+                try:
+                    async with gossip.run(), trio.open_nursery() as nursery:
+                        nursery.start_soon(connections.keep)
+                        task_status.started(None)
+                        await stop.wait()
+                        scope.deadline = trio.current_time() + CLOSE_S
+                        nursery.cancel_scope.cancel()
+                finally:
+                    await connections.close()
+                    await host.close()  # else port and connections outlive host.run()
+
+    async with trio.open_nursery() as nursery:
+        problem: LocalError | None = await nursery.start(run)
+        if problem is None:
+            log.info("listening on %s as %s", ", ".join(network.addresses), network.peer_id)
+            try:
                 yield network
-                nursery.cancel_scope.cancel()
-        finally:
-            # Without it, port and connections outlive host.run().
-            with shielded(CLOSE_S):
-                await host.close()
+            finally:
+                stop.set()
+    if problem is not None:
+        raise problem
 
 
 def _build_swarm(key: PeerKey, counters: Counters) -> MendedSwarm:
@@ -224,11 +239,15 @@ def _check_free(address: Multiaddr) -> None:
                     f"Port {port} is in use.",
                     remedy="Stop what uses it, or choose another with --listen.",
                 ) from None
-            raise LocalError(
-                "cannot_listen",
-                f"This machine cannot listen on {address}: {error.strerror}.",
-                remedy="Choose an address of this machine with --listen.",
-            ) from None
+            raise _cannot_listen(f"{address} ({error.strerror})") from None
+
+
+def _cannot_listen(where: str) -> LocalError:
+    return LocalError(
+        "cannot_listen",
+        f"This machine cannot listen on {where}.",
+        remedy="Choose an address of this machine and a free port with --listen.",
+    )
 
 
 def _quiet_libp2p() -> None:

@@ -1,7 +1,8 @@
 """py-libp2p 0.8.1, mended from outside. docs/decisions/libp2p-mends.md says what to send upstream; each mend has a
 test that fails without it. This module knows libp2p's insides and nothing of Tallymesh.
 
-1. `MendedSwarm`: an inbound connection gives its slot back when it closes, not when the whole swarm stops.
+1. `MendedSwarm`: an inbound connection gives its slot back when it closes, not when the whole swarm stops. It does not
+   dial peers of its own accord either.
 2. `MendedPubsub`, `MendedGossipSub`: what one peer sends ends at most that peer's stream.
 3. `guard_streams`: an exception in a stream handler ends that stream; a peer's open streams are bounded.
 4. Adaptive gossip is off (`gossipsub`), else a 1 s heartbeat grows to 60 s in small networks.
@@ -21,6 +22,7 @@ import trio
 from libp2p.abc import IMuxedConn, INetStream, ISecureConn
 from libp2p.custom_types import StreamHandlerFn
 from libp2p.io.abc import ReadWriteCloser
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
@@ -38,6 +40,7 @@ MAX_STREAMS_PER_PEER = 96  # inbound at once: 32 requests, 4 blobs, gossip, iden
 MAX_IHAVE_IDS = 500  # ids in one IHAVE; a mesh of 10,000 peers gossips about 500 offers a second
 CLOSE_S = 2.0  # closing must not wait for a peer that no longer reads
 WRITE_STALL_S = 5.0  # a peer that takes no byte for this long is gone
+PING_FIRST_S = 0.5  # let the connection establish
 PING_PERIOD_S = 5.0  # with PING_ANSWER_S a frozen peer is noticed within 10 s; 20 peers cost 0.2 % of a core
 PING_ANSWER_S = 5.0
 
@@ -47,8 +50,18 @@ def shielded(seconds: float) -> trio.CancelScope:
     return trio.CancelScope(shield=True, deadline=trio.current_time() + seconds)
 
 
+class _NoConnector(AutoConnector):  # type: ignore[misc]
+    """The original dials whomever the peer store knows until half of the allowed connections are open."""
+
+    async def maybe_connect(self) -> None: ...
+
+
 class MendedSwarm(Swarm):  # type: ignore[misc]
     """Mend 1. The original waits for the end of the whole swarm while it holds the connection's inbound slot."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.auto_connector = _NoConnector(self)
 
     async def _do_handle_inbound_connection(
         self, read_write_closer: ReadWriteCloser, maddr: Multiaddr, failure_event: Any
@@ -243,7 +256,7 @@ class MendedYamux(yamux.Yamux):  # type: ignore[misc]
 
     async def _measure_rtt_loop(self) -> None:
         """The original's pings, and the consequence that it does not draw: no answer, no connection."""
-        await trio.sleep(0.5)  # as there: let the connection establish
+        await trio.sleep(PING_FIRST_S)
         while not self.event_shutting_down.is_set():
             self._ping_id += 1
             self._ping_event = trio.Event()
