@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,13 @@ settings.load_profile("tallymesh")
 
 _PROMISED = set(re.findall(r"`(tests/[^`]+::[^`]+)`", (Path(__file__).parent.parent / "docs/promises.md").read_text()))
 _skipped: list[str] = []
+_RECURSION_LIMIT = sys.getrecursionlimit()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Importing eth-account or web3 raises the recursion limit of the whole process to 100,000 (py_ecc does it): tests
+    of deeply nested input would overflow the C stack instead of meeting the RecursionError that users get."""
+    sys.setrecursionlimit(_RECURSION_LIMIT)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

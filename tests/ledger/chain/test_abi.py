@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import eth_abi
@@ -130,3 +132,15 @@ def test_the_embedded_chains_abi_matches_the_interfaces() -> None:
         source = (ROOT / f"contracts/src/interfaces/I{name}.sol").read_text()
         for function in abi.load(name).functions:
             assert f"function {function}(" in source or function == "eip712Domain"
+
+
+def test_the_client_loads_nothing_that_raises_the_recursion_limit() -> None:
+    """py_ecc (below eth-account, web3 and py-evm) allows 100,000 frames: with that a peer's nested message ends the
+    process by a stack overflow instead of a RecursionError."""
+    code = (
+        "import sys; import tallymesh_ledger.chain.registry_view, tallymesh_ledger.balances, tallymesh_ledger.deploy,"
+        " tallymesh_ledger.keystore, tallymesh_ledger.embedded_chain; print(sys.getrecursionlimit(), *sys.modules)"
+    )
+    limit, *loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert int(limit) == 1_000
+    assert not {"py_ecc", "web3", "eth_account", "eth"} & set(loaded)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import httpx
 import pytest
 import trio
+from eth_account import Account
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,13 +14,6 @@ from tallymesh.network import Network
 from tallymesh_ledger.chain import Contracts, Rpc, Sender, transactions
 from tallymesh_ledger.chain.envelope import Fees, Plain, contract_address, sign
 from tallymesh_ledger.keys import AccountKey, checksum
-
-# eth-account raises the recursion limit of the whole process to 100,000 (through py_ecc): put it back, or tests of
-# deeply nested input end in a stack overflow
-_limit = sys.getrecursionlimit()
-from eth_account import Account  # noqa: E402
-
-sys.setrecursionlimit(_limit)
 
 HERE = b"\x51" * 20
 
