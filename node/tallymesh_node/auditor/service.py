@@ -1,0 +1,190 @@
+"""The auditor's service: answers `audit`, runs drawn units blind, commits, asks for the opening, and sends its verdict.
+
+Each audit is one task that goes on from wherever its journal stands. Audits share the node's cores with its own units
+and go first. This module decides nothing about draws or openings; calls.py and openings.py do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from tallymesh import exchange
+from tallymesh.errors import LocalError, RemoteError
+from tallymesh.exchange import AuditRequest, Nothing, Source
+from tallymesh.ids import BlobId
+from tallymesh.parameters import Parameters
+from tallymesh_ledger import waits
+from tallymesh_ledger.eip712 import Domains
+from tallymesh_ledger.keys import AccountKey
+from tallymesh_ledger.registry import RegistryAt
+from tallymesh_node.auditor import calls
+from tallymesh_node.auditor.calls import Call
+from tallymesh_node.auditor.record import SCOPE, AuditRecord, CallLine, Line, OverLine
+from tallymesh_node.auditor.tools import Tools, log
+from tallymesh_node.auditor.work import AuditWork
+from tallymesh_node.cores import Cores
+from tallymesh_node.interfaces import Blobs, Chain, Executor, Journal, PeerNetwork
+from tallymesh_node.unit_inputs import Specs
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus  # trio's own name, under the stubs that libp2p brings along
+
+MAX_AUDITS = 16  # open at once: each holds a unit of up to 256 KiB and waits for a core
+FUNDED_LOOKS = 4  # a chain view may be a block behind the payer's …
+FUNDED_PAUSE_S = 0.75  # … so that a job which was just opened is looked for a few times
+KEEP_S = 24 * 3600  # journals of audits that are over: long enough for a fee that is paid late to be explained
+PRUNE_S = 3600.0
+
+OK = exchange.encode(Nothing())
+
+
+class AuditorService:
+    """Takes interfaces only. `run` serves until it is cancelled."""
+
+    def __init__(
+        self,
+        *,
+        network: PeerNetwork,
+        blobs: Blobs,
+        executor: Executor,
+        chain: Chain,
+        journal: Journal,
+        domains: Domains,
+        key: AccountKey,
+        parameters: Parameters,
+        clock: Callable[[], float],
+        cores: Cores,
+    ) -> None:
+        self.tools = Tools(
+            network, blobs, executor, chain, journal, domains, key, parameters, clock, cores, Specs(blobs), Counter()
+        )
+        self._audits: dict[bytes, AuditRecord] = {}
+        self._nursery: trio.Nursery | None = None
+        self._admitting = trio.Lock()
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for scope in self.tools.journal.scopes(SCOPE):
+                record = AuditRecord.replay(self.tools.domains, self.tools.journal.read(scope))
+                if record.over is None:
+                    self._begin(record)
+            self.tools.network.serve(AuditRequest.NAME, self.audit)
+            nursery.start_soon(self._prune)
+            task_status.started()
+
+    @property
+    def counters(self) -> dict[str, int]:
+        return {**self.tools.counters, "audits_open": len(self._audits)}
+
+    @property
+    def idle(self) -> bool:
+        return not self._audits
+
+    def may_fetch(self, peer_id: str, blob: BlobId, ticket: bytes) -> bool:
+        """What an auditor fetched is nobody's to have from it: payer and workers serve the job's blobs."""
+        return False
+
+    # The door.
+
+    async def audit(self, peer: str, body: bytes) -> bytes:
+        """Answers that the call is taken, once it is on disk; the work is done afterwards."""
+        request = exchange.decode(body, AuditRequest, peer=peer)
+        try:
+            call = calls.read(self.tools.domains, request, peer=peer)
+            async with self._admitting:
+                if self.tools.journal.read(SCOPE + call.digest.hex()):
+                    return OK
+                self._room(call)
+                await self._check(call, request)
+                await self._adopt(peer, request)
+        except RemoteError as error:
+            self.tools.counters["audits_refused"] += 1
+            log.info("audit refused: %s", error)
+            raise
+        self.tools.counters["audits_taken"] += 1
+        return OK
+
+    def _room(self, call: Call) -> None:
+        if len(self._audits) >= MAX_AUDITS:
+            raise RemoteError("busy", f"{MAX_AUDITS} audits are open here already.")
+        called = call.audit_order
+        for record in self._audits.values():
+            other = record.call.audit_order
+            if (other.seat, other.position) == (called.seat, called.position):
+                raise RemoteError("called_twice", "This node audits that unit already.")
+        waiting = sum(record.call.lease.work_ms for record in self._audits.values() if record.state == "called")
+        left_s = called.commit_by - self.tools.chain.block_time()
+        if (waiting / self.tools.cores.count + call.lease.work_ms) / 1000 > left_s:
+            raise RemoteError("busy", "The audits that wait here leave no time for this one.")
+
+    async def _check(self, call: Call, request: AuditRequest) -> None:
+        tools = self.tools
+        now, me = tools.chain.block_time(), tools.key.address
+        final, _ = await tools.chain.final_block()
+        if call.tally.block_number > final:
+            raise RemoteError("wrong_block", "The block that the Tally names is not final.")
+        registry: RegistryAt = await tools.chain.registry_at(call.tally.block_number, call.tally.block_hash)
+        spec = await tools.specs.obtain(
+            call.order.template,
+            request.spec,
+            request.sources,
+            ticket=request.audit_order,
+            timeout_s=waits.seconds(waits.Step.OPEN, tools.parameters),
+        )
+        calls.check(call, spec, registry, tools.parameters, now=now, me=me)
+        await self._funded(call)
+        await tools.blobs.sync()
+
+    async def _funded(self, call: Call) -> None:
+        """That the job is on chain, under this signer, and can pay the fee."""
+        for look in range(FUNDED_LOOKS):
+            state = await self.tools.chain.job_state(call.job)
+            if state is not None:
+                if state.signer != call.order.signer or state.reserve < call.audit_order.fee:
+                    raise RemoteError("unfunded", f"The job's reserve of {state.reserve} wei does not cover the fee.")
+                return
+            if look < FUNDED_LOOKS - 1:
+                await trio.sleep(FUNDED_PAUSE_S)
+        raise RemoteError("unfunded", "There is no such job on chain.")
+
+    async def _adopt(self, peer: str, request: AuditRequest) -> None:
+        payer = next((source for source in request.sources if source.peer_id == peer), Source(peer))
+        kept = msgspec.structs.replace(request, spec=b"")
+        line = CallLine(exchange.encode(kept), payer)
+        record = AuditRecord(self.tools.domains, line)
+        with trio.CancelScope(shield=True):  # a caller that hangs up must not leave a call on disk that nobody works on
+            await self.tools.journal.append(record.scope, (Line.CALL.value, exchange.encode(line)))
+        self._begin(record)
+
+    def _begin(self, record: AuditRecord) -> None:
+        assert self._nursery is not None
+        self._audits[record.call.digest] = record
+        self._nursery.start_soon(self._run, record)
+
+    async def _run(self, record: AuditRecord) -> None:
+        try:
+            await AuditWork(self.tools, record).run()
+        finally:
+            self._audits.pop(record.call.digest, None)
+        if all(other.call.job != record.call.job for other in self._audits.values()):
+            await self.tools.executor.close_job(self.tools.sandbox_of(record.call.job))
+
+    async def _prune(self) -> None:
+        while True:
+            for scope in self.tools.journal.scopes(SCOPE):
+                entries = self.tools.journal.read(scope)
+                if entries and entries[-1].kind == Line.OVER:
+                    over = exchange.decode(entries[-1].body, OverLine)
+                    if self.tools.chain.block_time() > over.at + KEEP_S:
+                        try:
+                            await self.tools.journal.drop(scope)
+                        except LocalError as error:
+                            log.error("an old audit cannot be forgotten: %s", error)
+                await trio.lowlevel.checkpoint()
+            await trio.sleep(PRUNE_S)
