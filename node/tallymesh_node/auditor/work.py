@@ -64,7 +64,7 @@ class AuditWork:
         left_s = call.audit_order.commit_by - tools.chain.block_time()
         if left_s <= 0:
             raise _Over("late")
-        end = probe = None
+        found: tuple[bytes, bytes] | None = None  # end and probe
         with trio.move_on_after(left_s) as deadline:
             try:
                 inputs = await fetch_inputs(
@@ -82,7 +82,7 @@ class AuditWork:
                         limits_of(call.order, call.lease.work_ms, tools.parameters),
                         probe_key=call.probe_key(),
                     )
-                end, probe = outcome.output, outcome.probe
+                found = outcome.output, outcome.probe
             except RemoteError as error:
                 log.info("audit %s: %s", call.digest[:4].hex(), error)
             except LocalError as error:
@@ -91,13 +91,13 @@ class AuditWork:
                 log.info("audit %s: %s (%s)", call.digest[:4].hex(), failure.sentence, failure.code)
                 if failure.code == "program":
                     # The program itself gives no output here: whatever the worker says it got is something else.
-                    end, probe = ZERO32, ZERO32
+                    found = ZERO32, ZERO32
         if deadline.cancelled_caught:
             raise _Over("late")
-        if end is None or probe is None:
+        if found is None:
             await self._store(Line.VERDICT, record.verdict_body(tools.domains, tools.key))
         else:
-            line = record.commit_line(tools.domains, tools.key, end, probe)
+            line = record.commit_line(tools.domains, tools.key, *found)
             await self._store(Line.COMMIT, exchange.encode(line))
 
     async def _open(self) -> None:

@@ -15,7 +15,8 @@ from tallymesh_node.worker.tools import Tools, Work
 
 REQUEST_S = 5.0
 MAX_METRICS = 200  # of one report
-MAX_LINE = 2_000  # characters of a line that are passed on: 200 such lines stay well under one body
+MAX_LINE = 1_000  # characters of a line that are passed on: 200 such lines stay under one body in any script
+MAX_NAME = 64  # characters of a metric's name, as tallymesh.log allows
 SLOW_AFTER = 20  # reports in a row that were not answered: the payer has given us up long before
 SLOW_S = 15.0
 
@@ -33,8 +34,8 @@ async def heartbeat(tools: Tools, work: Work, system: System) -> None:
             seat=work.record.id,
             sequence=sequence,
             running=tuple(sorted(work.running)),
-            lines=tuple((position, line[:MAX_LINE]) for position, line in lines),
-            metrics=tuple(metrics),
+            lines=tuple((position, printable(line, MAX_LINE)) for position, line in lines),
+            metrics=tuple((position, printable(name, MAX_NAME), value) for position, name, value in metrics),
             system=dict(system()),
         )
         began = trio.current_time()
@@ -49,6 +50,11 @@ async def heartbeat(tools: Tools, work: Work, system: System) -> None:
             _put_back(work.metrics, metrics)
         period = tools.parameters.heartbeat_s if missed < SLOW_AFTER else SLOW_S
         await trio.sleep(max(0.0, began + period - trio.current_time()))
+
+
+def printable(text: str, most: int) -> str:
+    """The first `most` characters; what cannot be encoded (lone surrogates from a program's output) is replaced."""
+    return text[:most].encode("utf-8", "replace").decode()
 
 
 def _take(waiting: deque[T], most: int) -> list[T]:

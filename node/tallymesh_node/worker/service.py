@@ -13,6 +13,7 @@ import msgspec
 import trio
 
 from tallymesh import exchange, wire
+from tallymesh.errors import LocalError
 from tallymesh.ids import BlobId
 from tallymesh.messages import Lease, Offer
 from tallymesh.parameters import Parameters
@@ -187,6 +188,8 @@ class WorkerService:
                     line = OverLine(code, self.tools.chain.block_time())
                     await work.commit(Line.OVER, exchange.encode(line))
                     log.info("seat %s is over (%s)", work.record.id[:4].hex(), code)
+        except LocalError as error:  # the next look at the chain tries again
+            log.error("seat %s is over and that cannot be stored: %s", work.record.id[:4].hex(), error)
         finally:
             self._ending.discard(work.record.id)
 
@@ -198,7 +201,10 @@ class WorkerService:
                 if entries and entries[-1].kind == Line.OVER:
                     over = exchange.decode(entries[-1].body, OverLine)
                     if self.tools.chain.block_time() > over.at + self.tools.parameters.lock_tail_s:
-                        await self.tools.journal.drop(scope)
+                        try:
+                            await self.tools.journal.drop(scope)
+                        except LocalError as error:
+                            log.error("an old seat cannot be forgotten: %s", error)
                 await trio.lowlevel.checkpoint()
             await trio.sleep(PRUNE_S)
 

@@ -16,12 +16,14 @@ from tallymesh_ledger import merkle
 from tallymesh_node.cores import UNIT
 from tallymesh_node.interfaces import Failure, Outcome
 from tallymesh_node.unit_inputs import fetch_inputs, limits_of
+from tallymesh_node.worker.heartbeat import printable
 from tallymesh_node.worker.record import Line, ReceiptLine
 from tallymesh_node.worker.tools import Tools, Work, log
 
 SANDBOX_ATTEMPTS = 2  # a sandbox that breaks is our own fault; one that breaks twice on a unit is not chance
 MAX_METRICS_BYTES = 64 * 1024  # returned by the unit; live ones are bounded elsewhere
 MAX_SENTENCE = 500
+CODES = frozenset({"program", "limits", "inputs", "sandbox"})  # whose fault it is, as the protocol spells it
 MAX_TRACEBACK = 16_000  # characters: the last frames of any real one
 StoreLine = Callable[[], Awaitable[None]]
 
@@ -109,9 +111,9 @@ async def _failure(work: Work, position: int, failure: Failure) -> None:
     request = FailureRequest(
         work.record.id,
         position,
-        failure.code,
-        failure.sentence[:MAX_SENTENCE],
-        failure.traceback[-MAX_TRACEBACK:],
+        failure.code if failure.code in CODES else "sandbox",
+        printable(failure.sentence, MAX_SENTENCE),
+        printable(failure.traceback[-MAX_TRACEBACK:], MAX_TRACEBACK),
     )
     await work.commit(Line.FAILURE, exchange.encode(request))
 
