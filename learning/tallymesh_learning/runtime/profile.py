@@ -84,6 +84,7 @@ def profile_hash() -> bytes:
     return blake3(b"tallymesh.profile/" + canonical_json(describe())).digest()
 
 
+@lru_cache(maxsize=8)
 def version(package: str) -> str:
     """The installed build, without importing it."""
     try:

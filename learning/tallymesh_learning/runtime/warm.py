@@ -13,9 +13,10 @@ def warm() -> None:
     """Import what units use and run forward, backward and step once each. Call once, before the first fork."""
     import torch
 
-    from tallymesh_learning.runtime import canary, numeric, runner
+    from tallymesh_learning.runtime import canary, numeric, profile, runner
 
     numeric.apply()
+    profile.profile_hash()  # reads package metadata, which takes longer than a small unit
     for step in ("map", *runner.STEPS):
         import_module(f"tallymesh_learning.steps.{step}")
     for make in (canary.mlp, canary.cnn, canary.gpt, canary.lstm):
