@@ -18,6 +18,7 @@ from tallymesh_node.sandbox import SandboxExecutor
 
 INSIDE = Path(__file__).parent.parent / "node/sandbox/inside"
 JOB = b"j" * 32
+SECRET = "of-the-daemon-alone"  # in its environment when it starts the template
 SMALL = Limits(memory_mib=512, wall_s=20.0, processes=16, files=64, file_mib=16, disk_mib=32, output_mib=8, lines=100)
 
 T = TypeVar("T")

@@ -309,6 +309,8 @@ def _judge(unit: RunningUnit, limits: Limits, logs: Logs) -> _Verdict:
     try:
         size = os.stat("output", dir_fd=unit.outputs, follow_symlinks=False).st_size
     except FileNotFoundError:
+        if ended.full:  # no room even to say so
+            raise _crash(code, ended, limits, logs) from None
         size = 0
     return _Verdict(ended.cpu_s, size)
 

@@ -106,10 +106,13 @@ def read_file(folder: int, name: str, size_max: int) -> bytes | None:
     except OSError as error:
         what = "a link" if error.errno == errno.ELOOP else f"unreadable ({error.strerror})"
         raise Failure("program", f"The unit left {what} where its {name} belongs.") from None
-    with open(descriptor, "rb", buffering=0) as file:
+    try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise Failure("program", f"The unit left something that is no file where its {name} belongs.")
         if facts.st_size > size_max:
             raise Failure("limits", f"The unit's {name} has {facts.st_size} bytes; {size_max} are allowed.")
-        return file.readall()
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            return file.readall()
+    finally:
+        os.close(descriptor)

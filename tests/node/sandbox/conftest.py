@@ -5,19 +5,21 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 
 import pytest
 import trio
 
-from fakes.sandboxed import INSIDE, Machine
+from fakes.sandboxed import INSIDE, SECRET, Machine
 from tallymesh_node.blobs.store import BlobStore
 from tallymesh_node.sandbox import SandboxExecutor
 
 
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    os.environ["TALLYMESH_PASSWORD"] = SECRET
     folder = tmp_path_factory.mktemp("sandbox")
     box: list[Machine | BaseException] = []
     started, stop = threading.Event(), trio.Event()
@@ -52,3 +54,4 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     thread.join()
     if isinstance(box[-1], BaseException):
         raise box[-1]
+    del os.environ["TALLYMESH_PASSWORD"]

@@ -150,8 +150,9 @@ def read(work: Path, emit: Emit, paths: list[str]) -> list[str]:
     return tried(*(lambda path=path: os.listdir(path) if os.path.isdir(path) else open(path).read() for path in paths))
 
 
-def every_file(work: Path, emit: Emit, text: str) -> list[str]:
-    """Files outside the system directories whose bytes contain `text`."""
+def every_file(work: Path, emit: Emit, backwards: str) -> list[str]:
+    """Files outside the system directories whose bytes contain the text. (The unit's own config would, forwards.)"""
+    text = backwards[::-1]
     found = []
     for top in sorted(set(os.listdir("/")) - {"usr", "proc", "sys", "dev", "lib", "lib64", "bin", "sbin"}):
         for folder, _, names in os.walk(f"/{top}"):
@@ -212,13 +213,14 @@ def signals(work: Path, emit: Emit, pids: list[int]) -> list[str]:
 
 def privileges(work: Path, emit: Emit) -> list[str]:
     libc = ctypes.CDLL(None, use_errno=True)
+    intel = os.uname().machine == "x86_64"
 
     def call(name: str, *arguments: Any) -> None:
         if getattr(libc, name)(*arguments) < 0:
             raise OSError(ctypes.get_errno(), name)
 
     def clone_user() -> None:
-        pid = syscall({"x86_64": 56, "aarch64": 220}[os.uname().machine], 0x1000_0000 | 17, 0, 0, 0, 0)
+        pid = syscall(56 if intel else 220, 0x1000_0000 | 17, 0, 0, 0, 0)
         if pid == 0:
             os._exit(0)
 
@@ -237,16 +239,16 @@ def privileges(work: Path, emit: Emit) -> list[str]:
         lambda: os.mknod("/tmp/disk", 0o600 | 0o060000, os.makedev(254, 0)),
         lambda: os.memfd_create("hole"),
         lambda: call("shmget", 0, MEBIBYTE, 0o1600),
-        lambda: call("keyctl", 0, -3, 0),
+        lambda: syscall(250 if intel else 219, 0, -3, 0),  # keyctl
         lambda: syscall(425, 8, 0),  # io_uring_setup
-        lambda: syscall(321, 0, 0, 0) if os.uname().machine == "x86_64" else syscall(280, 0, 0, 0),  # bpf
-        lambda: syscall(298, 0, 0, -1, -1, 0) if os.uname().machine == "x86_64" else syscall(241, 0, 0, -1, -1, 0),
+        lambda: syscall(321 if intel else 280, 0, 0, 0),  # bpf
+        lambda: syscall(298 if intel else 241, 0, 0, -1, -1, 0),  # perf_event_open
         lambda: syscall(428, -100, 0, 0),  # open_tree: the new mount interface
         lambda: syscall(430, 0, 0),  # fsopen
         lambda: syscall(447, 0),  # memfd_secret
-        lambda: syscall(323, 0) if os.uname().machine == "x86_64" else syscall(282, 0),  # userfaultfd
+        lambda: syscall(323 if intel else 282, 0),  # userfaultfd
         lambda: resource.setrlimit(resource.RLIMIT_AS, (-1, -1)),
-        lambda: os.sync() or open("/proc/sys/kernel/hostname", "w"),
+        lambda: open("/proc/sys/kernel/hostname", "w"),
     )
 
 
@@ -427,11 +429,10 @@ def lie(work: Path, emit: Emit, name: str, text: str) -> bytes:
     return b"fine"
 
 
-def peek(work: Path, emit: Emit, text: str) -> dict[str, Any]:
+def peek(work: Path, emit: Emit, backwards: str) -> dict[str, Any]:
     """Whether anything of an earlier unit, or of another job, can be seen."""
     return {
-        "files": every_file(work, emit, text),
+        "files": every_file(work, emit, backwards),
         "out": os.listdir(work / "out"),
         "pids": [name for name in os.listdir("/proc") if name.isdigit()],
-        "memory": text in "".join(name for name in sys.modules),
     }
