@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NoReturn
 
 from tallymesh import amounts, values
@@ -15,17 +15,29 @@ from tallymesh.client.source import ENDED, Source
 from tallymesh.errors import CallerError, LocalError, RemoteError, TallymeshError
 
 # Problems that the submitter's own program or terms made.
-_CALLERS = frozenset({"program", "limits", "inputs", "form", "budget_too_small", "deadline", "no_offers", "cancelled"})
+_CALLERS = frozenset(
+    {
+        "program",
+        "limits",
+        "inputs",
+        "form",
+        "budget_too_small",
+        "unit_failed",
+        "local_ended",
+        "deadline",
+        "no_offers",
+        "cancelled",
+    }
+)
 
 
 class Job:
     """One submitted job. Everything is asked of its driver when it is needed; nothing here is a copy that can age,
     except what is final once the job has ended."""
 
-    def __init__(self, job_id: str, source: Source, *, model: Callable[[], Any] | None = None) -> None:
+    def __init__(self, job_id: str, source: Source) -> None:
         self.id = job_id
         self._source = source
-        self._model = model
         self._last: JobView | None = None
         self._result: Result | None = None
 
@@ -100,12 +112,19 @@ class Job:
     def stream(self) -> Iterator[Any]:
         """Results as they come: `UnitOutput`s of a map, `Round`s of a training. Raises where the job failed."""
         mapping = self.view.kind == "map"
+        seen: dict[int, str] = {}
         for event in self._source.events():
             if mapping and event.kind == "unit":
-                yield UnitOutput(event.data, self._source.blob)
+                unit = UnitOutput(event.data, self._source.blob)
+                seen[unit.index] = unit.blob
+                yield unit
             elif not mapping and event.kind == "round":
                 yield Round(int(event.data["round"]), dict(event.data.get("metrics", {})))
         self._check_ended_well()
+        if mapping:  # a node keeps the newest events only, and a job may have more units than that
+            for index, blob in enumerate(self._source.results().outputs):
+                if seen.get(index) != blob:
+                    yield UnitOutput({"index": index, "output": blob}, self._source.blob)
 
     def results(self) -> list[Any]:
         """Waits, then the outputs of a map in input order."""
@@ -121,7 +140,7 @@ class Job:
             raise CallerError("no_model", "A map makes no model.", remedy="Use job.results().")
         if self._result is None:
             self.wait()
-            self._result = Result(self._source, self.view, self._model)
+            self._result = Result(self._source, self.view)
         return self._result
 
     def logs(self, *, follow: bool = False) -> Iterator[LogLine]:

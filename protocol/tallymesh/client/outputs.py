@@ -21,7 +21,7 @@ class UnitOutput:
     def __init__(self, data: dict[str, Any], fetch: Callable[[str], bytes]) -> None:
         self.index = int(data["index"])
         self.account = str(data.get("account", ""))
-        self.peer = str(data.get("peer") or self.account)
+        self.peer = str(data.get("peer") or self.account or "local")
         self.seconds: dict[str, float] = dict(data.get("seconds") or {})
         self.metrics: dict[str, float] = dict(data.get("metrics") or {})
         self.blob = str(data["output"])

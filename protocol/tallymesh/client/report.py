@@ -84,8 +84,12 @@ def card(view: JobView, spec: JobSpec, model_sha: str, audits: Sequence[AuditVie
         ("workers", ", ".join(sorted({peer.account for peer in view.peers})) or "this machine"),
         ("cost", amounts.show(int(view.cost_wei))),
     ]
-    load = f'```python\nnet = tallymesh.attach("{view.id}").result.load()\n```\n'
-    return f"# {view.name or 'model'}\n\n{_table(('what', 'value'), rows)}\n{load}"
+    load = (
+        "net = job.result.load()"
+        if view.id.startswith("local-")
+        else f'net = tallymesh.attach("{view.id}").result.load()'
+    )
+    return f"# {view.name or 'model'}\n\n{_table(('what', 'value'), rows)}\n```python\n{load}\n```\n"
 
 
 def report(view: JobView, found: Checks) -> str:

@@ -3,15 +3,12 @@ by `load`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from tallymesh import program, units
 from tallymesh.api import JobView
 from tallymesh.client.source import Source
-from tallymesh.errors import CallerError, LocalError
+from tallymesh.errors import LocalError
 
 if TYPE_CHECKING:
     import torch
@@ -21,13 +18,12 @@ class Result:
     """What a training job made. `model_sha` names the final checkpoint by its content: the same job gives the same
     one, on whichever machines it ran."""
 
-    def __init__(self, source: Source, view: JobView, model: Callable[[], Any] | None = None) -> None:
+    def __init__(self, source: Source, view: JobView) -> None:
         self.model_sha = source.results().checkpoint
         self.metrics = dict(view.metrics)
         self.job_id = view.id
         self._source = source
         self._view = view
-        self._model = model
 
     def __repr__(self) -> str:
         return f"<Result {self.model_sha[:12]}… {self.metrics}>"
@@ -44,33 +40,24 @@ class Result:
         return self._source.blob(self.model_sha)
 
     def load(self) -> torch.nn.Module:
-        """The model with its trained weights, in evaluation mode. It is made by the model function that this program
-        passed to `train`, or by the one in the job's own program where it was attached."""
+        """The model with its trained weights, in evaluation mode: made by the model function in the job's own program,
+        which runs in this interpreter, with the weights of the final checkpoint put in."""
         try:
-            from tallymesh_learning import tensors, training
+            import torch
+
+            from tallymesh_learning import options, tensors, training
         except ImportError:
             raise LocalError(
                 "no_torch", "Loading a model needs torch.", remedy="pip install 'tallymesh[learning]'"
             ) from None
-        state = tensors.decode(self.checkpoint())
-        if self._model is not None:
-            return _filled(self._model(), state, training)
         spec = self._spec()
-        entry = str(msgspec.json.decode(spec.stages[0].config)["model"])
-        with program.importable(program.unpack(self._source.blob(spec.program.hex()))):
-            return _filled(program.resolve(entry)(), state, training)
+        given = options.decode(spec.stages[0].config)
+        state = tensors.decode(self.checkpoint())
+        with torch.random.fork_rng(), program.importable(program.unpack(self._source.blob(spec.program.hex()))):
+            net = program.resolve(given.model)()  # its weights are replaced, so nothing has to be seeded
+        training.load_model(net, state)
+        trained: torch.nn.Module = net.eval()
+        return trained
 
     def _spec(self) -> units.JobSpec:
         return units.decode_spec(self._source.blob(self._view.spec))
-
-
-def _filled(net: Any, state: Any, training: Any) -> Any:
-    try:
-        training.load_model(net, state)
-    except Exception as error:
-        raise CallerError(
-            "wrong_model",
-            f"The checkpoint does not fit the model: {error}",
-            remedy="The model function must be the one that was trained.",
-        ) from error
-    return net.eval()

@@ -113,7 +113,7 @@ def train(
         work=work,
         name=name,
     )
-    return _submit(prepared, terms, backend, model)
+    return _submit(prepared, terms, backend)
 
 
 def attach(job_id: str) -> Job:
@@ -152,9 +152,7 @@ def _profile(backend: str) -> bytes:
     return bytes.fromhex(stated)
 
 
-def _submit(
-    prepared: PreparedJob, terms: api.Terms, backend: str | None, model: Callable[[], Any] | None = None
-) -> Job:
+def _submit(prepared: PreparedJob, terms: api.Terms, backend: str | None) -> Job:
     body = units.encode(prepared.spec)
     name = blob_id(body)
     blobs = {**prepared.blobs, name: body}
@@ -162,7 +160,7 @@ def _submit(
         from tallymesh.client.local import LocalSource
 
         source = LocalSource(prepared.spec, name, blobs)
-        return Job(source.job_id, source, model=model)
+        return Job(source.job_id, source)
     from tallymesh.client.session import current
     from tallymesh.client.source import NetworkSource
 
@@ -170,7 +168,7 @@ def _submit(
     session.upload(blobs)
     request = api.encode(api.SubmitRequest(spec=name.hex(), terms=terms))
     view = session.post("/v1/jobs", request, api.JobView)
-    return Job(view.id, NetworkSource(session, view.id), model=model)
+    return Job(view.id, NetworkSource(session, view.id))
 
 
 def _terms(
