@@ -302,7 +302,8 @@ contract JobEscrow is IJobEscrow, EIP712 {
         }
 
         uint96 amount = (units - found.paidUnits) * found.price; // at most the cap, which was in free wages once
-        uint96 fee = uint96(uint256(amount) * feeBp / BP);
+        // Of all that was paid on the seat, less what was taken before: in however many parts, the fee is the same.
+        uint96 fee = uint96(_feeDown(uint256(units) * found.price) - _feeDown(uint256(found.paidUnits) * found.price));
         found.paidUnits = units;
         _credit(lease.worker, amount - fee);
         feesToBurn += fee;
@@ -310,6 +311,10 @@ contract JobEscrow is IJobEscrow, EIP712 {
         if (units == found.units) _close(seatId, lease.job, found);
         else _seats[seatId] = found;
         return Refusal.None;
+    }
+
+    function _feeDown(uint256 amount) private view returns (uint256) {
+        return amount * feeBp / BP;
     }
 
     function _release(bytes32 seatId, Lease calldata lease, Release calldata release, Signature calldata signature)

@@ -69,6 +69,7 @@ contract Registry is IRegistry, EIP712 {
         EIP712("Tallymesh Registry", "1")
     {
         if (token_ == address(0) || escrow_ == address(0)) revert ZeroAddress();
+        if (slotWei_ == 0) revert ZeroAmount(); // a free slot would be a free identity
         token = token_;
         escrow = escrow_;
         slotWei = slotWei_;

@@ -214,7 +214,7 @@ interface IJobEscrow {
     function AUDIT_FEE_MAX_BP() external view returns (uint256);
     function token() external view returns (address);
     function registry() external view returns (address);
-    /// @notice Share of a worker's credit that is burned, rounded down.
+    /// @notice Share of a worker's credit that is burned, rounded down over all that its seat was paid.
     function feeBp() external view returns (uint16);
     /// @notice Longest lease, in seconds from its seating.
     function leaseMax() external view returns (uint40);

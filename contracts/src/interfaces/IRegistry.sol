@@ -52,6 +52,7 @@ interface IRegistry {
     error SlotAlreadyReleased(uint256 slot);
     error NothingToWithdraw(address account);
     error ZeroAddress();
+    error ZeroAmount();
 
     // ---------------------------------------------------------------- identity
     /// @notice Record which peer speaks for `binding.account`. Anyone may carry the account's signature here.
