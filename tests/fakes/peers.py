@@ -130,7 +130,7 @@ class Proxy:
         async def handle(inbound: trio.SocketStream) -> None:
             outbound = await trio.open_tcp_stream("127.0.0.1", to)
             self._open |= {inbound, outbound}
-            async with trio.open_nursery() as nursery:
+            async with inbound, outbound, trio.open_nursery() as nursery:
                 nursery.start_soon(lambda: pump(inbound, outbound, counted=False))
                 nursery.start_soon(lambda: pump(outbound, inbound, counted=True))
             self._open -= {inbound, outbound}
