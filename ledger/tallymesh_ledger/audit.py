@@ -155,6 +155,14 @@ class Audit:
     def open_calls(self) -> list[Call]:
         return [call for call in self.calls if call.state not in (CallState.DONE, CallState.SILENT)]
 
+    @property
+    def idle(self) -> bool:
+        """Whether `next` has something to say: a verdict is wanted and nobody was asked for it."""
+        if self.outcome is not None:
+            return False
+        ends, asked = self._ends(), {call.draw for call in self.open_calls()}
+        return any(draw not in ends and draw not in asked for draw in self.wanted) or self._tied()
+
     def next(self, registry: RegistryAt, admissible: Collection[bytes], *, own: bool) -> list[Action]:
         """What to do now; empty while an answer is awaited or when it is decided.
 

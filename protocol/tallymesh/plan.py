@@ -139,6 +139,24 @@ class Plan:
             yield after
             state = after
 
+    def history(self) -> Iterator[UnitId]:
+        """The units whose outputs the newest state was made of; map: the units that are done."""
+        if self.spec.kind == "map":
+            tasks = (self._map_task(index) for index in range(len(self.spec.inputs)))
+            yield from (task.unit_id for task in tasks if task.unit_id in self._outputs)
+            return
+        self._advance()
+        state = BlobId(self.spec.initial)
+        for round_index in range(self._round):
+            tasks_of_round = self.round_tasks(round_index, state)
+            yield from (task.unit_id for task in tasks_of_round)
+            aggregate = self._aggregate(round_index, state, tasks_of_round) if self.spec.kind == "federated" else None
+            if aggregate is not None:
+                yield aggregate.unit_id
+            after = self._after(round_index, state)
+            assert after is not None, "a round that is done has a state"
+            state = after
+
     def round_tasks(self, round_index: int, state: BlobId) -> list[Task]:
         """The units of one round that start from `state` and need nothing else."""
         if self.spec.kind == "sequential":

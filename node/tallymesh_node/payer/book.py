@@ -1,0 +1,263 @@
+"""What the payer's node knows of one job: the journal's records, applied in order (applying.py), and what follows.
+
+Nothing here signs, sends, waits or reads a clock. Live and after a restart the book is the same, because there is one
+way into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from tallymesh import api, wire
+from tallymesh.errors import RemoteError
+from tallymesh.exchange import Source
+from tallymesh.ids import BlobId, JobId, UnitId
+from tallymesh.messages import Order
+from tallymesh.parameters import Parameters
+from tallymesh.plan import AGGREGATE, Node, Plan, Task
+from tallymesh.units import JobSpec
+from tallymesh.wire import Signed
+from tallymesh_ledger import sampling
+from tallymesh_ledger.audit import Audit, Call
+from tallymesh_ledger.eip712 import Domains
+from tallymesh_ledger.jobs import job_id
+from tallymesh_ledger.keys import AccountKey
+from tallymesh_ledger.registry import RegistryAt
+from tallymesh_node.payer.given import Given
+from tallymesh_node.payer.held import AT_WORK, Held
+from tallymesh_node.payer.records import Ending, Settled, Submitted
+from tallymesh_node.payer.secrets import secrets_of
+from tallymesh_scheduler.leases import LeaseState
+
+TRAINING = ("sequential", "federated")
+
+
+class Calling(msgspec.Struct):
+    """One AuditOrder and what came of it, as signed."""
+
+    order: Signed
+    held: Held
+    audit: Audit
+    call: Call
+    commit: Signed | None = None
+    open: Signed | None = None
+    verdict: Signed | None = None
+
+
+class Book:
+    """Contract: a unit's output is in the plan only while the seat that made it (or the payer's node) answers for it;
+    each unit is placed on at most one seat at a time."""
+
+    def __init__(
+        self, domains: Domains, account: AccountKey, parameters: Parameters, spec: JobSpec, submitted: Submitted
+    ) -> None:
+        self.domains = domains
+        self.parameters = parameters
+        self.order_signed = wire.decode(submitted.order, Order)
+        self.order: Order = self.order_signed.message
+        self.id: JobId = job_id(domains, self.order)
+        self.secrets = secrets_of(account, self.order)
+        self.terms = msgspec.json.decode(submitted.terms, type=api.Terms)
+        self.created = submitted.created
+        self.spec = spec
+        self.plan = Plan(spec)
+        self.given = Given()
+        self.helds: dict[bytes, Held] = {}
+        self.placed: dict[UnitId, tuple[bytes, int]] = {}  # unit -> (seat, position) that answers for it
+        self.produced: dict[UnitId, tuple[bytes, int] | None] = {}  # outputs in the plan; None: by the payer's node
+        self.working: dict[int, set[UnitId]] = {stage: set() for stage in range(len(spec.stages))}  # placed, no output
+        self.makers: dict[bytes, Source] = {}  # output -> whose machine has it beside ours
+        self.calls: dict[bytes, Calling] = {}  # by the AuditOrder's digest
+        self.orders: dict[tuple[bytes, int, bytes], bytes] = {}  # (seat, position, auditor) -> that digest
+        self.struck: set[bytes] = set()  # auditors that were outvoted or contradicted themselves in this job
+        self.convicted: dict[bytes, str] = {}  # account -> sentence
+        self.evaluated: dict[int, tuple[bytes, dict[str, float]]] = {}  # round -> (state, metrics)
+        self.opened = False
+        self.ending: Ending | None = None
+        self.settled: Settled | None = None
+        self.archived_at = 0.0
+        self.redone = 0
+        self.recomputations = 0
+        self.version = 0  # grows with every record
+        self._nodes: set[Node] = set()
+        self._map_ready: dict[UnitId, Task] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Book {self.id[:4].hex()} {self.status} seats={len(self.helds)} produced={len(self.produced)}>"
+
+    # The job as a whole.
+
+    @property
+    def training(self) -> bool:
+        return self.spec.kind in TRAINING
+
+    @property
+    def status(self) -> str:
+        """As JobView says it."""
+        if self.ending is not None:
+            return "done" if self.ending.status == "settling" and self.settled else self.ending.status
+        if any(held.state is not LeaseState.ASKED and held.state is not LeaseState.REFUSED for held in self.all()):
+            return "running"
+        return "matching"
+
+    @property
+    def over(self) -> bool:
+        """Nothing new is leased or assigned any more."""
+        return self.ending is not None
+
+    def all(self) -> list[Held]:
+        return list(self.helds.values())
+
+    def held(self, seat: bytes, *, peer: str = "") -> Held:
+        found = self.helds.get(seat)
+        if found is None:
+            raise RemoteError("unknown_seat", f"This payer has no seat {seat[:4].hex()}.", peer=peer)
+        return found
+
+    def at_work(self) -> list[Held]:
+        """Seats whose cap is not free, whatever their phase."""
+        return [held for held in self.all() if held.state in AT_WORK]
+
+    @property
+    def free_wages(self) -> int:
+        """Wages that no lease holds: what may still be seated."""
+        bound: int = self.order.wages
+        for held in self.all():
+            if held.state is LeaseState.ASKED or held.state in AT_WORK:
+                bound -= held.cap + self.order.claim_bond
+            elif held.state is LeaseState.CLOSED:
+                bound -= held.paid_units * held.lease.price
+        return bound
+
+    @property
+    def free_reserve(self) -> int:
+        """What is left of the reserve when every auditor that was called earns its fee."""
+        reserve: int = self.order.audit_reserve
+        return reserve - sum(calling.order.message.fee for calling in self.calls.values())
+
+    @property
+    def complete(self) -> bool:
+        """Everything is computed, and every unit that counts is in an accepted tally or was computed here."""
+        if not self.plan.finished or any(held.unsettled for held in self.at_work()):
+            return False
+        return all(self.proven(unit) for unit in self.plan.history())
+
+    def proven(self, unit: UnitId) -> bool:
+        if unit not in self.produced:
+            return False
+        place = self.produced[unit]
+        if place is None:
+            return True
+        seat, position = place
+        return position < self.helds[seat].seat.accepted_units
+
+    # Units.
+
+    def ready(self) -> Iterator[Task]:
+        """Tasks that can run now and that nobody works on, in the plan's order."""
+        if self.spec.kind != "map":
+            yield from (task for task in self.plan.ready() if task.unit_id not in self.placed)
+            return
+        if self._map_ready is None:
+            tasks = self.plan.ready()
+            self._map_ready = {task.unit_id: task for task in tasks if task.unit_id not in self.placed}
+        yield from self._map_ready.values()
+
+    def units_left(self, stage: int) -> int:
+        """Units of a stage that are not in the plan yet, if nothing has to be done again."""
+        spec, done = self.spec, self.plan.rounds_done
+        if spec.kind == "map":
+            return len(spec.inputs) - done
+        rounds = spec.rounds - done
+        if spec.kind == "sequential" or stage == AGGREGATE:
+            return rounds
+        in_round = spec.per_round or len(spec.inputs)
+        known = 0
+        if rounds:
+            tasks = self.plan.round_tasks(done, self.plan.state)
+            known = sum(1 for task in tasks if self.plan.output(task.unit_id) is not None)
+        return rounds * in_round - known
+
+    def width(self, stage: int) -> int:
+        """Units of a stage that can run side by side."""
+        if self.spec.kind == "map":
+            return self.units_left(stage)
+        if self.spec.kind == "sequential" or stage == AGGREGATE:
+            return 1
+        return min(self.units_left(stage), self.spec.per_round or len(self.spec.inputs))
+
+    def place(self, task: Task, held: Held, position: int) -> None:
+        self.placed[task.unit_id] = (held.id, position)
+        self.working[held.stage].add(task.unit_id)
+        if self._map_ready is not None:
+            self._map_ready.pop(task.unit_id, None)
+        self.redone += task.node in self._nodes
+        self._nodes.add(task.node)
+
+    def use(self, held: Held, position: int) -> None:
+        """Let others build on an output, if all that has to come first has come."""
+        opening = held.seat.openings.get(position)
+        if opening is None or position in held.unchecked or held.convicted:
+            return
+        if held.gated(position, training=self.training) and position >= held.seat.accepted_units:
+            return
+        unit = UnitId(opening.unit_id)
+        if self.placed.get(unit) == (held.id, position) and unit not in self.produced:
+            self.plan.record(unit, BlobId(opening.end))
+            self.produced[unit] = (held.id, position)
+            self.working[held.stage].discard(unit)
+
+    def void(self, held: Held, start: int) -> None:
+        """What the seat made from position `start` on does not count: forget it and let others do it."""
+        gone: set[UnitId] = set()
+        for position in range(start, len(held.seat.assigned)):
+            unit = UnitId(held.seat.assigned[position])
+            held.unchecked.discard(position)
+            if self.placed.get(unit) != (held.id, position):
+                continue
+            del self.placed[unit]
+            self.working[held.stage].discard(unit)
+            if self.produced.get(unit) == (held.id, position):
+                del self.produced[unit]
+                gone.add(unit)
+            if self._map_ready is not None:
+                self._map_ready[unit] = Task(held.nodes[position], held.units[position], unit)
+        if gone:
+            self.plan.forget(gone)
+
+    def produce(self, unit: UnitId, end: BlobId) -> None:
+        """The payer's own node ran the unit."""
+        if unit not in self.produced:
+            self.plan.record(unit, end)
+            self.produced[unit] = None
+            self.placed.pop(unit, None)
+            if self._map_ready is not None:
+                self._map_ready.pop(unit, None)
+
+    # Audits.
+
+    def seed(self, held: Held, number: int) -> bytes:
+        closed = held.seat.tallies[number - 1]
+        return sampling.tally_seed(held.id, number, closed.message.root, closed.secret)
+
+    def admissible(self, held: Held, position: int, registry: RegistryAt, *, excluded: set[bytes]) -> set[bytes]:
+        """Accounts that may audit this unit. `excluded` are those that the payer trusts no more."""
+        barred = excluded | self.struck | set(self.convicted)
+        barred |= self.given.tainted(held.seat.openings[position].end)
+        for neighbour in (position - 1, position + 1):  # no auditor gets two adjacent units of a seat
+            audit = held.audits.get(neighbour)
+            barred |= {call.auditor for call in audit.calls} if audit else set()
+        found: set[bytes] = registry.admissible(
+            payer=self.order.payer,
+            signer=self.order.signer,
+            worker=held.account,
+            numeric_class=held.lease.numeric_class,
+            excluded=barred,
+        )
+        return found
+
+    def metrics(self) -> dict[str, float]:
+        """Of the newest state that was measured."""
+        return self.evaluated[max(self.evaluated)][1] if self.evaluated else {}

@@ -1,0 +1,297 @@
+"""Finds workers for a job: matches offers, asks for leases, takes the seats on chain.
+
+The scheduler proposes; any worker may say no. This module assigns nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from tallymesh import exchange
+from tallymesh.api import Problem
+from tallymesh.errors import ChainError, RemoteError
+from tallymesh.exchange import INLINE_BYTES, LeaseAnswer, LeaseRequest
+from tallymesh.ids import BlobId
+from tallymesh.messages import Lease
+from tallymesh_ledger import keys, sampling, waits
+from tallymesh_ledger.jobs import seat_id
+from tallymesh_ledger.waits import Step
+from tallymesh_node.interfaces import SignedLease
+from tallymesh_node.payer.held import Held
+from tallymesh_node.payer.ordering import PRICE_ANY
+from tallymesh_node.payer.records import Agreed, Declined, Leased, Opened, Seated
+from tallymesh_node.payer.trust import BUSY_S
+from tallymesh_scheduler.leases import LeaseState
+from tallymesh_scheduler.matching import Candidate, Match, MatchRequest, Proposal, match, summary
+
+if TYPE_CHECKING:
+    from tallymesh_node.payer.driver import JobDriver
+
+MATCH_S = 1.0  # between two rounds of matching that found nobody
+MATCH_MORE_S = 5.0  # … and that look for more workers than are needed
+MORE_UNITS = 4  # another worker pays (its first unit is audited) from this many units a core on
+LEASE_FACTOR = 4  # a lease lasts this many times what its units should take, within the network's bound
+SEAT_LOOKS = 3  # how often the chain is asked whether a seat was taken
+
+
+class Leasing:
+    def __init__(self, driver: JobDriver) -> None:
+        self.driver = driver
+        self.matches: dict[int, Match] = {}  # stage -> the newest
+        self._next_at = 0.0
+        self._nonce = max((held.lease.nonce for held in driver.book.all()), default=0)
+        self._stale = [held for held in driver.book.all() if held.state is LeaseState.ASKED]
+
+    def reconcile(self) -> None:
+        driver = self.driver
+        unseated = any(held.state is LeaseState.AGREED for held in driver.book.all())
+        if self._stale or unseated or (trio.current_time() >= self._next_at and self._needs()):
+            driver.doing.start(("lease",), self._round)
+
+    def problems(self) -> list[Problem]:
+        book, found = self.driver.book, []
+        if not book.over:
+            for stage, matched in sorted(self.matches.items()):
+                name = book.spec.stages[stage].name
+                lacking = not any(held.stage == stage and held.takes_work for held in book.all())
+                if matched.waiting is not None and lacking:
+                    found.append(self._waiting(name, matched))
+                elif lacking and matched.rejections:
+                    found.append(Problem(code="no_worker", sentence=f"{name}: {summary(matched.rejections)}"))
+        error = self.driver.doing.errors.get(("lease",)) if hasattr(self.driver, "doing") else None
+        if error is not None:
+            found.append(Problem(code=error.code, sentence=error.sentence, remedy=error.remedy))
+        return found
+
+    def _waiting(self, stage: str, matched: Match) -> Problem:
+        waiting = matched.waiting
+        assert waiting is not None
+        remedy = ""
+        if waiting.needed_wei:
+            order = self.driver.book.order
+            missing = max(0, waiting.needed_wei - self.driver.book.free_wages)
+            total = order.wages + order.audit_reserve
+            needed = total + -(-missing * total // order.wages)
+            remedy = f"A budget of {needed} wei would do at today's prices."
+        why = f" {summary(matched.rejections)}" if waiting.code != "no_offers" and matched.rejections else ""
+        return Problem(code=waiting.code, sentence=f"{stage}: {waiting.sentence}{why}", remedy=remedy)
+
+    # What is needed.
+
+    def _needs(self) -> dict[int, tuple[int, int]]:
+        """Stage -> (units to lease for, units side by side)."""
+        book = self.driver.book
+        if book.over or book.plan.finished:
+            return {}
+        needs: dict[int, tuple[int, int]] = {}
+        for stage in range(len(book.spec.stages)):
+            live = [h for h in book.all() if h.stage == stage and (h.takes_work or h.state is LeaseState.ASKED)]
+            left = book.units_left(stage) - len(book.working[stage])
+            uncovered = left - sum(held.positions_left for held in live)
+            wanted, width = book.width(stage), sum(held.width for held in live)
+            if left <= 0:
+                continue
+            if not live or uncovered > 0:
+                needs[stage] = (left if not live else uncovered, max(1, wanted - width))
+            elif width < wanted and left >= MORE_UNITS * width:
+                needs[stage] = (-(-left * (wanted - width) // wanted), wanted - width)
+        return needs
+
+    def _requests(self, needs: dict[int, tuple[int, int]], candidates: list[Candidate]) -> dict[int, MatchRequest]:
+        driver, book = self.driver, self.driver.book
+        order, parameters = book.order, driver.tools.parameters
+        numeric_class = self._numeric_class(candidates)
+        owner = next((c.owner for c in candidates if c.offer.account == order.payer), order.payer)
+        weights = {stage: units * book.spec.stages[stage].work_ms for stage, (units, _) in needs.items()}
+        requests = {}
+        for stage, (units_left, width) in needs.items():
+            busy = frozenset(
+                h.account for h in book.all() if h.stage == stage and (h.takes_work or h.state is LeaseState.ASKED)
+            )
+            if book.terms.workers_max and len(busy) >= book.terms.workers_max:
+                continue
+            requests[stage] = MatchRequest(
+                payer=order.payer,
+                payer_owner=owner,
+                numeric_class=numeric_class,
+                cores=order.cores,
+                memory_mib=order.memory_mib,
+                disk_mib=order.disk_mib,
+                gpus=order.gpus,
+                price_max=0 if order.price_max == PRICE_ANY else order.price_max,
+                work_ms=book.spec.stages[stage].work_ms,
+                units_left=units_left,
+                width=width,
+                wages=max(0, book.free_wages) * weights[stage] // sum(weights.values()),
+                lock=order.lock_per_seat,
+                workers_max=max(0, book.terms.workers_max - len(busy)) if book.terms.workers_max else 0,
+                class_accounts_min=parameters.class_accounts_min,
+                class_share_min_bp=parameters.class_stake_bp,
+                busy=busy,
+            )
+        return requests
+
+    def _numeric_class(self, candidates: list[Candidate]) -> bytes:
+        """The job's class once it has a lease; before, this node's own where anybody offers it, because then it can
+        recompute itself; else the one that most offer."""
+        for held in self.driver.book.all():
+            if held.state is not LeaseState.REFUSED:
+                return held.lease.numeric_class
+        own = self.driver.tools.numeric_class()
+        offered = Counter(c.offer.numeric_class for c in candidates if not c.offer.provisional and c.slots)
+        if own in offered or not offered:
+            return own or bytes(32)
+        return max(sorted(offered), key=lambda each: offered[each])
+
+    def _candidates(self) -> list[Candidate]:
+        driver, book = self.driver, self.driver.book
+        resting = driver.trust.resting("worker")
+        distrust = {**resting, **driver.trust.convicted, **book.convicted}
+        return [
+            msgspec.structs.replace(
+                candidate,
+                free_cores=candidate.offer.cores - driver.cores_held(candidate.offer.account, book.id),
+                distrust=distrust.get(candidate.offer.account, candidate.distrust),
+            )
+            for candidate in driver.tools.offers.candidates(driver.tools.chain.block_time())
+        ]
+
+    # One round.
+
+    async def _round(self) -> None:
+        driver = self.driver
+        await self._clear()
+        needs = self._needs()
+        if needs:
+            more = all(any(h.stage == stage and h.takes_work for h in driver.book.all()) for stage in needs)
+            self._next_at = trio.current_time() + (MATCH_MORE_S if more else MATCH_S)
+            await self._ask(self._requests(needs, self._candidates()))
+        agreed = [held for held in driver.book.all() if held.state is LeaseState.AGREED]
+        if agreed and not driver.book.over:
+            await self._seat(agreed)
+
+    async def _clear(self) -> None:
+        """Leases that were asked for by a process that is gone, and those whose time to be seated is over."""
+        driver = self.driver
+        for held in self._stale:
+            await driver.commit(Declined(held.id, "restart", "This node was restarted before the worker answered."))
+        self._stale = []
+        for held in driver.book.all():
+            late = driver.tools.chain.block_time() > held.lease.seat_by
+            if held.state is LeaseState.AGREED and (driver.book.over or late) and not await self._taken(held):
+                await driver.commit(Declined(held.id, "timeout", "The seat did not get on chain in time."))
+
+    async def _ask(self, requests: dict[int, MatchRequest]) -> None:
+        driver = self.driver
+        seed = int.from_bytes(driver.book.id[:8], "big")
+        now = driver.tools.chain.block_time()
+        new: list[Leased] = []
+        for stage, request in requests.items():
+            candidates = self._candidates()
+            matched = self.matches[stage] = match(request, candidates, now, seed)
+            driver.events.add(
+                "match",
+                stage=driver.book.spec.stages[stage].name,
+                proposals=len(matched.proposals),
+                rejected=dict(Counter(rejection.code for rejection in matched.rejections)),
+                waiting=matched.waiting.code if matched.waiting else "",
+            )
+            new += [self._lease(stage, request, proposal, now) for proposal in matched.proposals]
+        if not new:
+            return
+        before = set(driver.book.helds)
+        await driver.commit(*new)
+        asked = [held for held in driver.book.all() if held.id not in before]
+        async with trio.open_nursery() as nursery:
+            for held in asked:
+                nursery.start_soon(self._request, held)
+
+    def _lease(self, stage: int, request: MatchRequest, proposal: Proposal, now: int) -> Leased:
+        driver, order = self.driver, self.driver.book.order
+        parameters = driver.tools.parameters
+        offer = proposal.candidate.offer
+        self._nonce += 1
+        width = max(1, proposal.candidate.free_cores // order.cores)
+        expected_s = proposal.positions * request.work_ms / 1000 / width
+        unit_s = waits.seconds(Step.UNIT, parameters, work_ms=request.work_ms)
+        lasts = min(parameters.lease_max_s, int(LEASE_FACTOR * expected_s + 2 * unit_s) + 1)
+        secrets = driver.book.secrets
+
+        def hashed(number: int) -> bytes:
+            return sampling.secret_hash(secrets.tally(driver.book.id, offer.account, self._nonce, number))
+
+        lease = Lease(
+            job=driver.book.id,
+            worker=offer.account,
+            positions=proposal.positions,
+            price=proposal.price,
+            work_ms=request.work_ms,
+            numeric_class=request.numeric_class,
+            lock=order.lock_per_seat,
+            until=now + lasts,
+            seat_by=now + int(waits.seconds(Step.SEAT, parameters)),
+            secret_1=hashed(1),
+            secret_2=hashed(2),
+            nonce=self._nonce,
+        )
+        addresses = tuple(address for address in offer.addresses.split(",") if address)
+        peer = exchange.Source(proposal.candidate.peer_id, addresses)
+        return Leased(driver.sign(lease).body, stage, peer, width)
+
+    async def _request(self, held: Held) -> None:
+        driver, tools = self.driver, self.driver.tools
+        template = tools.blobs.get(BlobId(driver.book.order.template))
+        spec = template if len(template) <= INLINE_BYTES else b""
+        request = LeaseRequest(driver.book.order_signed.body, held.offered.body, spec, tools.source)
+        wait = waits.seconds(Step.LEASE_ANSWER, tools.parameters)
+        try:
+            body = await tools.network.request(held.peer, request.NAME, exchange.encode(request), timeout_s=wait)
+            answer = exchange.decode(body, LeaseAnswer, peer=held.peer.peer_id)
+            signed = keys.open_signed(tools.domains, answer.lease, Lease, held.account, peer=held.peer.peer_id)
+            if seat_id(tools.domains, signed.message) != held.id:
+                raise RemoteError("bad_lease", "It signed another lease than it was asked for.")
+        except RemoteError as error:
+            if error.code in ("unreachable", "timeout"):
+                tools.offers.note_unreachable(held.account, error.sentence)
+            driver.trust.rest("worker", held.account, f"{error.code}: {error.sentence}", BUSY_S)
+            await driver.commit(Declined(held.id, error.code, error.sentence))
+            return
+        tools.offers.note_unreachable(held.account, "")
+        await driver.commit(Agreed(held.id, signed.body))
+
+    async def _seat(self, agreed: list[Held]) -> None:
+        driver, chain = self.driver, self.driver.tools.chain
+        order = driver.book.order
+        leases = []
+        for held in agreed:
+            assert held.agreed is not None
+            leases.append(SignedLease(held.lease, held.offered.signature, held.agreed.signature))
+        if not driver.book.opened and await chain.job_state(driver.book.id) is not None:
+            await driver.commit(Opened(b""))  # a process that is gone opened it
+        if not driver.book.opened:
+            transaction = await chain.open(order, leases)
+            await driver.commit(Opened(transaction))
+        elif not all([await self._taken(held) for held in agreed]):
+            await chain.seat(order, leases)
+        for held in agreed:
+            if held.state is LeaseState.AGREED:
+                if await self._taken(held):
+                    await driver.commit(Seated(held.id))
+                else:
+                    await driver.commit(Declined(held.id, "not_seated", "The escrow refused the seat."))
+                    driver.trust.rest("worker", held.account, "The escrow refused its seat.", BUSY_S)
+
+    async def _taken(self, held: Held) -> bool:
+        for look in range(SEAT_LOOKS):
+            try:
+                state = await self.driver.tools.chain.seat_state(held.id)
+                return state is not None and state.open
+            except ChainError as error:
+                if error.reverted or look == SEAT_LOOKS - 1:
+                    raise
+                await trio.sleep(self.driver.tools.parameters.heartbeat_s)
+        raise AssertionError("the loop returns or raises")

@@ -1,0 +1,304 @@
+"""All jobs of this node's owner: takes them on, drives each, finds them again after a crash, shows them to the API.
+
+Handlers of what peers send find the job by the seat or the AuditOrder that the message names.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import trio
+
+from tallymesh import api, exchange, units, wire
+from tallymesh.errors import CallerError, LocalError, RemoteError
+from tallymesh.exchange import (
+    CommitRequest,
+    FailureRequest,
+    LeaveRequest,
+    ProgressRequest,
+    ReceiptRequest,
+    TallyRequest,
+    VerdictRequest,
+)
+from tallymesh.ids import BlobId, JobId
+from tallymesh.messages import AuditCommit, AuditOrder, Lease, Leave, Receipt, Tally, Verdict
+from tallymesh.parameters import Parameters
+from tallymesh_ledger.eip712 import Domains
+from tallymesh_ledger.jobs import job_id, seat_id
+from tallymesh_ledger.keys import AccountKey
+from tallymesh_node.interfaces import Blobs, Chain, Executor, Journal, PeerNetwork
+from tallymesh_node.payer import records, views
+from tallymesh_node.payer.driver import SCOPE, JobDriver
+from tallymesh_node.payer.events import EventLog
+from tallymesh_node.payer.held import LIVE, Held
+from tallymesh_node.payer.ordering import make_order
+from tallymesh_node.payer.records import Submitted
+from tallymesh_node.payer.secrets import JobSecrets
+from tallymesh_node.payer.tools import Offers, Tools
+from tallymesh_node.payer.trust import Trust
+from tallymesh_node.unit_inputs import names_of
+
+INDEX = "payer-index"  # which jobs there are, and the last view of those that are over
+JOBS_MAX = 256  # driven at a time: each holds its book in memory
+PAST_KEPT = 4  # books of jobs that are over, read again when somebody asks
+OWN_UNITS = 2  # units that this node runs side by side for all its jobs: checks must not starve its other work
+NO_JOB_REMEDY = "See 'tallymesh ls'."
+
+
+class PayerService:
+    """`numeric_class` is this node's own, b"" while it is measured or where it has no executor; `own_units` is how many
+    units its executor runs side by side for checks."""
+
+    def __init__(
+        self,
+        *,
+        network: PeerNetwork,
+        blobs: Blobs,
+        executor: Executor | None,
+        chain: Chain,
+        journal: Journal,
+        domains: Domains,
+        key: AccountKey,
+        parameters: Parameters,
+        offers: Offers,
+        clock: Callable[[], float],
+        numeric_class: Callable[[], bytes] = lambda: b"",
+        own_units: int = OWN_UNITS,
+    ) -> None:
+        self.tools = Tools(
+            network, blobs, executor, chain, journal, domains, key, parameters, offers, clock, numeric_class
+        )
+        self.trust = Trust(journal)
+        self._own_limit = trio.CapacityLimiter(own_units)
+        self._drivers: dict[str, JobDriver] = {}
+        self._past: dict[str, api.JobView] = {}
+        self._past_drivers: OrderedDict[str, JobDriver] = OrderedDict()
+        self._nursery: trio.Nursery | None = None
+
+    # Running.
+
+    async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled. Unfinished jobs go on from the journal."""
+        self.trust.load()
+        for entry in self.tools.journal.read(INDEX):
+            if entry.kind == "archived":
+                view = msgspec.json.decode(entry.body, type=api.JobView)
+                self._past[view.id] = view
+        known = [scope for scope in self.tools.journal.scopes(SCOPE) if scope.removeprefix(SCOPE) not in self._past]
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for scope in known:
+                self._start(scope)
+            self._open_doors()
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    def _start(self, scope: str) -> JobDriver:
+        driver = JobDriver(self.tools, self.trust, self._own_limit, self._cores_held, scope)
+        self._drivers[scope.removeprefix(SCOPE)] = driver
+        assert self._nursery is not None
+        self._nursery.start_soon(self._drive, driver)
+        return driver
+
+    async def _drive(self, driver: JobDriver) -> None:
+        await driver.run()
+        view = views.job_view(driver)
+        await self.tools.journal.append(INDEX, ("archived", msgspec.json.encode(view)))
+        self._past[view.id] = view
+        self._drivers.pop(view.id, None)
+        if self.tools.executor is not None:
+            await self.tools.executor.close_job(driver.book.id)
+
+    def _cores_held(self, account: bytes, job: JobId) -> int:
+        """Cores of a worker that other jobs of this node hold; the stages of one job take turns."""
+        return sum(
+            max(1, driver.book.order.cores)
+            for driver in self._drivers.values()
+            if driver.book.id != job and any(h.account == account and h.state in LIVE for h in driver.book.all())
+        )
+
+    # What the API asks.
+
+    async def submit(self, spec_blob: BlobId, terms: api.Terms) -> str:
+        """Take the job on and return its id (hex). CallerError for terms that cannot be met, LocalError `busy` where
+        too many jobs are under way."""
+        if self._nursery is None:
+            raise LocalError("not_running", "This node is not ready for jobs.")
+        if len(self._drivers) >= JOBS_MAX:
+            raise LocalError("busy", f"{JOBS_MAX} jobs are under way.", remedy="Wait until one of them is done.")
+        tools = self.tools
+        try:
+            spec = units.decode_spec(tools.blobs.get(spec_blob))
+        except KeyError:
+            raise CallerError("missing_blobs", "The job template was not uploaded.") from None
+        except RemoteError as error:
+            raise CallerError(error.code, error.sentence) from None
+        salt = secrets.token_bytes(32)
+        order = make_order(
+            spec,
+            spec_blob,
+            terms,
+            payer=tools.key.address,
+            signer=JobSecrets(tools.key, salt).signer.address,
+            salt=salt,
+            now=tools.chain.block_time(),
+            parameters=tools.parameters,
+        )
+        name = job_id(tools.domains, order).hex()
+        signed = tools.key.sign(tools.domains, order)
+        await tools.blobs.sync()
+        submitted = Submitted(signed.body, msgspec.json.encode(terms), tools.clock())
+        await tools.journal.append(SCOPE + name, records.line(submitted))
+        self._start(SCOPE + name).events.add("status", status="matching")
+        return name
+
+    def jobs(self) -> list[api.JobView]:
+        """Newest first."""
+        found = [*self._past.values(), *(views.job_view(driver) for driver in self._drivers.values())]
+        return sorted(found, key=lambda view: -view.created)
+
+    def job(self, job: str) -> api.JobView:
+        driver = self._drivers.get(job)
+        if driver is not None:
+            return views.job_view(driver)
+        if job not in self._past:
+            raise CallerError("no_job", f"There is no job {job[:80]}.", remedy=NO_JOB_REMEDY)
+        return self._past[job]
+
+    def why(self, job: str) -> list[api.Problem]:
+        """Why the job is where it is: what it waits for, why offers were rejected, what failed."""
+        if job in self._drivers:
+            return self._drivers[job].problems()
+        problem = self.job(job).problem
+        return [problem] if problem is not None else []
+
+    def events(self, job: str, after: int) -> Sequence[api.EventView]:
+        return self._log(job).after(after)
+
+    async def wait_events(self, job: str, after: int) -> Sequence[api.EventView]:
+        """The same, but waits until there is one."""
+        return await self._log(job).wait_after(after)
+
+    def receipts(self, job: str) -> list[api.ReceiptView]:
+        return views.receipt_views(self._driver(job).book)
+
+    def audits(self, job: str) -> list[api.AuditView]:
+        return views.audit_views(self._driver(job).book)
+
+    def offers_seen(self) -> int:
+        return len(self.tools.offers.candidates(self.tools.chain.block_time()))
+
+    async def cancel(self, job: str) -> None:
+        """Stop assigning, settle what was verified, refund the rest. Returns once that is under way; idempotent."""
+        if job in self._drivers:
+            await self._drivers[job].closing.cancel()
+        else:
+            self.job(job)
+
+    def _log(self, job: str) -> EventLog:
+        return self._driver(job).events
+
+    def _driver(self, job: str) -> JobDriver:
+        """Of a running job, or a book that is read again of one that is over."""
+        found = self._drivers.get(job) or self._past_drivers.get(job)
+        if found is None:
+            self.job(job)
+            found = JobDriver(self.tools, self.trust, self._own_limit, self._cores_held, SCOPE + job)
+            self._past_drivers[job] = found
+            while len(self._past_drivers) > PAST_KEPT:
+                self._past_drivers.popitem(last=False)
+        return found
+
+    # What peers send.
+
+    def _open_doors(self) -> None:
+        serve = self.tools.network.serve
+        serve(ReceiptRequest.NAME, self._receipt)
+        serve(FailureRequest.NAME, self._failure)
+        serve(TallyRequest.NAME, self._tally)
+        serve(LeaveRequest.NAME, self._leave)
+        serve(ProgressRequest.NAME, self._progress)
+        serve(CommitRequest.NAME, self._commit)
+        serve(VerdictRequest.NAME, self._verdict)
+
+    def _seat(self, seat: bytes, peer: str) -> tuple[JobDriver, Held]:
+        for driver in self._drivers.values():
+            held = driver.book.helds.get(seat)
+            if held is not None:
+                return driver, held
+        raise RemoteError("unknown_seat", f"This payer has no seat {seat[:4].hex()}.", peer=peer)
+
+    async def _receipt(self, peer: str, body: bytes) -> bytes:
+        request = exchange.decode(body, ReceiptRequest, peer=peer)
+        driver, held = self._seat(wire.decode(request.receipt, Receipt, peer=peer).message.seat, peer)
+        return await driver.receiving.receipt(held, peer, request)
+
+    async def _tally(self, peer: str, body: bytes) -> bytes:
+        request = exchange.decode(body, TallyRequest, peer=peer)
+        driver, held = self._seat(wire.decode(request.tally, Tally, peer=peer).message.seat, peer)
+        return await driver.receiving.tally(held, peer, request)
+
+    async def _leave(self, peer: str, body: bytes) -> bytes:
+        request = exchange.decode(body, LeaveRequest, peer=peer)
+        driver, held = self._seat(wire.decode(request.leave, Leave, peer=peer).message.seat, peer)
+        return await driver.receiving.leave(held, peer, request)
+
+    async def _failure(self, peer: str, body: bytes) -> bytes:
+        request = exchange.decode(body, FailureRequest, peer=peer)
+        driver, held = self._seat(request.seat, peer)
+        return await driver.receiving.failure(held, peer, request)
+
+    async def _progress(self, peer: str, body: bytes) -> bytes:
+        request = exchange.decode(body, ProgressRequest, peer=peer)
+        driver, held = self._seat(request.seat, peer)
+        return await driver.receiving.progress(held, peer, request)
+
+    def _audited(self, digest: bytes, peer: str) -> JobDriver:
+        for driver in self._drivers.values():
+            if digest in driver.book.calls:
+                return driver
+        raise RemoteError("unknown_audit", "This payer gave no such AuditOrder.", peer=peer)
+
+    async def _commit(self, peer: str, body: bytes) -> bytes:
+        data = exchange.decode(body, CommitRequest, peer=peer).commit
+        digest = wire.decode(data, AuditCommit, peer=peer).message.audit_order
+        return await self._audited(digest, peer).auditing.committed(peer, data, digest)
+
+    async def _verdict(self, peer: str, body: bytes) -> bytes:
+        data = exchange.decode(body, VerdictRequest, peer=peer).verdict
+        digest = wire.decode(data, Verdict, peer=peer).message.audit_order
+        return await self._audited(digest, peer).auditing.judged(peer, data, digest)
+
+    # Who may fetch what from this node.
+
+    def may_fetch(self, peer: str, blob: BlobId, ticket: bytes) -> bool:
+        """A worker gets what its own units take; an auditor what the unit that it was called for takes, never its
+        output; both get the template. The ticket is the Lease, or the AuditOrder, in its wire form."""
+        return self._by_lease(peer, blob, ticket) or self._by_audit(peer, blob, ticket)
+
+    def _by_lease(self, peer: str, blob: BlobId, ticket: bytes) -> bool:
+        try:
+            driver, held = self._seat(seat_id(self.tools.domains, wire.decode(ticket, Lease).message), peer)
+        except RemoteError:
+            return False
+        return held.peer.peer_id == peer and (blob in held.blobs or blob == driver.book.order.template)
+
+    def _by_audit(self, peer: str, blob: BlobId, ticket: bytes) -> bool:
+        try:
+            digest = self.tools.domains.digest(wire.decode(ticket, AuditOrder).message)
+            driver = self._audited(digest, peer)
+        except RemoteError:
+            return False
+        calling = driver.book.calls[digest]
+        source = self.tools.offers.source_of(calling.call.auditor)
+        if source is None or source.peer_id != peer:
+            return False
+        unit = calling.held.units.get(calling.order.message.position)
+        return blob == driver.book.order.template or (unit is not None and blob in names_of(unit))

@@ -1,0 +1,62 @@
+"""Whom this payer does not want: outvoted auditors and convicted workers for ever, the unreliable for a while.
+
+The lasting part is journaled. This module judges nobody; it remembers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import trio
+
+from tallymesh_node.interfaces import Journal
+
+SCOPE = "payer-trust"
+REST_S = 600.0  # a worker that was given up, or an auditor that kept silent, is left alone for this long
+BUSY_S = 5.0  # a worker that said no is asked again after this
+
+
+class Trust:
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._struck: dict[bytes, str] = {}
+        self._convicted: dict[bytes, str] = {}
+        self._resting: dict[tuple[str, bytes], tuple[float, str]] = {}
+        self._now: Callable[[], float] = trio.current_time
+
+    def load(self) -> None:
+        for entry in self._journal.read(SCOPE):
+            account, sentence = msgspec.msgpack.decode(entry.body, type=tuple[bytes, str])
+            (self._struck if entry.kind == "struck" else self._convicted)[account] = sentence
+
+    @property
+    def struck(self) -> set[bytes]:
+        """Auditors that are never called again."""
+        return set(self._struck) | set(self._convicted)
+
+    @property
+    def convicted(self) -> dict[bytes, str]:
+        return dict(self._convicted)
+
+    async def strike(self, accounts: set[bytes], sentence: str) -> None:
+        await self._add("struck", self._struck, accounts, sentence)
+
+    async def convict(self, account: bytes, sentence: str) -> None:
+        await self._add("convicted", self._convicted, {account}, sentence)
+
+    async def _add(self, kind: str, known: dict[bytes, str], accounts: set[bytes], sentence: str) -> None:
+        new = sorted(accounts - set(known))
+        if new:
+            known.update(dict.fromkeys(new, sentence))
+            await self._journal.append(SCOPE, *[(kind, msgspec.msgpack.encode((a, sentence))) for a in new])
+
+    def rest(self, role: str, account: bytes, sentence: str, seconds: float = REST_S) -> None:
+        """Leave the account alone as `role` ("worker" or "auditor") for a while."""
+        self._resting[role, account] = (self._now() + seconds, sentence)
+
+    def resting(self, role: str) -> dict[bytes, str]:
+        now = self._now()
+        for key in [key for key, (until, _) in self._resting.items() if until <= now]:
+            del self._resting[key]
+        return {account: sentence for (kind, account), (_, sentence) in self._resting.items() if kind == role}

@@ -1,0 +1,168 @@
+"""Sees when a worker is gone, too slow, or fails, and gives it up: the work goes to others at once.
+
+What it has receipts for is tallied in its place, audited and paid as usual. This module convicts nobody.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from tallymesh import exchange
+from tallymesh.api import Problem
+from tallymesh.exchange import CloseRequest
+from tallymesh.messages import Cancel, Tally
+from tallymesh_ledger import waits
+from tallymesh_ledger.phases import Phase
+from tallymesh_ledger.waits import Step
+from tallymesh_node.payer.held import AT_WORK, Held
+from tallymesh_node.payer.records import Cancelled, GivenUp, Shown, Tallied
+from tallymesh_scheduler.leases import LeaseState
+
+if TYPE_CHECKING:
+    from tallymesh_node.payer.driver import JobDriver
+
+FIRST_HEARTBEAT_S = 10.0  # a worker that has just agreed may be busy making the job's sandbox
+UNREACHABLE_S = 2.0  # no answer and no sign of life for this long: a broken connection, not a hiccup
+OWN_LAG_S = 2.0  # this process was held up: nobody is late before it has listened again
+REQUEST_S = 10.0
+FAULTS_OF_PROGRAM = ("program", "limits")  # may be the user's: tried here before the worker is blamed
+FAILURES_WITHOUT_OWN = 2  # workers that a unit must fail on where this node cannot try it
+
+
+class Watching:
+    def __init__(self, driver: JobDriver) -> None:
+        self.driver = driver
+        self._looked_at: float | None = None
+
+    def problems(self) -> list[Problem]:
+        return []
+
+    def reconcile(self) -> None:
+        now = trio.current_time()
+        lagged = self._looked_at is not None and now - self._looked_at > OWN_LAG_S
+        self._looked_at = now
+        for held in self.driver.book.all():
+            if held.state not in AT_WORK or held.convicted:
+                continue
+            live = held.live
+            if live.since is None:
+                live.since = now
+            if lagged and live.heard_at is not None:
+                live.heard_at = now
+            live.due_since = (live.due_since or now) if held.seat.due() is not None else None
+            if held.state is LeaseState.LOST:
+                self._in_place(held)
+            elif held.state in (LeaseState.SEATED, LeaseState.ENDING):
+                self._watch(held, now)
+
+    def _watch(self, held: Held, now: float) -> None:
+        if held.failures and held.seat.phase in (Phase.OPEN, Phase.CLOSING):
+            position = min(held.failures)
+            if position >= held.seat.goal:
+                return
+            self.driver.doing.start(("failure", held.id), self._failed, held, position)
+            return
+        late = self._late(held, now)
+        if late is not None:
+            self.driver.doing.start(("give_up", held.id), self.give_up, held, *late)
+
+    def _late(self, held: Held, now: float) -> tuple[str, str] | None:
+        """(code, sentence) where the worker has run out of time."""
+        parameters, live = self.driver.tools.parameters, held.live
+        if not (held.takes_work or held.outstanding or live.due_since is not None):
+            return None  # nothing is expected of it but a Release
+        assert live.since is not None
+        heartbeat = waits.seconds(Step.HEARTBEAT, parameters)
+        if live.heard_at is None:
+            if now - live.since > heartbeat + FIRST_HEARTBEAT_S:
+                return "silent", "It never gave a sign of life."
+        elif now - live.heard_at > heartbeat:
+            return "silent", f"It missed {parameters.heartbeats_missed} signs of life."
+        elif live.unreachable_since is not None and now - live.heard_at > UNREACHABLE_S:
+            return "unreachable", "It cannot be reached, and gives no sign of life."
+        if live.due_since is not None and now - live.due_since > waits.seconds(Step.TALLY, parameters):
+            return "no_tally", f"Its tally is {parameters.tally_due_s:g} s overdue."
+        return self._slow(held, now)
+
+    def _slow(self, held: Held, now: float) -> tuple[str, str] | None:
+        """A unit's time begins when it can: with its Assign, or with the newest receipt where others came first."""
+        wait = waits.seconds(Step.UNIT, self.driver.tools.parameters, work_ms=held.lease.work_ms)
+        sent = [held.live.assigned_at[p] for p in held.outstanding if p in held.live.assigned_at]
+        if not sent:
+            return None
+        began = min(sent)
+        rounds = len(held.outstanding) // held.width + 1  # of its cores, at the very most
+        if now - max(began, held.live.received_at or began) > wait or now - began > wait * (rounds + 1):
+            return "too_slow", f"A unit takes more than the {wait:g} s that it may."
+        return None
+
+    # Giving up.
+
+    async def give_up(self, held: Held, code: str, sentence: str, cut: int = -1) -> None:
+        """Nothing more goes to this seat; what it has receipts for still counts."""
+        driver = self.driver
+        if held.state in (LeaseState.SEATED, LeaseState.ENDING):
+            await driver.commit(GivenUp(held.id, code, sentence, cut))
+            driver.trust.rest("worker", held.account, f"{code}: {sentence}")
+            driver.doing.start(("cancel", held.id), self._cancel, held)
+
+    async def _cancel(self, held: Held) -> None:
+        """Tell it, if it can hear, that the running units do not count any more."""
+        driver = self.driver
+        if not held.cancel:
+            message = Cancel(seat=held.id, at=driver.tools.chain.block_time())
+            await driver.commit(Cancelled(held.id, driver.sign(message).body))
+        await self.send_cancel(held)
+
+    async def send_cancel(self, held: Held) -> None:
+        request = CloseRequest(cancel=held.cancel)
+        await self.driver.tools.network.request(held.peer, request.NAME, exchange.encode(request), timeout_s=REQUEST_S)
+        held.live.told.add("cancel")
+
+    def _in_place(self, held: Held) -> None:
+        """The signer signs the tallies of a worker that is given up."""
+        if held.seat.due() is not None:
+            self.driver.doing.start(("tally", held.id), self._tally_in_place, held)
+
+    async def _tally_in_place(self, held: Held) -> None:
+        driver = self.driver
+        number, block_hash = await driver.tools.chain.final_block()
+        while (covered := held.seat.due()) is not None:
+            tally = Tally(
+                seat=held.id,
+                number=covered.number,
+                previous=held.seat.chain,
+                start=covered.start,
+                count=covered.count,
+                root=held.seat.root_of(covered),
+                block_number=number,
+                block_hash=block_hash,
+            )
+            await driver.commit(Tallied(driver.sign(tally).body, True), Shown(held.id, covered.number))
+
+    # Failures.
+
+    async def _failed(self, held: Held, position: int) -> None:
+        """A unit gave no output there. Whose fault? The payer's own node tries where it may be the program's."""
+        driver = self.driver
+        code, sentence = held.failures[position]
+        unit = held.units[position]
+        if code in FAULTS_OF_PROGRAM and driver.own.available:
+            failure = await driver.own.try_unit(unit, held.lease.work_ms)
+            if failure is not None:
+                await driver.closing.fail(failure.code, failure.sentence, failure.traceback)
+                return
+        elif code in FAULTS_OF_PROGRAM:
+            unit_id = held.seat.assigned[position]
+            accounts = {
+                other.account
+                for other in driver.book.all()
+                for p in other.failures
+                if other.seat.assigned[p] == unit_id and other.failures[p][0] == code
+            }
+            if len(accounts) >= FAILURES_WITHOUT_OWN:
+                await driver.closing.fail(code, sentence, "")
+                return
+        await self.give_up(held, f"unit_{code}", f"Its unit gave no output: {sentence}")
