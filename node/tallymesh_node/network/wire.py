@@ -117,7 +117,9 @@ class Wire:
 
     async def finish(self) -> None:
         """Nothing more will be sent; the other side may still be reading."""
-        with suppress(*_BROKEN):
+        with suppress(RemoteError, *_BROKEN):
+            if self._unsent:
+                await self.send(b"")
             await self.stream.close()
 
     async def abort(self) -> None:
@@ -164,24 +166,22 @@ class Router:
     async def accept(self, stream: INetStream, *, timeout_s: float) -> None:
         """Serve one inbound stream to its end. Raises whatever the handlers raise: guard it (mends.guard_streams)."""
         wire = Wire(stream)
+        protocol = ""
         try:
-            with trio.fail_after(timeout_s):
+            with trio.move_on_after(timeout_s), suppress(RemoteError):
                 protocol = await self._negotiate(wire)
-        except (RemoteError, trio.TooSlowError):
-            await wire.abort()
-            return
-        stream.set_protocol(TProtocol(protocol))
-        ours = self._ours.get(protocol)
-        try:
-            if ours is not None:
-                await ours(wire)
+            stream.set_protocol(TProtocol(protocol))
+            if protocol in self._ours:
+                await self._ours[protocol](wire)
                 await wire.finish()
-            else:
+            elif protocol:
                 theirs = self._theirs[TProtocol(protocol)]
                 assert theirs is not None
                 await wire.send(b"")
                 rest = wire.rest()
                 await theirs(_ReadAhead(stream, rest) if rest else stream)
+            else:
+                await wire.finish()  # what was said is still to be read: that nothing asked for is here
             # A stream that only we closed stays in the muxer's books for as long as the connection lives: wait for the
             # other side's end, which comes once it has read ours, and then free it.
             with trio.move_on_after(LINGER_S):
@@ -205,7 +205,6 @@ class Router:
                 wire.hold(_line(line))
                 return name
             wire.hold(_line(_NOT_HERE))
-        await wire.send(b"")
         raise RemoteError("bad_message", "No protocol in common.", peer=wire.peer_id)
 
 

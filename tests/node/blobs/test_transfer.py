@@ -153,17 +153,21 @@ async def test_transfer_goes_on_when_one_of_those_who_wait_leaves(tmp_path: Path
 
 
 async def test_transfer_that_nobody_waits_for_ends_and_leaves_nothing(tmp_path: Path) -> None:
-    async with peer() as server, proxy(server) as between, peer() as client:
-        async with exchanges([server, client], tmp_path) as (giver, taker):
-            blob = giver.put(BIG)
-            await client.connections.connect(between.source(server))
-            between.freeze()
-            with pytest.raises(RemoteError) as error:
-                await fetch(taker, blob, server.source, timeout_s=0.1)
-            assert error.value.code == "timeout"
-            await until(lambda: not taker._transfers and not leftovers(taker))
-            between.thaw()
-            await fetch(taker, blob, server.source)
+    async with (
+        peer() as server,
+        proxy(server) as between,
+        peer() as client,
+        exchanges([server, client], tmp_path) as (giver, taker),
+    ):
+        blob = giver.put(BIG)
+        await client.connections.connect(between.source(server))
+        between.freeze()
+        with pytest.raises(RemoteError) as error:
+            await fetch(taker, blob, server.source, timeout_s=0.1)
+        assert error.value.code == "timeout"
+        await until(lambda: not taker._transfers and not leftovers(taker))
+        between.thaw()
+        await fetch(taker, blob, server.source)
 
 
 async def test_source_without_an_answer_is_left_for_another(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -181,15 +185,19 @@ async def test_source_without_an_answer_is_left_for_another(tmp_path: Path, monk
 
 
 async def test_transfer_goes_on_after_a_cut_where_it_was(tmp_path: Path) -> None:
-    async with peer() as server, proxy(server) as between, peer() as client:
-        async with exchanges([server, client], tmp_path) as (giver, taker):
-            blob = giver.put(BIG)
-            between.cut_after = len(BIG) // 2
-            await fetch(taker, blob, between.source(server))
-            assert taker.get(blob) == BIG
-            assert between.cuts == 1
-            assert client.counters.blob_bytes_received == len(BIG)  # no chunk was taken twice
-            assert between.sent < len(BIG) + CHUNK_BYTES + 64 * 1024  # and at most one sent twice
+    async with (
+        peer() as server,
+        proxy(server) as between,
+        peer() as client,
+        exchanges([server, client], tmp_path) as (giver, taker),
+    ):
+        blob = giver.put(BIG)
+        between.cut_after = len(BIG) // 2
+        await fetch(taker, blob, between.source(server))
+        assert taker.get(blob) == BIG
+        assert between.cuts == 1
+        assert client.counters.blob_bytes_received == len(BIG)  # no chunk was taken twice
+        assert between.sent < len(BIG) + CHUNK_BYTES + 64 * 1024  # and at most one sent twice
 
 
 async def test_source_that_always_breaks_is_given_up(tmp_path: Path) -> None:
@@ -239,21 +247,25 @@ WRONG = bytes(len(BIG))
 
 
 async def test_liar_about_the_bytes_costs_one_chunk_and_another_source_is_used(tmp_path: Path) -> None:
-    async with liar(lies(len(BIG), chunk_hashes(BIG), WRONG)) as (source, networks):
-        async with exchanges(networks, tmp_path) as (giver, taker):
-            blob = giver.put(BIG)
-            await fetch(taker, blob, source, networks[0].source)
-            assert taker.get(blob) == BIG
-            assert networks[1].counters.blob_bytes_received == len(BIG)  # nothing of the liar's was kept
+    async with (
+        liar(lies(len(BIG), chunk_hashes(BIG), WRONG)) as (source, networks),
+        exchanges(networks, tmp_path) as (giver, taker),
+    ):
+        blob = giver.put(BIG)
+        await fetch(taker, blob, source, networks[0].source)
+        assert taker.get(blob) == BIG
+        assert networks[1].counters.blob_bytes_received == len(BIG)  # nothing of the liar's was kept
 
 
 async def test_liar_about_a_later_chunk_costs_that_chunk_alone(tmp_path: Path) -> None:
     half = BIG[: 2 * CHUNK_BYTES] + WRONG[2 * CHUNK_BYTES :]
-    async with liar(lies(len(BIG), chunk_hashes(BIG), half)) as (source, networks):
-        async with exchanges(networks, tmp_path) as (giver, taker):
-            blob = giver.put(BIG)
-            await fetch(taker, blob, source, networks[0].source)
-            assert networks[0].counters.blob_bytes_sent == len(BIG) - 2 * CHUNK_BYTES
+    async with (
+        liar(lies(len(BIG), chunk_hashes(BIG), half)) as (source, networks),
+        exchanges(networks, tmp_path) as (giver, taker),
+    ):
+        blob = giver.put(BIG)
+        await fetch(taker, blob, source, networks[0].source)
+        assert networks[0].counters.blob_bytes_sent == len(BIG) - 2 * CHUNK_BYTES
 
 
 async def test_liar_about_the_list_is_found_out_by_the_whole_and_what_was_right_is_kept(tmp_path: Path) -> None:
@@ -275,22 +287,26 @@ async def test_liar_about_the_list_is_found_out_by_the_whole_and_what_was_right_
 
 async def test_liar_about_the_size_is_found_out(tmp_path: Path) -> None:
     long = BIG + WRONG
-    async with liar(lies(len(long), chunk_hashes(long), long)) as (source, networks):
-        async with exchanges(networks, tmp_path) as (giver, taker):
-            blob = giver.put(BIG)
-            await fetch(taker, blob, source, networks[0].source)
-            assert taker.get(blob) == BIG
+    async with (
+        liar(lies(len(long), chunk_hashes(long), long)) as (source, networks),
+        exchanges(networks, tmp_path) as (giver, taker),
+    ):
+        blob = giver.put(BIG)
+        await fetch(taker, blob, source, networks[0].source)
+        assert taker.get(blob) == BIG
 
 
 async def test_liars_alone_give_nothing(tmp_path: Path) -> None:
-    async with liar(lies(len(WRONG), chunk_hashes(WRONG), WRONG)) as (source, networks):
-        async with exchanges(networks, tmp_path) as (_, taker):
-            with pytest.raises(RemoteError) as error:
-                await fetch(taker, blob_id(BIG), source)
-            assert error.value.code == "not_found"
-            assert "not this blob" in error.value.sentence
-            assert not leftovers(taker)
-            assert not list(taker.store)
+    async with (
+        liar(lies(len(WRONG), chunk_hashes(WRONG), WRONG)) as (source, networks),
+        exchanges(networks, tmp_path) as (_, taker),
+    ):
+        with pytest.raises(RemoteError) as error:
+            await fetch(taker, blob_id(BIG), source)
+        assert error.value.code == "not_found"
+        assert "not this blob" in error.value.sentence
+        assert not leftovers(taker)
+        assert not list(taker.store)
 
 
 def raw(data: bytes) -> Callable[[Wire], object]:

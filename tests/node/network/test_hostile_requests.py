@@ -1,0 +1,199 @@
+"""Streams of requests as a hostile or dying peer uses them, on both sides: bounded time, bounded memory, no crash."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes.peers import TOPIC, peer, peers, proxy, until
+from tallymesh.errors import RemoteError
+from tallymesh.exchange import MAX_BODY_BYTES
+from tallymesh_node.network import Libp2pNetwork, open_network, requests
+from tallymesh_node.network.counters import Counters
+from tallymesh_node.network.keys import generate
+from tallymesh_node.network.requests import MAX_FRAME_BYTES, Dispatcher, decode_answer, encode_answer, encode_refusal
+from tallymesh_node.network.wire import Wire, expect_protocol
+
+Patch = pytest.MonkeyPatch
+PROTOCOL = f"/{TOPIC}/request/1"
+
+
+async def echo(peer_id: str, body: bytes) -> bytes:
+    return body
+
+
+async def serves(server: Libp2pNetwork, client: Libp2pNetwork) -> bool:
+    return await client.request(server.source, "echo", b"?", timeout_s=3) == b"?"
+
+
+FRAMES = {
+    "empty": b"",
+    "no msgpack": b"\xc1",
+    "deep nesting": b"\x91" * 100_000,
+    "no array": b"\x01",
+    "too long an array": msgspec.msgpack.encode(["echo", b"", b""]),
+    "no name": msgspec.msgpack.encode([7, b""]),
+    "no body": msgspec.msgpack.encode(["echo", "text"]),
+    "a long name": msgspec.msgpack.encode(["x" * 100_000, b""]),
+    "a body over the limit": msgspec.msgpack.encode(["echo", bytes(MAX_BODY_BYTES + 1)]),
+}
+
+
+async def test_malformed_requests_are_refused_and_the_host_goes_on() -> None:
+    async with peers(2) as (server, attacker):
+        server.serve("echo", echo)
+        for kind, frame in FRAMES.items():
+            wire = await attacker.open_wire(server.source, PROTOCOL, frame)
+            await expect_protocol(wire, PROTOCOL)
+            with pytest.raises(RemoteError) as error:
+                decode_answer(await wire.read_frame(MAX_FRAME_BYTES), peer="")
+            assert error.value.code in ("bad_message", "unknown_request", "too_large"), kind
+            assert len(error.value.sentence) < 1100
+            await wire.abort()
+            assert await serves(server, attacker), kind
+
+
+async def test_frame_over_the_limit_is_refused_before_it_is_read() -> None:
+    async with peers(2) as (server, attacker):
+        server.serve("echo", echo)
+        stream = Wire(await attacker.connections.open_stream(server.source))
+        await stream.send(b"\x13/multistream/1.0.0\n" + bytes([len(PROTOCOL) + 1]) + PROTOCOL.encode() + b"\n")
+        await stream.send(b"\xff\xff\xff\xff")
+        with trio.fail_after(2):
+            await expect_protocol(stream, PROTOCOL)
+            assert b"too_large" in await stream.read_frame(2000)
+        await stream.abort()
+        assert await serves(server, attacker)
+
+
+async def test_half_open_peer_is_cut_after_a_deadline(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(requests, "READ_S", 0.1)
+    async with peers(2) as (server, attacker):
+        server.serve("echo", echo)
+        wire = Wire(await attacker.connections.open_stream(server.source))
+        await wire.send(b"\x13/multistream/1.0.0\n" + bytes([len(PROTOCOL) + 1]) + PROTOCOL.encode() + b"\n")
+        await wire.send(b"\x00\x00\x00\x10half")
+        with trio.fail_after(2):
+            await expect_protocol(wire, PROTOCOL)
+            assert await wire.read_some() == b""
+        await wire.abort()
+
+
+async def test_handler_is_cancelled_when_its_caller_is_gone() -> None:
+    async with peer() as server, proxy(server) as between, peer() as client:
+        entered, cancelled = trio.Event(), trio.Event()
+
+        async def hold(peer_id: str, body: bytes) -> bytes:
+            entered.set()
+            try:
+                await trio.sleep_forever()
+            finally:
+                cancelled.set()
+            return b""
+
+        server.serve("hold", hold)
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(RemoteError) as error:
+                    await client.request(between.source(server), "hold", b"", timeout_s=5)
+                assert error.value.code == "unreachable"
+
+            nursery.start_soon(ask)
+            with trio.fail_after(3):
+                await entered.wait()
+                await between.cut()
+                await cancelled.wait()
+
+
+async def test_frozen_peer_is_a_timeout() -> None:
+    async with peer() as server, proxy(server) as between, peer() as client:
+        server.serve("echo", echo)
+        source = between.source(server)
+        await client.request(source, "echo", b"", timeout_s=3)
+        between.freeze()
+        with pytest.raises(RemoteError) as error:
+            await client.request(source, "echo", b"", timeout_s=0.1)
+        assert error.value.code == "timeout"
+        between.thaw()
+        assert await client.request(source, "echo", b"back", timeout_s=3) == b"back"
+
+
+ANSWERS = {
+    "no frame": (b"\x00\x00", "unreachable"),
+    "a frame of 4 GiB": (b"\xff\xff\xff\xff" + bytes(64), "too_large"),
+    "no msgpack": (b"\x00\x00\x00\x01\xc1", "bad_message"),
+    "no answer": (b"\x00\x00\x00\x01\x90", "bad_message"),
+    "nothing": (b"", "unreachable"),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+async def test_malformed_answer_is_the_peers_fault(monkeypatch: Patch, kind: str) -> None:
+    data, code = ANSWERS[kind]
+
+    async def accept(self: requests.Requests, wire: Wire) -> None:
+        await wire.send(data)
+
+    monkeypatch.setattr(requests.Requests, "accept", accept)
+    async with peers(2) as (server, client):
+        with pytest.raises(RemoteError) as error:
+            await client.request(server.source, "echo", b"", timeout_s=3)
+        assert error.value.code == code
+        assert error.value.peer == server.peer_id
+
+
+async def test_peer_of_another_network_is_told_apart() -> None:
+    async with open_network(generate(), "tallymesh/other/1/x") as server, peer() as client:
+        server.serve("echo", echo)
+        with pytest.raises(RemoteError) as error:
+            await client.request(server.source, "echo", b"", timeout_s=3)
+        assert error.value.code == "unreachable"
+        assert "does not speak this network's protocol" in error.value.sentence
+
+
+@given(st.binary(max_size=200))
+async def test_any_bytes_get_an_answer(frame: bytes) -> None:
+    dispatcher = Dispatcher(Counters())
+    dispatcher.serve("echo", echo)
+    kind, *rest = msgspec.msgpack.decode(await dispatcher.answer("peer", frame))
+    assert kind == "ok" or rest[0] in ("bad_message", "unknown_request")
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_an_answer_or_a_remote_error(data: bytes) -> None:
+    try:
+        assert isinstance(decode_answer(data, peer="peer"), bytes)
+    except RemoteError:
+        pass  # anything else would fail
+
+
+def test_answers_are_what_the_protocol_says() -> None:
+    assert msgspec.msgpack.decode(encode_answer(b"body")) == ["ok", b"body"]
+    assert msgspec.msgpack.decode(encode_refusal("busy", "Later.")) == ["refused", "busy", "Later."]
+
+
+async def test_limits_let_so_many_through_and_forget_their_keys() -> None:
+    limits = requests.Limits(3, 2)
+    inside: list[str] = []
+    leave = trio.Event()
+
+    async def enter(key: str) -> None:
+        async with limits.slot(key):
+            inside.append(key)
+            await leave.wait()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(enter, "a")
+        await until(lambda: len(inside) == 2)
+        for _ in range(4):
+            nursery.start_soon(enter, "b")
+        await trio.sleep(0.02)
+        assert sorted(inside) == ["a", "a", "b"]
+        leave.set()
+    assert len(inside) == 8
+    assert not limits._by_key
