@@ -1,0 +1,104 @@
+"""What this node can sell: the machine as measured, bounded by its owner, and the numeric class by a canary run.
+
+The canary runs in a sandbox like any unit. Its result is cached for all nodes of this user by processor, torch build
+and profile, so that a restart offers its class at once; it is then confirmed in the background, and an offer says so
+until it is (`provisional`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import trio
+
+from tallymesh.errors import LocalError
+from tallymesh_learning.runtime import profile
+from tallymesh_node.config import Config
+from tallymesh_node.interfaces import Failure
+from tallymesh_node.machine import Machine
+from tallymesh_node.market.publisher import Capacity
+
+log = logging.getLogger(__name__)
+
+RESERVED_MIB = 512  # of the machine's memory, for the node itself and the system
+MAX_CACHE_BYTES = 4096
+RETRY_S = 10.0
+
+
+class Canary(msgspec.Struct, frozen=True, kw_only=True):
+    """What the canary found: the numeric class (hex), and the CPU score in thousandths of the reference core."""
+
+    numeric_class: str = msgspec.field(name="class")
+    cpu_score: int
+
+
+def from_machine(machine: Machine, config: Config, canary: Canary | None, *, confirmed: bool) -> Capacity:
+    """The offer's contents: never more than the machine has, never more than the owner allows."""
+    memory = max(0, machine.memory_mib - RESERVED_MIB)
+    disk = machine.disk_mib
+    return Capacity(
+        cores=min(machine.cores, config.cores) if config.cores else machine.cores,
+        memory_mib=min(memory, config.memory_mib) if config.memory_mib else memory,
+        disk_mib=min(disk, config.disk_gib * 1024) if config.disk_gib else disk,
+        gpus=";".join(gpu.shown for gpu in machine.gpus),
+        cpu_score=canary.cpu_score if canary else 0,
+        ask_price=config.ask_price_wei_per_second,
+        numeric_class=bytes.fromhex(canary.numeric_class) if canary else bytes(32),
+        provisional=not (canary and confirmed),
+    )
+
+
+class Canaries:
+    """The canary's result: cached, then confirmed. `run` calls `found(canary, confirmed)` whenever it knows more."""
+
+    def __init__(self, machine: Machine, run_task: Callable[[str], Awaitable[bytes]]) -> None:
+        self._run_task = run_task
+        self._path = _cache_folder() / f"canary-{_key(machine)}.json"
+
+    def cached(self) -> Canary | None:
+        try:
+            with self._path.open("rb") as file:
+                return msgspec.json.decode(file.read(MAX_CACHE_BYTES), type=Canary)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    async def run(self, found: Callable[[Canary, bool], None]) -> None:
+        cached = self.cached()
+        if cached is not None:
+            found(cached, False)
+        while True:
+            try:
+                canary = msgspec.json.decode(await self._run_task("canary"), type=Canary)
+                break
+            except (Failure, LocalError, msgspec.DecodeError) as error:
+                log.warning("the numeric class cannot be measured: %s", error)
+                await trio.sleep(RETRY_S)
+        if cached is not None and cached.numeric_class != canary.numeric_class:
+            log.warning("the numeric class changed since it was cached: the new one is used")
+        self._keep(canary)
+        found(canary, True)
+
+    def _keep(self, canary: Canary) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            draft = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+            draft.write_bytes(msgspec.json.encode(canary))
+            os.replace(draft, self._path)
+        except OSError as error:  # a cache that cannot be written costs the next start two seconds, no more
+            log.info("the canary's result is not cached: %s", error)
+
+
+def _key(machine: Machine) -> str:
+    about = json.dumps([machine.cpu, profile.profile_hash().hex()])
+    return hashlib.blake2b(about.encode(), digest_size=12).hexdigest()
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "tallymesh"

@@ -1,0 +1,229 @@
+"""The node: opens what the roles need, wires them, and runs until it is told to stop.
+
+Everything long-lived is a task of one nursery; the order in which things open is the order of this file, and they close
+in reverse. What the parts do is theirs; here stands only who knows whom.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import trio
+
+from tallymesh import network as network_file
+from tallymesh.ids import BlobId
+from tallymesh_ledger.chain import Rpc
+from tallymesh_ledger.eip712 import Domains
+from tallymesh_ledger.keys import checksum
+from tallymesh_node.auditor import AuditorService
+from tallymesh_node.blobs import BlobExchange, BlobStore, open_blobs
+from tallymesh_node.blobs.store import limit
+from tallymesh_node.capacity import Canaries, Canary, from_machine
+from tallymesh_node.config import Config
+from tallymesh_node.cores import Cores
+from tallymesh_node.enrolment import Enrolment
+from tallymesh_node.escrow import EscrowChain
+from tallymesh_node.http import ApiServer
+from tallymesh_node.machine import Machine, measure
+from tallymesh_node.market.book import OfferBook
+from tallymesh_node.market.envelope import Opener, bind
+from tallymesh_node.market.publisher import Publisher
+from tallymesh_node.network import (
+    Libp2pNetwork,
+    PeerKey,
+    Reachability,
+    check_reachability,
+    load_or_create,
+    open_network,
+)
+from tallymesh_node.payer import PayerService
+from tallymesh_node.sandbox import SandboxExecutor
+from tallymesh_node.status import NodeStatus
+from tallymesh_node.store import Database, FolderLock, SqlJournal
+from tallymesh_node.wallet import open_wallet
+from tallymesh_node.worker import WorkerService
+
+if TYPE_CHECKING:  # libp2p's trio-typing hides trio's own annotations from mypy
+    from trio_typing import TaskStatus
+
+log = logging.getLogger("tallymesh.node")
+
+BINDING_VERSION = 1  # raised when an account moves to another peer key
+REACHABILITY_S = 300.0  # the owner's router may change
+REACHABILITY_RETRY_S = 2.0  # until a first peer could be asked
+SUBMIT_SLOTS = 2  # units side by side on a node that only submits: loss checks, evaluation, its own recomputations
+DISK_SHARE = 0.5  # of the free disk, for blobs, where the owner names no limit
+
+
+class Node:
+    """One node. `run` serves until `stop` is called or it is cancelled."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.home = config.home
+        self.network_file = network_file.load(config.network)
+        self.domains = Domains.of(self.network_file)
+        self.parameters = self.network_file.parameters
+        self.started = time.time()
+        self._stop = trio.Event()
+        self.reachability = Reachability(None, "checking")
+        self._canary: Canary | None = None
+        self.payer: PayerService | None = None
+        self.worker: WorkerService | None = None
+        self.auditor: AuditorService | None = None
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def open_executor(self, spool: Path, store: BlobStore, slots: int) -> SandboxExecutor:
+        return SandboxExecutor(spool, store.put, slots=slots)
+
+    async def run(self, task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+        """Starts with the URL of the local API. TallymeshError where the node cannot start."""
+        async with AsyncExitStack() as stack:
+            self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            stack.enter_context(FolderLock(self.home))
+            self.account, self.wallet_is_new = await trio.to_thread.run_sync(
+                open_wallet, self.home, self.config.password_file
+            )
+            self.peer_key: PeerKey = load_or_create(self.home / "peer.key")
+            self.machine: Machine = await trio.to_thread.run_sync(measure, self.home)
+            journal = SqlJournal(stack.enter_context(Database(self.home)))
+            rpc = await stack.enter_async_context(Rpc(self.network_file.rpc_urls, chain_id=self.network_file.chain_id))
+            self.chain = EscrowChain(rpc, self.network_file, self.account)
+            binding = bind(self.domains, self.account, self.peer_key, BINDING_VERSION)
+            self.enrolment = Enrolment(
+                self.chain, self.network_file, binding, slots=self.config.stake_slots if self.config.works else 0
+            )
+            disk = self.config.disk_gib << 30 or int((self.machine.disk_mib << 20) * DISK_SHARE)
+            self.blobs = BlobStore(self.home / "blobs", admit=lambda size: admit(size))
+            admit = limit(lambda: self.blobs.bytes_used, disk)
+            self.capacity = from_machine(self.machine, self.config, None, confirmed=False)
+            slots = max(self.capacity.cores if self.config.works or self.config.audits else SUBMIT_SLOTS, 1)
+            self.executor = await stack.enter_async_context(self.open_executor(self.home / "spool", self.blobs, slots))
+            self.book = OfferBook(Opener(self.domains, time.time), self.chain, time.time)
+            self.network: Libp2pNetwork = await stack.enter_async_context(
+                open_network(
+                    self.peer_key,
+                    self.network_file.topic,
+                    listen=(f"/ip4/{self.config.listen_host}/tcp/{self.config.listen_port}",),
+                    announce=self.config.announce,
+                    bootstrap=self.network_file.bootstrap,
+                    validator=self.book.validate,
+                )
+            )
+            self.book.learn_with(self.network)
+            exchange = await stack.enter_async_context(open_blobs(self.network, self.blobs, self._may_fetch))
+            self.publisher = Publisher(
+                self.domains,
+                self.account,
+                binding,
+                self.parameters,
+                addresses=lambda: self.network.addresses,
+                publish=self.network.gossip.publish,
+                now=time.time,
+            )
+            self._open_roles(exchange, journal, slots)
+            await self._serve(task_status)
+
+    def _open_roles(self, exchange: BlobExchange, journal: SqlJournal, slots: int) -> None:
+        self.cores = Cores(slots)
+        shared: dict[str, Any] = {
+            "network": self.network,
+            "blobs": exchange,
+            "executor": self.executor,
+            "chain": self.chain,
+            "journal": journal,
+            "domains": self.domains,
+            "key": self.account,
+            "parameters": self.parameters,
+            "clock": time.time,
+        }
+        if self.config.works:
+            self.worker = WorkerService(
+                **shared,
+                cores=self.cores,
+                current_offer=lambda: self.publisher.current,
+                account_of=self.book.account_of,
+                system=system_load,
+            )
+        if self.config.audits:
+            self.auditor = AuditorService(**shared, cores=self.cores)
+        if self.config.submits:
+            self.payer = PayerService(**shared, offers=self.book, numeric_class=self._numeric_class)
+
+    async def _serve(self, task_status: TaskStatus[str]) -> None:
+        status = NodeStatus(self)
+        server = ApiServer(status, self.home, host=self.config.api_host, port=self.config.api_port)
+        async with trio.open_nursery() as nursery:
+            for loop in (self.chain.run, self.book.run, self.enrolment.run, self._drain, self._watch_reachability):
+                nursery.start_soon(loop)
+            nursery.start_soon(Canaries(self.machine, self.executor.run_task).run, self._found_class)
+            if self.config.works:
+                self.publisher.offer(self.capacity)
+                nursery.start_soon(self.publisher.run)
+            for service in (self.worker, self.auditor, self.payer):
+                if service is not None:
+                    await nursery.start(service.run)
+            url = await nursery.start(server.run)
+            log.info("ready: account %s, API %s", checksum(self.account.address), url)
+            task_status.started(url)
+            await self._stop.wait()
+            nursery.cancel_scope.cancel()
+
+    def _numeric_class(self) -> bytes:
+        """Of this machine: a payer's own recomputations compare bit for bit inside it. Empty until it is measured."""
+        return bytes.fromhex(self._canary.numeric_class) if self._canary else b""
+
+    def _found_class(self, canary: Canary, confirmed: bool) -> None:
+        self._canary = canary
+        self.capacity = from_machine(self.machine, self.config, canary, confirmed=confirmed)
+        self.enrolment.set_class(bytes.fromhex(canary.numeric_class))
+        if self.config.works:
+            self.publisher.offer(self.capacity)
+
+    def _may_fetch(self, peer_id: str, blob: BlobId, ticket: bytes) -> bool:
+        roles = (self.worker, self.auditor, self.payer)
+        return any(role.may_fetch(peer_id, blob, ticket) for role in roles if role is not None)
+
+    async def _drain(self) -> None:
+        """Offers went into the book when gossip asked whether to pass them on; here they only leave its queue."""
+        async for _ in self.network.gossip:
+            pass
+
+    async def _watch_reachability(self) -> None:
+        while True:
+            self.reachability = await check_reachability(self.network)
+            known = self.reachability.reachable is not None
+            await trio.sleep(REACHABILITY_S if known else REACHABILITY_RETRY_S)
+
+
+async def run_node(node: Node) -> None:
+    """Run until SIGTERM or SIGINT; the second one ends at once."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, signals, node)
+            await node.run()
+            nursery.cancel_scope.cancel()
+
+
+async def _stop_on_signal(signals: AsyncIterator[int], node: Node) -> None:
+    async for number in signals:
+        log.info("%s: ending in good order", signal.Signals(number).name)
+        node.stop()
+        break
+    async for _ in signals:
+        raise KeyboardInterrupt
+
+
+def system_load() -> dict[str, float]:
+    """A worker's system series, as its heartbeats carry them."""
+    memory = psutil.virtual_memory()
+    return {"cpu_percent": psutil.cpu_percent(), "memory_mib": memory.used / 2**20}

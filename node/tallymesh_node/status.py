@@ -1,0 +1,142 @@
+"""The node as its owner sees it: the HTTP API's view, and what is wrong with a remedy for each problem."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+import tallymesh
+from tallymesh.api import NodeView, OfferView, Problem
+from tallymesh_ledger.keys import checksum
+from tallymesh_node.blobs import BlobStore
+from tallymesh_node.payer import PayerService
+
+if TYPE_CHECKING:
+    from tallymesh_node.daemon import Node
+
+
+class NodeStatus:
+    """Implements http.NodeFacade over a running Node. Answers from memory."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    @property
+    def payer(self) -> PayerService | None:
+        return self._node.payer
+
+    @property
+    def blobs(self) -> BlobStore:
+        return self._node.blobs
+
+    def stop(self) -> None:
+        self._node.stop()
+
+    def ready(self) -> bool:
+        """Joined (where there is anybody to join), and the first offer out where the node works."""
+        node = self._node
+        joined = bool(node.network.peers) or not node.network_file.bootstrap or self._is_bootstrap()
+        return joined and (not node.config.works or node.publisher.published > 0)
+
+    def _is_bootstrap(self) -> bool:
+        return all(
+            address.endswith(f"/p2p/{self._node.network.peer_id}") for address in self._node.network_file.bootstrap
+        )
+
+    def view(self) -> NodeView:
+        node = self._node
+        offer = node.publisher.current
+        sandbox = node.executor.status
+        return NodeView(
+            version=tallymesh.__version__,
+            network=node.network_file.name,
+            account=checksum(node.account.address),
+            peer_id=node.network.peer_id,
+            addresses=tuple(node.network.addresses),
+            roles=node.config.roles,
+            started=node.started,
+            peers=len(node.network.peers),
+            staked=node.enrolment.slots > 0,
+            slots=node.enrolment.slots,
+            numeric_class=node.capacity.numeric_class.hex(),
+            provisional=node.capacity.provisional,
+            sandbox=sandbox.sentence if sandbox else "being checked",
+            reachable=node.reachability.sentence,
+            offer=_shown(offer) if offer else {},
+            problems=tuple(self.problems()),
+            counters=self.counters(),
+        )
+
+    def problems(self) -> list[Problem]:
+        node = self._node
+        found = list(node.enrolment.problems)
+        sandbox = node.executor.status
+        if sandbox is not None and not sandbox.available:
+            found.append(Problem(code="no_sandbox", sentence=sandbox.sentence, remedy=sandbox.remedy))
+        if node.reachability.reachable is False:
+            found.append(
+                Problem(
+                    code="unreachable",
+                    sentence=f"Others cannot reach this node: {node.reachability.sentence}",
+                    remedy="Open the port, or name a reachable address with --announce.",
+                )
+            )
+        if node.config.works and node.enrolment.done and not node.enrolment.slots:
+            found.append(
+                Problem(
+                    code="unstaked",
+                    sentence="The account holds no slot, so nobody gives this node work.",
+                    remedy="Start with --stake 1, or stop and run 'tallymesh node start --stake 1'.",
+                )
+            )
+        if node.chain.unavailable:
+            found.append(Problem(code="chain_unavailable", sentence=node.chain.unavailable))
+        return found
+
+    def counters(self) -> dict[str, float]:
+        node = self._node
+        sandbox = node.executor.counters
+        counts: dict[str, float] = {
+            f"{name}_total": float(value) for name, value in dataclasses.asdict(node.network.counters).items()
+        }
+        counts["sandboxes_opened_total"] = node.executor.pool.sandboxes_opened
+        counts["units_run_total"] = sandbox.units_run
+        counts["units_failed_total"] = sandbox.units_failed
+        counts["templates_started_total"] = node.executor.pool.templates_started
+        counts["offers_published_total"] = node.publisher.published
+        counts["offers_seen_total"] = node.book.seen
+        counts["offer_bytes"] = node.publisher.bytes_last
+        counts["blob_store_bytes"] = node.blobs.bytes_used
+        for name, role in (("worker", node.worker), ("auditor", node.auditor)):
+            if role is not None:
+                counts |= {f"{name}_{key}": float(value) for key, value in role.counters.items()}
+        return counts
+
+    def offers(self) -> Sequence[OfferView]:
+        book = self._node.book
+        registry = book.registry
+        return [
+            OfferView(
+                account=checksum(listed.offer.account),
+                peer_id=listed.peer_id,
+                cores=listed.offer.cores,
+                memory_mib=listed.offer.memory_mib,
+                disk_mib=listed.offer.disk_mib,
+                gpus=listed.offer.gpus,
+                cpu_score=listed.offer.cpu_score,
+                ask_price_wei=str(listed.offer.ask_price),
+                numeric_class=listed.offer.numeric_class.hex(),
+                provisional=listed.offer.provisional,
+                staked=registry is not None and registry.slots_of(listed.offer.account) > 0,
+                expires=listed.offer.expires,
+            )
+            for listed in book.offers()
+        ]
+
+
+def _shown(offer: msgspec.Struct) -> dict[str, object]:
+    fields = msgspec.structs.asdict(offer)
+    return {name: value.hex() if isinstance(value, bytes) else value for name, value in fields.items()}
