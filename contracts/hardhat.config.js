@@ -28,6 +28,7 @@ export default defineConfig({
   },
   test: {
     solidity: {
+      invariant: { runs: 24, depth: 60, failOnRevert: true },
       fuzz: { runs: 256, seed: "0x7a11" },
       fsPermissions: { readFile: ["../tests/vectors/eip712.json"] },
     },
