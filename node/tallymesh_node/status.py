@@ -11,6 +11,7 @@ import msgspec
 import tallymesh
 from tallymesh.api import NodeView, OfferView, Problem
 from tallymesh_ledger.keys import checksum
+from tallymesh_learning.runtime import profile
 from tallymesh_node.blobs import BlobStore
 from tallymesh_node.payer import PayerService
 
@@ -62,6 +63,7 @@ class NodeStatus:
             staked=node.enrolment.slots > 0,
             slots=node.enrolment.slots,
             numeric_class=node.capacity.numeric_class.hex(),
+            numeric_profile=profile.profile_hash().hex(),
             provisional=node.capacity.provisional,
             sandbox=sandbox.sentence if sandbox else "being checked",
             reachable=node.reachability.sentence,

@@ -85,7 +85,7 @@ def check(message: Message) -> None:
 
 def _problem(value: Any, abi: Abi) -> str:
     if abi.bits:
-        if type(value) is not int:
+        if not isinstance(value, int) or isinstance(value, bool):  # an IntEnum is a number, a bool is not
             return f"expected an integer, got {type(value).__name__}"
         return "" if 0 <= value < 1 << abi.bits else f"{value} does not fit {abi.name}"
     if abi.name == "bool":
