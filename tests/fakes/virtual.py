@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,5 +19,5 @@ def run(function: Any, clock: trio.abc.Clock | None = None, **options: Any) -> A
 def use_virtual_time(items: Iterable[pytest.Item], folder: Path) -> None:
     """To be called from a conftest's `pytest_collection_modifyitems`."""
     for item in items:
-        if folder in item.path.parents:
+        if folder in item.path.parents and inspect.iscoroutinefunction(getattr(item, "obj", None)):
             item.add_marker(pytest.mark.trio(run=run))

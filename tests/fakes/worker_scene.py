@@ -374,3 +374,12 @@ async def refusal(awaitable: Any) -> TallymeshError:
     except RemoteError as error:
         return error
     raise AssertionError("it was not refused")
+
+
+def refuse(code: str) -> Callable[[bytes], bytes]:
+    """An answer for `Payer.answers`."""
+
+    def answer(body: bytes) -> bytes:
+        raise RemoteError(code, f"The test says {code}.")
+
+    return answer

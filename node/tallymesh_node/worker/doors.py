@@ -41,6 +41,9 @@ MAX_WAITING_UNITS = 256  # assigned and not done, on one seat: two tallies and a
 MAX_WAITING_BYTES = 32 * 1024 * 1024  # of all seats' waiting units together: they are kept in memory until they ran
 MAX_REFUSALS = 100  # kept for the owner's question why there is no job
 
+# A fast payer's Accept may overtake the answer that shows its secret, or our writing that down.
+SECRET_ON_ITS_WAY_S = 2.0
+
 OK = exchange.encode(Nothing())
 
 
@@ -204,6 +207,9 @@ class Doors:
         accept: Accept = wire.decode(data, Accept, peer=peer).message
         work = self._work(accept.seat, peer)
         keys.open_signed(self.tools.domains, data, Accept, work.record.order.signer, peer=peer)
+        with trio.move_on_after(SECRET_ON_ITS_WAY_S):
+            while work.record.misfit(accept) == "no_secret":
+                await work.changed.wait()
         async with work.lock:
             record = work.record
             if accept not in record.seat.accepts:

@@ -1,5 +1,6 @@
-"""Tells the payer what is on disk and not yet acknowledged: receipts and failures, then the tally over them, then the
-Leave; with back-off, until the payer has it or the seat is over.
+"""Tells the payer what is on disk and not yet acknowledged: receipts and failures, then a Leave, then the tally over
+them; with back-off, until the payer has it or the seat is over. Both sides count the same receipts when they see a
+Leave; a payer that owes a secret must not be able to hold it up.
 
 A repeat is the same bytes. This module signs nothing.
 """
@@ -73,13 +74,13 @@ class Sender:
             if record.seat.finished_at is None or position < record.seat.finished_at or position in record.failures:
                 await self._unit(position)
                 return True
+        if record.leave and not self.work.leave_sent:
+            await self._leave()
+            return True
         for closed in record.seat.tallies:
             if not closed.secret and closed.range.end <= self.work.refused_from:
                 await self._tally(closed.range.number)
                 return True
-        if record.leave and not self.work.leave_sent:
-            await self._leave()
-            return True
         return False
 
     async def _unit(self, position: int) -> None:

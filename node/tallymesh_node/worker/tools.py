@@ -68,6 +68,7 @@ class Work:
         self.record = record
         self.lock = trio.Lock()
         self.keeper_bell, self.sender_bell = Bell(), Bell()
+        self.changed = trio.Event()  # set and replaced with each commit
         self.running: dict[int, trio.CancelScope] = {}
         self.acked: set[int] = set()  # positions whose receipt or failure the payer has
         self.sent_at: dict[int, float] = {}  # tally number -> when it was first sent
@@ -131,4 +132,6 @@ class Work:
             except LocalError:
                 self.record = SeatRecord.replay(self.tools.domains, self.tools.journal.read(self.record.scope))
                 raise
+        self.changed.set()
+        self.changed = trio.Event()
         self.ring()
