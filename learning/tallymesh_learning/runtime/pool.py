@@ -35,6 +35,7 @@ from tallymesh_learning.runtime.work import UnitFailure
 MAX_PACKET: Final = 64 * 1024  # a line of the runner is at most 16 kB
 MAX_EVENT: Final = 32 * 1024
 START_S: Final = 120.0  # importing torch takes 2 s; a loaded machine is given a minute and a half more
+END_S: Final = 5.0  # for killing its forks
 PASSED: Final = ("PATH", "HOME", "TMPDIR", "LANG", "PYTHONPATH", "VIRTUAL_ENV")  # of the caller's environment
 
 
@@ -173,7 +174,8 @@ class UnitPool:
             self._socket = None
         if self._process is not None:
             try:
-                self._process.wait(timeout=5)
+                # Before it is ready it has no forks, and would only look up after importing torch.
+                self._process.wait(timeout=END_S if self._score else 0)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

@@ -1,0 +1,199 @@
+"""The unit runner's file contract: what goes in, what comes out, and how each kind of failure looks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy
+import pytest
+
+from programs.bench import Bench, config
+from tallymesh import values
+from tallymesh.errors import LocalError
+from tallymesh.units import Input, Unit, encode
+from tallymesh_learning.runtime import canary, profile
+from tallymesh_learning.runtime.pool import UnitPool
+from tallymesh_learning.runtime.runner import run_unit
+from tallymesh_learning.runtime.work import UnitFailure
+
+
+def test_a_map_unit_returns_its_value_and_what_it_logged(bench: Bench) -> None:
+    import base64
+
+    kwargs = base64.b64encode(values.encode({"scale": 2.0})).decode()
+    unit = bench.unit(
+        "programs.training:square", json.dumps({"kwargs": kwargs}).encode(), inputs={"item": values.encode(3)}
+    )
+    done = bench.run(unit)
+    assert values.decode(done.output) == {"value": 18.0}
+    assert done.metrics == b'{"half":1.5,"item":3.0}'
+    assert [event.payload for event in bench.events if event.kind == "line"] == ["squaring 3", "no end"]
+    assert [event.payload for event in bench.events if event.kind == "metric"] == [["item", 3.0], ["half", 1.5]]
+    assert set(done.seconds) == {"load", "import", "compute", "save"}
+    assert (done.steps, done.probe) == (0, b"")
+
+
+def test_arguments_too_large_for_the_config_come_as_an_input(bench: Bench) -> None:
+    inputs = {"item": values.encode(3), "kwargs": values.encode({"scale": 10})}
+    done = bench.run(bench.unit("programs.training:square", inputs=inputs))
+    assert values.decode(done.output) == {"value": 90}
+
+
+def test_arrays_and_tensors_go_in_and_out(bench: Bench) -> None:
+    found = bench.call("arrays", numpy.arange(4, dtype="float32"))
+    assert found["sum"] == numpy.float32(6)
+    assert found["tensor"].tolist() == [0, 2, 4, 6]
+
+
+def test_every_generator_follows_from_the_units_seed(bench: Bench) -> None:
+    first, again, other = bench.call("numbers", 1), bench.call("numbers", 1), bench.call("numbers", 1, seed=2)
+    assert first == again
+    assert all(a != b for a, b in zip(first[:3], other[:3], strict=True))
+
+
+def test_long_lines_are_cut_and_the_error_stream_is_a_line_too(bench: Bench) -> None:
+    bench.call("talks")
+    lines = [event.payload for event in bench.events]
+    assert [len(line) for line in lines] == [4000, 4000, 1000, len("to stderr")]
+
+
+@pytest.mark.parametrize(
+    ("function", "code", "says"),
+    [
+        ("raises", "program", "ValueError: cannot use 5"),
+        ("leaves", "program", "sys.exit(3)"),
+        ("returns_object", "program", "returned value['a']"),
+        ("dies", "limits", "by signal 9"),
+        ("missing", "program", "AttributeError"),
+    ],
+)
+def test_a_failing_function_says_whose_fault_it_is(bench: Bench, function: str, code: str, says: str) -> None:
+    with pytest.raises(UnitFailure) as caught:
+        bench.call(function, 5)
+    assert caught.value.code == code
+    assert says in caught.value.sentence
+
+
+def test_a_traceback_shows_the_users_frames_and_no_others(bench: Bench) -> None:
+    with pytest.raises(UnitFailure) as caught:
+        bench.call("raises", 5)
+    files = [line.split('"')[1] for line in caught.value.sentence.splitlines() if line.startswith("  File ")]
+    assert files == ["<program>/programs/training.py"] * 2
+    assert 'raise ValueError(f"cannot use {item}")' in caught.value.sentence
+
+
+@pytest.mark.parametrize("step", ["train", "client:run", "../segment", ""])
+def test_a_step_that_the_runtime_does_not_have_is_refused(bench: Bench, step: str) -> None:
+    with pytest.raises(UnitFailure) as caught:
+        bench.step(step, None)
+    assert caught.value.code == "inputs"
+
+
+def test_an_input_that_is_missing_or_changed_is_refused(bench: Bench, pool: UnitPool) -> None:
+    unit = bench.unit("programs.training:square", inputs={"item": values.encode(4)})
+    with pytest.raises(UnitFailure, match="no input named item") as caught:
+        bench.run(msgspec.structs.replace(unit, inputs=()))
+    assert caught.value.code == "inputs"
+    forged = bytes(32)
+    pool.path(forged).write_bytes(values.encode(4))
+    try:
+        with pytest.raises(UnitFailure, match="does not match its name"):
+            bench.run(msgspec.structs.replace(unit, inputs=(Input("item", forged),)))
+    finally:
+        pool.path(forged).unlink()
+
+
+def test_an_item_that_is_no_value_is_refused(bench: Bench) -> None:
+    with pytest.raises(UnitFailure) as caught:
+        bench.run(bench.unit("programs.training:square", inputs={"item": b"\xc1"}))
+    assert caught.value.code == "inputs"
+
+
+def test_a_unit_of_another_profile_is_refused(bench: Bench) -> None:
+    with pytest.raises(UnitFailure, match="numeric profile") as caught:
+        bench.call("square", 1, profile=bytes(32))
+    assert caught.value.code == "sandbox"
+
+
+def run_here(folder: Path, unit: Unit, environment: dict[str, str] | None = None) -> tuple[bool, list[Any]]:
+    """Run a unit in this process."""
+    (folder / "in" / "blobs").mkdir(parents=True)
+    (folder / "in" / "unit").write_bytes(encode(unit))
+    events: list[Any] = []
+    return run_unit(folder, lambda kind, payload: events.append((kind, payload))), events
+
+
+def test_a_process_without_the_profiles_environment_runs_nothing(tmp_path: Path, bench: Bench) -> None:
+    assert profile.missing_environment(), "the tests themselves do not run under the profile"
+    fine, _ = run_here(tmp_path, bench.unit("programs.training:square", inputs={"item": values.encode(1)}))
+    assert not fine
+    told = json.loads((tmp_path / "out" / "failure").read_bytes())
+    assert told["code"] == "sandbox"
+    assert "OMP_NUM_THREADS" in told["sentence"]
+    assert not (tmp_path / "out" / "output").exists()
+
+
+def test_units_side_by_side_keep_their_events_apart(pool: UnitPool, bench: Bench) -> None:
+    tickets = {
+        pool.submit(bench.unit("programs.training:square", inputs={"item": values.encode(item)})): item
+        for item in range(6)
+    }
+    lines: dict[int, list[str]] = {ticket: [] for ticket in tickets}
+    while pool.busy:
+        event = pool.next_event(timeout_s=60)
+        assert event is not None
+        if event.kind == "line":
+            lines[event.ticket].append(event.payload)
+        elif event.kind == "done":
+            assert values.decode(event.payload.output) == {"value": float(tickets[event.ticket] ** 2)}
+    assert lines == {ticket: [f"squaring {item}", "no end"] for ticket, item in tickets.items()}
+
+
+def test_a_pool_leaves_nothing_behind(bench: Bench) -> None:
+    with UnitPool(1) as other:
+        other.start()
+        process, folder = other._process, other._folder
+        assert process is not None
+    assert process.returncode is not None
+    assert not folder.exists()
+
+
+def test_the_profile_is_known_without_importing_torch() -> None:
+    code = (
+        "import sys; from tallymesh_learning.runtime import profile, pool, runner, work; "
+        "from tallymesh_learning import side, options, local; profile.profile_hash(); "
+        "assert not {'torch', 'numpy'} & set(sys.modules); print(profile.profile_hash().hex())"
+    )
+    found = subprocess.check_output([sys.executable, "-c", code], text=True, env={**os.environ, "OMP_NUM_THREADS": "7"})
+    assert found.strip() == profile.profile_hash().hex()
+
+
+def test_a_changed_profile_has_another_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = profile.profile_hash()
+    seen = {base}
+    for key in profile.describe():
+        changed = {**profile.describe(), key: "other"}
+        monkeypatch.setattr(profile, "describe", lambda changed=changed: changed)
+        seen.add(profile.profile_hash.__wrapped__())
+        monkeypatch.undo()
+    assert len(seen) == 1 + len(profile.describe())
+
+
+def test_the_canary_runs_under_the_profile_alone() -> None:
+    with pytest.raises(LocalError) as caught:
+        canary.measure()
+    assert caught.value.code == "no_profile"
+
+
+def test_a_config_with_an_unknown_option_is_refused(bench: Bench) -> None:
+    unit = bench.unit("tallymesh:initialise", b'{"model":"programs.training:mlp","extra":1}')
+    with pytest.raises(UnitFailure, match="config") as caught:
+        bench.run(unit)
+    assert caught.value.code == "inputs"
+    assert bench.step("initialise", config()).steps == 0
