@@ -1,12 +1,14 @@
 """Writes the Solidity library of the signed messages from the schema, so that no field is spelled out a second time.
 
-``python -m tallymesh_ledger.solidity`` prints ``contracts/src/generated/Messages.sol``; scripts/sync_abi keeps the
-checked-in file equal to it. This module does not know which contract uses which message.
+``python -m tallymesh_ledger.solidity messages`` prints ``contracts/src/generated/Messages.sol``, ``reader`` prints
+``contracts/test/generated/Reader.sol`` (golden vectors as structs); scripts/sync_abi keeps the checked-in files equal
+to them. This module does not know which contract uses which message.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from enum import IntEnum
 
 from tallymesh import messages, schema
@@ -120,5 +122,48 @@ def _encode_with_text(message: type[Message], type_hash: str) -> str:
     return f"\n            bytes.concat(\n{inner}\n            )\n        "
 
 
+_PARSERS = {"bool": "Bool", "address": "Address", "bytes32": "Bytes32", "string": "String"}
+
+
+def reader() -> str:
+    """A library for the contracts' tests: struct hashes of the golden vectors (tests/vectors/eip712.json)."""
+    names = [message.__name__ for message in messages.ALL]
+    imports = ", ".join(sorted([*names, "Messages"]))
+    cases = "\n".join(
+        f'        if (name == keccak256("{name}")) return Messages.hash(read{name}(vm, json, at_));' for name in names
+    )
+    return "\n".join([
+        _HEADER,
+        f'import {{{imports}}} from "../../src/generated/Messages.sol";',
+        'import {Vm} from "../Base.sol";\n',
+        "/// @title Golden vectors as the structs of the contracts.",
+        "library Reader {",
+        f"    uint256 internal constant KINDS = {len(names)};",
+        "    error UnknownKind(string kind);\n",
+        "    /// @param at_ Path of the vector's fields in the JSON text.",
+        "    function structHash(Vm vm, string memory kind, string memory json, string memory at_)",
+        "        internal\n        pure\n        returns (bytes32)\n    {",
+        f"        bytes32 name = keccak256(bytes(kind));\n{cases}",
+        "        revert UnknownKind(kind);\n    }\n",
+        "\n".join(_read(message) for message in messages.ALL).rstrip("\n"),
+        "}\n",
+    ])  # fmt: skip
+
+
+def _read(message: type[Message]) -> str:
+    name = message.__name__
+    lines = []
+    for field, abi in schema.fields(message):
+        parsed = f'vm.parseJson{_PARSERS.get(abi.name, "Uint")}(json, string.concat(at_, ".{schema.camel(field)}"))'
+        # (solc checks nothing here: a value too large for its type gives another hash, and the test fails)
+        lines.append(f"        m.{_member(field)} = {f'{abi.name}({parsed})' if abi.bits else parsed};")
+    body = "\n".join(lines)
+    return f"""\
+    function read{name}(Vm vm, string memory json, string memory at_) private pure returns ({name} memory m) {{
+{body}
+    }}
+"""
+
+
 if __name__ == "__main__":
-    print(library(), end="")
+    print({"messages": library, "reader": reader}[sys.argv[1]](), end="")

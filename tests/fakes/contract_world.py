@@ -264,6 +264,18 @@ class Job:
         accept = self.accept(i, units)
         return (self.leases[i], accept, self.sign(self.signer, accept))
 
+    def closing(self, i: int, units: int) -> tuple[Any, ...]:
+        release = Release(seat=self.seats[i], units=units)
+        return (self.leases[i], release, self.sign(self.workers[i], release))
+
+    def again(self) -> None:
+        """The same job once more: another salt, so another id, and leases for it."""
+        number = int.from_bytes(self.order.salt, "big") + 1
+        self.order = msgspec.structs.replace(self.order, salt=number.to_bytes(32, "big"))
+        self.id = job_id(self.world.domains, self.order)
+        self.leases = [msgspec.structs.replace(lease, job=self.id) for lease in self.leases]
+        self.seats = [seat_id(self.world.domains, lease) for lease in self.leases]
+
     def audit(self, i: int, auditor: AccountKey, position: int, *, by_payer: bool = False) -> tuple[Any, ...]:
         order = AuditOrder(
             seat=self.seats[i], tally=1, position=position, unit_id=b"\x09" * 32, reason=int(AuditReason.DRAWN), draw=0,
@@ -281,3 +293,88 @@ class Job:
         blank = Release(seat=bytes(32), units=0)
         closing = (release, self.sign(self.workers[i], release)) if released else (blank, NOBODY)
         return (self.leases[i], self.accept(i, units, 3), NOBODY, *closing, audits)
+
+
+def gas_report(world: World, *, workers: int, positions: int) -> dict[str, int]:
+    """Gas of the usual transactions, in the steady state: accounts that were paid and had a job before.
+
+    (In its first job an account's credit is a new word of storage: 17,100 gas more for each worker and for the payer.)
+    """
+    job = Job(world, workers=workers, positions=positions)
+    everyone = range(workers)
+
+    def opened() -> int:
+        done = world.call("JobEscrow", "open", job.order, [job.seating(i) for i in everyone], by=job.payer)
+        assert len(done.of("SeatOpened")) == workers
+        return done.gas
+
+    def finished(units: int, audits: int = 0) -> int:
+        called = [job.workers[(i + 1) % workers] for i in everyone]
+        ends = [
+            job.end(i, units, [job.audit(i, called[i], p, by_payer=True) for p in range(audits)],
+                    released=units < positions)
+            for i in everyone
+        ]  # fmt: skip
+        done = world.call("JobEscrow", "finish", job.order, ends, by=job.payer)
+        assert len(done.of("SeatClosed")) == workers
+        assert len(done.of("AuditPaid")) == audits * workers
+        assert done.of("Refused") == []
+        return done.gas
+
+    report: dict[str, int] = {}
+    audits = 4
+    opened()
+    finished(positions - 1, audits)  # everybody's first credit
+    job.again()
+    report["open, 4 seats, by approval"] = opened()
+    report["finish, 4 workers, all units paid"] = finished(positions)
+    job.again()
+    opened()
+    report["finish, 4 workers, released early"] = finished(positions - 4)
+    report["unlock, 4 seats"] = _unlocked(world, job)
+    job.again()
+    opened()
+    report["finish, 4 workers, 16 audits"] = finished(positions - 4, audits)
+    more = report["finish, 4 workers, 16 audits"] - report["finish, 4 workers, released early"]
+    report["per audit"] = more // (audits * workers)
+    job.again()
+    opened()
+    report["settle, one Accept for any number of units"] = world.call(
+        "JobEscrow", "settle", [job.settlement(0, 10)], by=job.workers[0]
+    ).gas
+    report["withdraw"] = world.call("JobEscrow", "withdraw", job.workers[0].address, by=job.workers[0]).gas
+    world.wait(3600 + job.order.claim_window + 1)
+    report["expire, one"] = world.call("JobEscrow", "expire", job.order, [job.leases[0]], by=job.payer).gas
+    buyer = world.funded(2 * world.parameters.slot_wei)
+    world.call("Registry", "buySlots", buyer.address, 1, by=buyer)
+    report["buySlots, one"] = world.call("Registry", "buySlots", buyer.address, 1, by=buyer).gas
+    return report
+
+
+def _unlocked(world: World, job: Job) -> int:
+    now = world.now
+    world.wait(world.parameters.lock_tail_s)
+    done = world.call("JobEscrow", "unlock", list(job.leases), by=job.payer)
+    assert len(done.of("LockEnded")) == len(job.leases)
+    shift = world.now - now
+    job.order = msgspec.structs.replace(job.order, deadline=job.order.deadline + shift)
+    job.leases = [
+        msgspec.structs.replace(lease, until=lease.until + shift, seat_by=lease.seat_by + shift) for lease in job.leases
+    ]
+    return done.gas
+
+
+def main() -> None:
+    """Print the table: `scripts/contracts gas`."""
+    workers, receipts = 4, 256
+    report = gas_report(World(Exact()), workers=workers, positions=receipts // workers)
+    for what, gas in report.items():
+        print(f"{what:48} {gas:>9,}")
+    whole = report["open, 4 seats, by approval"] + report["finish, 4 workers, all units paid"]
+    print(f"{f'a job of {workers} workers and {receipts} receipts':48} {whole:>9,}  {whole / receipts:,.0f} a receipt")
+    with_audits = report["open, 4 seats, by approval"] + report["finish, 4 workers, 16 audits"]
+    print(f"{'the same with 16 audits':48} {with_audits:>9,}  {with_audits / receipts:,.0f} a receipt")
+
+
+if __name__ == "__main__":
+    main()
