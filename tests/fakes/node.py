@@ -23,6 +23,7 @@ from tallymesh_node.http import ApiServer
 
 ACCOUNT = "0x" + "ab" * 20
 PEER = "12D3KooWFake"
+PROFILE = b"\x19" * 32
 
 
 class FakePayer:
@@ -165,6 +166,7 @@ class FakeNode:
             sandbox="bubblewrap ok",
             reachable="yes",
             offer={},
+            numeric_profile=PROFILE.hex(),
             problems=self.problems,
             counters={"units_done_total": 7.0, "leases_open": 2.0},
         )

@@ -213,6 +213,9 @@ def _offer_line(offer: dict[str, Any]) -> str:
 
 
 def _run(settings: Config, as_json: bool) -> None:
+    from tallymesh import network
+
+    network.load(settings.network)  # what is wrong with it is said before a second goes into importing the rest
     import trio
 
     from tallymesh_node.daemon import Node, run_node

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -15,6 +15,8 @@ from tallymesh_node.cli.output import Json, facts, say_json
 if TYPE_CHECKING:
     from tallymesh.network import Network
     from tallymesh_ledger.balances import Balance
+
+PATIENCE_S: Final = 3.0  # with a chain that does not answer: somebody is waiting for this command
 
 PasswordFile = Annotated[Path | None, typer.Option(help="Its first line is the wallet's password.")]
 
@@ -160,7 +162,8 @@ async def _read(network: Network, rpc_url: str | None, accounts: Sequence[bytes]
     from tallymesh_ledger.balances import read_balance
     from tallymesh_ledger.chain import Rpc
 
-    async with Rpc((rpc_url,) if rpc_url else network.rpc_urls, chain_id=network.chain_id) as rpc:
+    urls = (rpc_url,) if rpc_url else network.rpc_urls
+    async with Rpc(urls, chain_id=network.chain_id, patience_s=PATIENCE_S) as rpc:
         return [await read_balance(rpc, network, account) for account in accounts]
 
 

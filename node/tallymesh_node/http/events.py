@@ -34,7 +34,16 @@ class Streams:
 
     def __init__(self, limit: int = MAX_STREAMS) -> None:
         self._limit = limit
-        self.open = 0
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    @property
+    def open(self) -> int:
+        return len(self._tasks)
+
+    def cut(self) -> None:
+        """The node ends: break them off, so that their readers look for it again instead of believing in an end."""
+        for task in self._tasks:
+            task.cancel()
 
     @contextmanager
     def one(self) -> Iterator[None]:
@@ -42,11 +51,13 @@ class Streams:
             raise LocalError(
                 "too_many_streams", f"{self.open} event streams are open.", remedy="Close some of them, then try again."
             )
-        self.open += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         try:
             yield
         finally:
-            self.open -= 1
+            self._tasks.discard(task)
 
 
 def line(event: api.EventView) -> bytes:

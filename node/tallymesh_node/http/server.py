@@ -125,7 +125,11 @@ class ApiServer:
                 )
             return await handler(request)
 
+        async def cut_streams(application: web.Application) -> None:
+            self._streams.cut()
+
         application = web.Application(middlewares=[count, errors_to_answers, admit])
+        application.on_shutdown.append(cut_streams)
 
         def get(path: str, answer: Any) -> None:
             """A GET route whose answer comes from memory."""

@@ -60,6 +60,11 @@ class Session:
     def close(self) -> None:
         self._http.close()
 
+    def __del__(self) -> None:
+        http = getattr(self, "_http", None)  # missing where no node was found
+        if http is not None:
+            http.close()
+
     def get(self, path: str, kind: type[T]) -> T:
         return _decode(self._send("GET", path), kind)
 

@@ -1,0 +1,19 @@
+"""A submitter's module: it imports nothing that workers lack, so it can travel."""
+
+
+def area(x, scale=1.0):
+    return {"area": scale * x * x}
+
+
+def talk(x):
+    print("hello from", x)
+
+
+def fail(x):
+    raise ValueError("the tyres are flat")
+
+
+def sleep(seconds):
+    import time
+
+    time.sleep(seconds)

@@ -1,0 +1,330 @@
+"""The command line: through typer's runner against a fake node, and as real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import tallymesh
+from fakes.area import area
+from fakes.node import ACCOUNT, FakeNode, Served, serve
+from tallymesh import values
+from tallymesh.api import OfferView, Problem
+from tallymesh.network import Contracts, Network, save
+from tallymesh_ledger.balances import Balance, OpenEscrow
+from tallymesh_node.cli import money
+from tallymesh_node.cli.app import app
+
+ENTRY = [sys.executable, "-m", "tallymesh_node.cli"]
+COMMANDS = [
+    ["up"], ["node", "start"], ["node", "status"], ["node", "stop"], ["run"], ["ls"], ["logs"], ["why"], ["stop"],
+    ["result"], ["balance"], ["wallet", "show"], ["wallet", "create"], ["wallet", "export"], ["wallet", "import"],
+    ["offers"], ["env"], ["version"],
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in list(os.environ):
+        if name.startswith("TALLYMESH_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TALLYMESH_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def served(home: Path) -> Iterator[Served]:
+    with serve(FakeNode(home)) as running:
+        yield running
+
+
+def call(*arguments: str, code: int = 0, text: str | None = None) -> str:
+    done = CliRunner().invoke(app, list(arguments), input=text)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == code, done.output
+    return done.stdout if code == 0 else done.stderr or done.stdout
+
+
+def call_json(*arguments: str) -> Any:
+    return json.loads(call(*arguments, "--json"))
+
+
+def finished_map(served: Served) -> tallymesh.Job:
+    outputs = [values.encode(area(x)) for x in range(3)]
+    served.payer.on_submit = lambda job_id: (
+        served.payer.say(job_id, "log", line="hello", account=ACCOUNT, index=1),
+        served.payer.say(job_id, "caught", account=ACCOUNT, sentence="It lied."),
+        served.payer.finish_map(job_id, outputs),
+    )[0]
+    return tallymesh.map(area, range(3), budget="1")
+
+
+# -- every command
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_help_has_an_example_and_json(command: list[str]) -> None:
+    shown = call(*command, "--help")
+    assert "Examples:\n    tallymesh" in shown or "Examples:\n    eval" in shown
+    assert "--json" in shown
+    assert "\b" not in shown
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ls"], ["logs"], ["why"], ["why", "--node"], ["stop", "ab"], ["result"], ["offers"], ["env"], ["node", "status"]],
+    ids=" ".join,
+)
+def test_without_a_node_the_remedy_is_shown_and_the_code_is_1(command: list[str]) -> None:
+    assert call(*command, code=1) == (
+        "error: No node. Run 'tallymesh up' (a local network) or 'tallymesh node start --submit'.\n"
+    )
+    done = CliRunner().invoke(app, [*command, "--json"])
+    assert json.loads(done.stdout)["error"]["code"] == "no_node"
+
+
+def test_wrong_usage_is_code_2() -> None:
+    for command in (["frobnicate"], ["stop"], ["ls", "--colour"], ["up", "--workers", "many"]):
+        call(*command, code=2)
+
+
+def test_version_answers_without_loading_anything_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['tallymesh', 'version', '--json']\n"
+        "from tallymesh_node.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(*sys.modules)"
+    )
+    first, modules = subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()
+    assert json.loads(first)["tallymesh"] == tallymesh.__version__
+    heavy = {"torch", "numpy", "trio", "libp2p", "web3", "httpx", "aiohttp", "eth_account", "sqlalchemy", "rich"}
+    assert not heavy & {name.split(".")[0] for name in modules.split()}
+
+
+# -- looking into jobs
+
+
+def test_jobs_are_listed_followed_and_explained(served: Served) -> None:
+    assert call("ls") == "no jobs yet\n"
+    job = finished_map(served)
+    assert job.id[:12] in call("ls")
+    assert "3/3 units" in call("ls")
+    assert call_json("ls")[0]["id"] == job.id
+    assert call("logs") == f"{ACCOUNT[:8]} 0.1 | hello\ncaught: caught {ACCOUNT[:10]}…: It lied.\ndone: status done\n"
+    lines = call("logs", job.id[:60], "-f", "--all", "--json").splitlines()
+    assert [json.loads(line)["kind"] for line in lines][:2] == ["status", "log"]
+    assert "too little memory" in call("why")
+    assert call_json("why", job.id)["status"] == "done"
+    assert call("why", "ffff", code=1).startswith("error: No job begins with 'ffff'")
+
+
+def test_results_are_shown_and_written(served: Served, tmp_path: Path) -> None:
+    finished_map(served)
+    assert call("result") == "{'area': 0.0}\n{'area': 1.0}\n{'area': 4.0}\n"
+    assert call_json("result") == [{"area": 0.0}, {"area": 1.0}, {"area": 4.0}]
+    call("result", "--out", str(tmp_path / "out.json"))
+    assert json.loads((tmp_path / "out.json").read_text())[2] == {"area": 4.0}
+    assert "# Job" in call("result", "--report")
+
+
+def test_stop_cancels_and_a_running_job_has_no_result(served: Served) -> None:
+    job = tallymesh.map(area, [1], budget="1")
+    assert "is matching" in call("result", code=1)
+    assert "is cancelled" in call("stop", job.id)
+    assert served.payer.cancelled == [job.id]
+
+
+def test_the_market_is_shown_in_prices_that_people_know(served: Served) -> None:
+    assert "no offers yet" in call("offers")
+    offer = OfferView(
+        account=ACCOUNT,
+        peer_id="12D3",
+        cores=4,
+        memory_mib=2048,
+        disk_mib=1,
+        gpus="",
+        cpu_score=1500,
+        ask_price_wei=str(10**13),
+        numeric_class="7f3a" * 16,
+        provisional=False,
+        staked=True,
+        expires=0,
+    )
+    served.node.known_offers = [offer]
+    row = call("offers").splitlines()[1]
+    assert row.split() == f"{ACCOUNT} 4 2.0 GiB - 1.50 0.036 MESH class 7f3a7f3a".split()
+    assert call_json("offers")[0]["ask_price_wei"] == str(10**13)
+
+
+def test_why_the_node_gets_no_work(served: Served) -> None:
+    assert "does not work" in call("why", "--node")
+    served.node.problems = (Problem(code="no_sandbox", sentence="No sandbox.", remedy="Install bubblewrap."),)
+    assert call_json("why", "--node")["reasons"][0] == "No sandbox. Install bubblewrap."
+
+
+def test_env_is_for_the_shell(served: Served) -> None:
+    assert call("env").splitlines() == [
+        f"export TALLYMESH_NODE={served.url}",
+        f"export TALLYMESH_TOKEN={served.token}",
+    ]
+
+
+def test_node_status_and_stop(home: Path) -> None:
+    with serve(FakeNode(home)) as served:
+        assert "1 slot" in call("node", "status")
+        assert call_json("node", "status")["account"] == ACCOUNT
+        served.node.stop = lambda: served.node.stopped.set()  # type: ignore[method-assign]
+    assert "No node" in call("node", "stop", code=1)
+
+
+# -- run
+
+
+def script(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "train.py"
+    path.write_text(text)
+    return str(path)
+
+
+def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*ENTRY, *arguments], capture_output=True, text=True, timeout=30, check=False, **more)
+
+
+def test_run_passes_budget_backend_and_arguments_and_returns_the_exit_code(tmp_path: Path) -> None:
+    path = script(
+        tmp_path,
+        "import os, sys\nprint(os.environ['TALLYMESH_BUDGET'], os.environ['TALLYMESH_BACKEND'], sys.argv[1:])\n"
+        "sys.exit(7)\n",
+    )
+    done = run("run", path, "--budget", "2.5", "--backend", "local", "--", "--epochs", "3")
+    assert (done.stdout, done.returncode) == ("2.5 local ['--epochs', '3']\n", 7)
+    assert run("run", script(tmp_path, "import os; os.kill(os.getpid(), 9)")).returncode == 128 + 9
+
+
+def test_run_refuses_what_cannot_work(tmp_path: Path) -> None:
+    assert "no file" in call("run", str(tmp_path / "gone.py"), code=1)
+    path = script(tmp_path, "")
+    assert "not an amount" in call("run", path, "--budget", "lots", code=1)
+    assert "job.toml" in call("run", path, "--json", code=1)
+
+
+def test_ctrl_c_is_the_scripts_to_answer(tmp_path: Path) -> None:
+    path = script(
+        tmp_path,
+        "import sys, time\nprint('up', flush=True)\n"
+        "try: time.sleep(30)\nexcept KeyboardInterrupt: print('detached'); sys.exit(5)\n",
+    )
+    child = subprocess.Popen([*ENTRY, "run", path], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "up\n"
+    os.killpg(child.pid, signal.SIGINT)  # what a terminal does
+    assert child.communicate(timeout=20)[0] == "detached\n"
+    assert child.returncode == 5
+
+
+def test_a_job_file_runs_and_speaks_json(served: Served, tmp_path: Path) -> None:
+    finished_map(served)  # leaves the script of what happens
+    (tmp_path / "shapes.py").write_text("def area(x, scale=1.0):\n    return scale * x * x\n")
+    (tmp_path / "job.toml").write_text('map = "shapes.py:area"\ninputs = [0, 1, 2]\n')
+    done = run("run", str(tmp_path / "job.toml"), "--budget", "3", "--json")
+    assert json.loads(done.stdout)["outputs"] == [{"area": 0.0}, {"area": 1.0}, {"area": 4.0}]
+    assert [terms.budget_wei for terms in served.payer.terms.values()] == [str(10**18), str(3 * 10**18)]
+    done = run("run", str(tmp_path / "job.toml"), "--json")
+    assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (1, "no_budget")
+
+
+# -- money
+
+
+def network(home: Path) -> Path:
+    path = home / "network.json"
+    save(Network("test", 5, ("http://127.0.0.1:1",), Contracts(*("0x" + "11" * 20,) * 3)), path)
+    return path
+
+
+def test_balance_shows_tokens_and_json_has_wei(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def read(network: Network, rpc: str | None, accounts: list[bytes]) -> list[Balance]:
+        assert rpc == "http://chain"
+        escrow = OpenEscrow(job=b"\x07" * 32, free_wei=10**18, reserve_wei=5, open_seats=2)
+        return [
+            Balance(
+                account=account, block_number=9, tokens_wei=125 * 10**16, gas_wei=1, stake_free_wei=0,
+                stake_locked_wei=2, stake_unbonding_wei=0, slots=1, credits_wei=0, escrows=(escrow,),
+            )
+            for account in accounts
+        ]  # fmt: skip
+
+    monkeypatch.setattr(money, "_read", read)
+    network(home)
+    shown = call("balance", ACCOUNT, "--rpc", "http://chain")
+    assert "1.25 MESH" in shown
+    assert "2 open seats" in shown
+    (row,) = call_json("balance", ACCOUNT, "--rpc", "http://chain")
+    assert (row["tokens_wei"], row["escrows"][0]["free_wei"]) == (str(125 * 10**16), str(10**18))
+    assert row["account"].lower() == ACCOUNT
+
+
+@pytest.mark.parametrize("address", ["0x12", "zz" * 20, "0x5AAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"])
+def test_an_address_with_a_typing_error_is_refused(home: Path, address: str) -> None:
+    network(home)
+    assert "bad_address" in CliRunner().invoke(app, ["balance", address, "--json"]).stdout
+
+
+def test_balance_needs_a_network_and_a_chain_that_answers(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(money, "PATIENCE_S", 0.1)
+    assert "no network file" in call("balance", ACCOUNT, code=1)
+    network(home)
+    assert call("balance", ACCOUNT, code=1).startswith("error: ")
+    assert "no wallet" in call("balance", code=1)
+
+
+@pytest.mark.slow  # each opening of a keystore takes half a second, by design
+def test_a_wallet_is_made_shown_exported_and_imported(home: Path, tmp_path: Path) -> None:
+    assert "no wallet" in call("wallet", "show", code=1)
+    password = tmp_path / "password"
+    password.write_text("correct horse\n")
+    address = call_json("wallet", "create", "--password-file", str(password))["address"]
+    assert call_json("wallet", "show")["address"] == address
+    assert "already" in call("wallet", "create", code=1)
+    assert "not shown" in call("wallet", "export", "--password-file", str(password), code=1)
+    secret = call("wallet", "export", "--yes", "--password-file", str(password)).strip()
+    (home / "wallet.json").unlink()
+    taken = call("wallet", "import", "--password-file", str(password), "--json", text=secret + "\n")
+    assert json.loads(taken)["address"] == address
+    (home / "wallet.json").rename(tmp_path / "geth.json")
+    taken = call("wallet", "import", str(tmp_path / "geth.json"), "--password-file", str(password), "--json")
+    assert json.loads(taken)["address"] == address
+    wrong = tmp_path / "wrong"
+    wrong.write_text("battery staple\n")
+    assert "does not open" in call("wallet", "export", "--yes", "--password-file", str(wrong), code=1)
+    assert "none was given" in call("wallet", "export", "--yes", code=1)
+
+
+# -- node start, as a real process
+
+
+def test_a_start_that_cannot_work_is_one_line(home: Path) -> None:
+    done = run("node", "start", "--network", "/nowhere.json")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: There is no network file at /nowhere.json.")
+    home.mkdir(exist_ok=True)
+    (home / "config.toml").write_text("cores = 1\nmemory = 3\n")
+    done = run("node", "start")
+    assert done.returncode == 1
+    assert f"{home / 'config.toml'}, line 2: there is no key 'memory'" in done.stderr
+
+
+def test_a_typing_error_in_a_variable_is_mentioned(home: Path) -> None:
+    done = run("node", "start", env={**os.environ, "TALLYMESH_CORE": "2"})
+    assert "warning: nothing reads the variable TALLYMESH_CORE\n" in done.stderr

@@ -1,0 +1,510 @@
+"""The client over real HTTP against a fake node: finding it, submitting, following, and what goes wrong."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy
+import pytest
+
+import tallymesh
+from fakes.area import area
+from fakes.node import ACCOUNT, PROFILE, FakeNode, Served, serve
+from tallymesh import CallerError, ChainError, LocalError, RemoteError, TallymeshError, values
+from tallymesh.api import AuditView, JobView, Problem
+from tallymesh.client import discover, session
+from tallymesh.client.session import Session, parse, refusal
+from tallymesh.ids import blob_id
+from tallymesh.units import decode_spec
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No node of this machine, no config of its user."""
+    for name in list(os.environ):
+        if name.startswith("TALLYMESH_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TALLYMESH_HOME", str(tmp_path / "home"))
+    yield
+    discover.disconnect()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serve(FakeNode(tmp_path / "home")) as running:
+        yield running
+
+
+def areas(scale: float, count: int) -> list[bytes]:
+    return [values.encode(area(x, scale)) for x in range(count)]
+
+
+def finishing(served: Served, outputs: list[bytes]) -> None:
+    served.payer.on_submit = lambda job_id: served.payer.finish_map(job_id, outputs)
+
+
+# -- importing
+
+
+def test_importing_it_is_light() -> None:
+    code = "import sys, tallymesh; tallymesh.log(x=1); print(*sys.modules)"
+    loaded = {name.split(".")[0] for name in subprocess.check_output([sys.executable, "-c", code], text=True).split()}
+    assert not loaded & {"torch", "numpy", "trio", "libp2p", "web3", "httpx", "rich", "aiohttp", "asyncio"}
+    code = "import sys, tallymesh; tallymesh.map, tallymesh.train, tallymesh.Job, tallymesh.attach; print(*sys.modules)"
+    loaded = {name.split(".")[0] for name in subprocess.check_output([sys.executable, "-c", code], text=True).split()}
+    assert not loaded & {"torch", "numpy", "trio", "libp2p", "web3", "rich", "aiohttp", "tallymesh_node"}
+
+
+def test_every_public_name_is_there() -> None:
+    for name in tallymesh.__all__:
+        assert getattr(tallymesh, name) is not None
+    with pytest.raises(AttributeError):
+        tallymesh.nothing_of_that_name  # noqa: B018
+
+
+# -- finding a node
+
+
+def test_without_a_node_it_says_what_to_run_and_never_runs_here() -> None:
+    with pytest.raises(CallerError) as caught:
+        tallymesh.map(area, range(3), budget="1")
+    assert str(caught.value) == ("No node. Run 'tallymesh up' (a local network) or 'tallymesh node start --submit'.")
+    assert caught.value.code == "no_node"
+
+
+def test_a_node_that_was_killed_is_not_found(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "api.json").write_bytes(msgspec.json.encode({"url": "http://127.0.0.1:1", "token": "t", "pid": dead.pid}))
+    with pytest.raises(CallerError, match="No node"):
+        discover.find()
+
+
+def test_the_environment_wins_over_the_config_over_a_node_that_runs_here(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert discover.find().url == served.url
+    config = tmp_path / "home" / "config.toml"
+    (tmp_path / "home" / "their.token").write_text("theirs\n")
+    config.write_text("[client]\nnode = 'http://node.example:1/'\ntoken_file = 'their.token'\n")
+    assert discover.find() == discover.Address("http://node.example:1", "theirs", str(config))
+    monkeypatch.setenv("TALLYMESH_NODE", served.url)
+    assert discover.find().token == served.token  # its token lies here
+    monkeypatch.setenv("TALLYMESH_NODE", "https://other.example")
+    with pytest.raises(CallerError, match="TALLYMESH_TOKEN"):
+        discover.find()
+    monkeypatch.setenv("TALLYMESH_TOKEN", "secret")
+    assert discover.find() == discover.Address("https://other.example", "secret", "TALLYMESH_NODE")
+    assert "secret" not in repr(discover.find())
+    tallymesh.connect(served.url, served.token)
+    assert discover.find().url == served.url
+    with pytest.raises(CallerError, match="not a URL"):
+        tallymesh.connect("node.example", "t")
+
+
+def test_a_local_network_is_found(tmp_path: Path) -> None:
+    with serve(FakeNode(tmp_path / "home" / "up" / "payer")) as served:
+        assert discover.find().url == served.url
+
+
+# -- terms
+
+
+def never() -> Iterator[int]:
+    raise AssertionError("the inputs were read before the terms were checked")
+    yield 0
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({}, "no_budget"),
+        ({"budget": 2.0}, "bad_amount"),
+        ({"budget": "-1"}, "bad_amount"),
+        ({"budget": "1", "max_price": 0.1}, "bad_amount"),
+        ({"budget": "1", "verify": "trust me"}, "bad_terms"),
+        ({"budget": "1", "workers": -1}, "bad_terms"),
+        ({"budget": "1", "backend": "cloud"}, "bad_backend"),
+        ({"budget": "1", "backend": "ray"}, "not_yet"),
+    ],
+)
+def test_terms_are_checked_before_anything_is_read(served: Served, options: dict[str, Any], code: str) -> None:
+    with pytest.raises(CallerError) as caught:
+        tallymesh.map(area, never(), **options)
+    assert caught.value.code == code
+    assert caught.value.remedy or code == "bad_terms"
+    assert not served.payer.views
+
+
+def test_the_environment_gives_defaults_and_the_call_wins(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    finishing(served, areas(1.0, 1))
+    monkeypatch.setenv("TALLYMESH_BUDGET", "3")
+    require = tallymesh.Require(cores=2, memory_gib=4)
+    first = tallymesh.map(area, [0], max_price="0.036", require=require, workers=5)
+    second = tallymesh.map(area, [0], budget="1.5")
+    terms = served.payer.terms[first.id]
+    assert (terms.budget_wei, served.payer.terms[second.id].budget_wei) == (str(3 * 10**18), str(15 * 10**17))
+    assert (terms.max_price_wei, terms.require, terms.workers_max) == (str(10**13), require, 5)
+    monkeypatch.setenv("TALLYMESH_BACKEND", "cloud")
+    with pytest.raises(CallerError, match="backend"):
+        tallymesh.map(area, [0])
+
+
+def test_a_parameter_that_would_be_swallowed_is_refused(served: Served) -> None:
+    def priced(x: int, budget: int = 3) -> int:
+        return x * budget
+
+    with pytest.raises(CallerError, match="'budget'"):
+        tallymesh.map(priced, [1], budget="1")
+
+
+def test_what_comes_later_says_what_to_do_now() -> None:
+    for function in (tallymesh.private, tallymesh.deploy):
+        with pytest.raises(CallerError) as caught:
+            function("ward-notes", group="hospitals")
+        assert caught.value.code == "not_yet"
+        assert caught.value.remedy
+
+
+# -- the six lines
+
+
+def test_map_submits_streams_and_gives_results_in_input_order(served: Served) -> None:
+    finishing(served, areas(2.0, 200))
+    job = tallymesh.map(area, range(200), scale=2.0, budget="2.0")
+    seen = {unit.index: unit.output["area"] for unit in job.stream()}
+    assert seen == {x: 2.0 * x * x for x in range(200)}
+    assert job.results()[:3] == [{"area": 0.0}, {"area": 2.0}, {"area": 8.0}]
+    assert (job.status, job.cost, job.cost_wei, job.audits) == ("done", "0.0000000000000033 MESH", 3300, [])
+    spec = decode_spec(served.node.store.get(blob_of(job.view.spec)))
+    assert (spec.profile, len(spec.inputs), spec.name) == (PROFILE, 200, "area")
+    assert all(served.node.store.has(blob_of(blob.hex())) for blob in (spec.program, *spec.inputs))
+
+
+def test_arrays_come_back_as_arrays(served: Served) -> None:
+    finishing(served, [values.encode({"x": numpy.arange(3.0)})])
+    (result,) = tallymesh.map(area, [1], budget="1").results()
+    assert isinstance(result["x"], numpy.ndarray)
+
+
+def test_units_that_the_node_no_longer_remembers_are_streamed_too(served: Served) -> None:
+    def forget_early_events(job_id: str) -> None:
+        served.payer.finish_map(job_id, areas(1.0, 5))
+        served.payer.log[job_id] = served.payer.log[job_id][4:]
+
+    served.payer.on_submit = forget_early_events
+    job = tallymesh.map(area, range(5), budget="1")
+    assert sorted(unit.index for unit in job.stream()) == [0, 1, 2, 3, 4]
+
+
+def test_a_unit_that_was_void_comes_again(served: Served) -> None:
+    def redo(job_id: str) -> None:
+        void = served.payer.blobs.put(values.encode({"area": -1.0}))
+        served.payer.say(job_id, "unit", stage="map", index=0, account=ACCOUNT, output=void.hex())
+        served.payer.finish_map(job_id, areas(1.0, 1))
+
+    served.payer.on_submit = redo
+    job = tallymesh.map(area, [0], budget="1")
+    assert [unit.output["area"] for unit in job.stream()] == [-1.0, 0.0]
+    assert job.results() == [{"area": 0.0}]
+
+
+def test_only_what_is_missing_travels(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    send = Session._send
+    monkeypatch.setattr(
+        Session, "_send", lambda self, method, path, **more: sent.append(path) or send(self, method, path, **more)
+    )
+    monkeypatch.setattr(session, "BUNDLE_BLOBS", 20)
+    line = Session()
+    blobs = {blob_id(data): data for data in (b"b" * (session.SMALL_BYTES + 1), *map(bytes, range(30)))}
+    line.upload(blobs)
+    assert sent.count("/v1/blobs") == 2
+    assert len([path for path in sent if path.startswith("/v1/blobs/") and path != "/v1/blobs/missing"]) == 1
+    sent.clear()
+    line.upload(blobs)
+    assert sent == ["/v1/blobs/missing"]
+    line.close()
+
+
+# -- attaching, cancelling, failing
+
+
+def test_attach_finds_a_job_by_the_beginning_of_its_id(served: Served) -> None:
+    ids = [tallymesh.map(area, [x], budget="1").id for x in range(2)]
+    assert tallymesh.attach(ids[0]).id == ids[0]
+    assert tallymesh.attach(ids[1]).status == "matching"
+    with pytest.raises(CallerError, match="2 jobs begin"):
+        tallymesh.attach("000")
+    for wrong in ("f00", "", "f" * 64):
+        with pytest.raises(CallerError) as caught:
+            tallymesh.attach(wrong)
+        assert caught.value.code == "no_job"
+
+
+def test_why_and_report_are_for_people(served: Served) -> None:
+    job = tallymesh.map(area, [1], budget="1")
+    assert "too little memory" in job.why()[0]
+    served.do(lambda: served.payer.finish_map(job.id, areas(1.0, 1)))
+    audit = AuditView(
+        seat="", account=ACCOUNT, tally=1, position=0, unit="", reason="first", draw=0, auditor="payer", state="done",
+        result="match",
+    )  # fmt: skip
+    served.payer.audit_rows[job.id] = [audit]
+    assert (job.checks.audits, job.checks.matched, job.checks.by_payer) == (1, 1, 1)
+    assert "too few auditors" in str(job.checks)
+    report = job.report()
+    assert ACCOUNT in report
+    assert "1 of 1 units were computed again" in report
+
+
+def test_a_program_that_raised_raises_here_with_its_traceback(served: Served) -> None:
+    problem = Problem(code="program", sentence="Unit 0 failed.", remedy="Mend it.", traceback='File "m.py", line 3')
+    served.payer.on_submit = lambda job_id: served.payer.finish(job_id, status="failed", problem=problem)
+    job = tallymesh.map(area, [1], budget="1")
+    for ask in (job.wait, job.results, lambda: list(job.stream())):
+        with pytest.raises(CallerError, match=r"line 3\n Mend it"):
+            ask()
+
+
+def test_somebody_elses_failure_is_a_remote_error(served: Served) -> None:
+    problem = Problem(code="no_auditor", sentence="Nobody may audit.")
+    served.payer.on_submit = lambda job_id: served.payer.finish(job_id, status="failed", problem=problem)
+    with pytest.raises(RemoteError, match="Nobody may audit"):
+        tallymesh.map(area, [1], budget="1").wait()
+
+
+def test_a_cancelled_job_says_what_comes_back(served: Served) -> None:
+    job = tallymesh.map(area, [1], budget="1")
+    job.cancel()
+    with pytest.raises(CallerError, match="1 MESH comes back"):
+        job.wait()
+
+
+def test_the_wrong_question_is_refused(served: Served) -> None:
+    with pytest.raises(CallerError, match="no model"):
+        _ = tallymesh.map(area, [1], budget="1").result
+
+
+# -- waiting
+
+
+def test_logs_are_one_stream(served: Served) -> None:
+    job = tallymesh.map(area, [1], budget="1")
+    served.do(lambda: served.payer.say(job.id, "log", line="hello", account=ACCOUNT, index=4))
+    (line,) = job.logs()
+    assert (str(line), line.account, line.index) == ("hello", ACCOUNT, 4)
+
+
+def test_progress_is_a_line_per_change_where_nobody_sees_a_bar(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(job_id: str) -> None:
+        served.payer.say(job_id, "audit", account=ACCOUNT, result="match")
+        served.payer.say(job_id, "round", round=1, metrics={"accuracy": 0.5})
+        served.payer.say(job_id, "caught", account=ACCOUNT, sentence="Its update did not match.")
+        served.payer.say(job_id, "redo", units=3)
+        served.payer.finish(job_id)
+
+    job = tallymesh.map(area, [1], budget="1")
+    served.payer.change(job.id, kind="federated", rounds=2)
+    threading.Timer(0.05, lambda: served.do(lambda: train(job.id))).start()
+    job.wait(progress=True)
+    shown = capsys.readouterr().err.splitlines()
+    assert "round 1/2 · 0 peers · 1 audits · accuracy 0.5" in shown
+    assert "caught 0xabababab…: Its update did not match." in shown
+    assert "3 units are computed again" in shown
+    assert shown[-1] == "done"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_awaiting_works_under_asyncio_and_trio(served: Served, loop: str) -> None:
+    # In a process of its own: trio-asyncio, which the fake node runs on, replaces asyncio's loop in this one.
+    job = tallymesh.map(area, [0], budget="1")
+    code = f"""
+import {loop}, tallymesh
+ticks = 0
+async def main():
+    async def tick():
+        global ticks
+        while True:
+            await {loop}.sleep(0.01)
+            ticks += 1
+    {"task = asyncio.create_task(tick())" if loop == "asyncio" else ""}
+    done = await tallymesh.attach({job.id!r})
+    print(done.status, done.results())
+{loop}.run(main{"()" if loop == "asyncio" else ""})
+assert ticks or {loop!r} == "trio"
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 10
+    while not served.payer.waiting and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    served.do(lambda: served.payer.finish_map(job.id, areas(1.0, 1)))
+    assert process.communicate(timeout=10)[0] == "done [{'area': 0.0}]\n"
+
+
+class Interrupted:
+    """Ctrl-C while waiting, on a terminal, with what the owner answers."""
+
+    def __init__(self, served: Served, monkeypatch: pytest.MonkeyPatch, answer: str | type[BaseException]) -> None:
+        self.job = tallymesh.map(area, [0], budget="1")
+        self.asked: list[str] = []
+        follow = type(self.job)._follow
+        waits = iter([KeyboardInterrupt])
+
+        def interrupted(job: Any, progress: bool | None) -> None:
+            for error in waits:
+                raise error
+            if not served.payer.cancelled:
+                served.do(lambda: served.payer.finish_map(job.id, areas(1.0, 1)))
+            follow(job, progress)
+
+        def ask(prompt: str) -> str:
+            self.asked.append(prompt)
+            if isinstance(answer, str):
+                return answer
+            raise answer
+
+        monkeypatch.setattr(type(self.job), "_follow", interrupted)
+        monkeypatch.setattr(builtins, "input", ask)
+        monkeypatch.setattr(sys, "stdin", type("Terminal", (), {"isatty": lambda self: True})())
+
+
+def test_ctrl_c_asks_and_detaching_leaves_the_job_alone(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = Interrupted(served, monkeypatch, "d")
+    with pytest.raises(KeyboardInterrupt):
+        case.job.wait()
+    assert case.asked
+    assert "detach" in case.asked[0].replace("[d]", "d")
+    assert not served.payer.cancelled
+    assert case.job.id in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answer", ["c", KeyboardInterrupt])
+def test_ctrl_c_twice_or_the_answer_cancels_and_refunds(
+    served: Served, monkeypatch: pytest.MonkeyPatch, answer: str | type[BaseException]
+) -> None:
+    case = Interrupted(served, monkeypatch, answer)
+    with pytest.raises(CallerError, match="comes back"):
+        case.job.wait()
+    assert served.payer.cancelled == [case.job.id]
+
+
+def test_ctrl_c_can_be_taken_back(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Interrupted(served, monkeypatch, "")
+    assert case.job.wait().status == "done"
+
+
+def test_ctrl_c_without_a_terminal_detaches(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Interrupted(served, monkeypatch, "c")
+    monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: SIM115
+    with pytest.raises(KeyboardInterrupt):
+        case.job.wait()
+    assert not case.asked
+    assert not served.payer.cancelled
+    sys.stdin.close()
+
+
+# -- the line
+
+
+def test_a_stream_that_breaks_goes_on_where_it_was(served: Served) -> None:
+    job = tallymesh.map(area, [0], budget="1")
+    events = served.payer.events
+    broken = iter([True, False, True])
+
+    def flaky(job_id: str, after: int) -> Any:
+        found = events(job_id, after)
+        if found and next(broken, False):
+            raise ZeroDivisionError  # cuts the line
+        return found[:2]
+
+    served.payer.events = flaky  # type: ignore[method-assign]
+    served.do(lambda: served.payer.finish_map(job.id, areas(1.0, 4)))
+    assert [event.sequence for event in job.events()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_node_that_comes_back_elsewhere_is_found_again(tmp_path: Path) -> None:
+    node = FakeNode(tmp_path / "home")
+    with serve(node):
+        job = tallymesh.map(area, [0], budget="1")
+        stream = job.events()
+        next(stream)
+    again = FakeNode(tmp_path / "home")
+    again.fake_payer.views, again.fake_payer.log = node.fake_payer.views, node.fake_payer.log
+    with serve(again) as served:
+        served.do(lambda: served.payer.finish_map(job.id, areas(1.0, 1)))
+        assert [event.kind for event in stream] == ["unit", "done"]
+        assert job.results() == [{"area": 0.0}]
+
+
+def test_a_node_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "RETRIES", 1)
+    with serve(FakeNode(tmp_path / "home")) as served:
+        job = tallymesh.map(area, [0], budget="1")
+    for ask in (lambda: job.status, lambda: list(job.events())):
+        with pytest.raises(LocalError, match=served.url) as caught:
+            ask()
+        assert caught.value.code == "node_unreachable"
+        assert "tallymesh node status" in caught.value.remedy
+
+
+def test_bytes_that_are_not_what_their_name_says_are_refused(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = served.node.store.put(b"right")
+    path = served.node.store.path(name)
+    path.chmod(0o600)
+    path.write_bytes(b"wrong")
+    with pytest.raises(LocalError, match="something else"):
+        Session().blob(name.hex())
+
+
+def test_errors_come_back_as_they_were_raised() -> None:
+    def told(**fields: Any) -> TallymeshError:
+        return refusal(400, msgspec.json.encode({"code": "c", "sentence": "s", **fields}))
+
+    assert isinstance(told(kind="caller", remedy="r"), CallerError)
+    assert told(remedy="r").remedy == "r"
+    assert isinstance(told(kind="local"), LocalError)
+    remote, chain = told(kind="remote", peer="12D3"), told(kind="chain", reverted=True)
+    assert isinstance(remote, RemoteError)
+    assert remote.peer == "12D3"
+    assert isinstance(chain, ChainError)
+    assert chain.reverted
+    assert refusal(502, b"<html>").code == "bad_answer"
+
+
+def test_server_sent_events_are_parsed_as_the_standard_says() -> None:
+    lines = [
+        ": comment",
+        "id: 7",
+        "event: log",
+        'data: {"sequence": 7, "at": 1.0,',
+        'data: "kind": "log", "data": {}}',
+        "",
+    ]
+    (event,) = parse([*lines, "", "retry: 5", "data: {", "no end"])
+    assert (event.sequence, event.kind) == (7, "log")
+
+
+def blob_of(name: str) -> Any:
+    return bytes.fromhex(name)
+
+
+def test_views_of_a_newer_node_are_read() -> None:
+    newer = {"id": "j", "name": "", "kind": "map", "status": "running", "created": 1.0, "colour": "blue"}
+    assert msgspec.json.decode(msgspec.json.encode(newer), type=JobView).status == "running"

@@ -1,0 +1,149 @@
+"""backend="local": the same Job, in child processes; and job files, which name what programs pass."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import tallymesh
+from fakes import area as programs
+from tallymesh import CallerError
+from tallymesh.client import jobfile
+from tallymesh.client.job import Job
+from tallymesh.client.local import LocalSource
+
+
+@pytest.fixture(autouse=True)
+def _local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("TALLYMESH_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TALLYMESH_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="module")
+def done() -> Job:
+    return tallymesh.map(programs.area, [1, 2, 3], scale=2.0, backend="local").wait()
+
+
+@pytest.mark.slow  # imports torch
+def test_a_map_runs_without_node_and_budget(done: Job) -> None:
+    assert sorted((unit.index, unit.output["area"], unit.peer) for unit in done.stream()) == [
+        (0, 2.0, "local"),
+        (1, 8.0, "local"),
+        (2, 18.0, "local"),
+    ]
+    assert done.results() == [{"area": 2.0}, {"area": 8.0}, {"area": 18.0}]
+    assert (done.status, done.cost, done.audits, done.receipts) == ("done", "0 MESH", [], [])
+    assert "nobody to check" in str(done.checks)
+    assert done.id in done.report()
+
+
+@pytest.mark.slow  # imports torch
+def test_it_leaves_no_files_and_no_process(done: Job) -> None:
+    job = tallymesh.map(programs.talk, [1], backend="local")
+    source = job._source
+    assert isinstance(source, LocalSource)
+    child, folder = source._child, source._folder
+    assert [str(line) for line in job.logs(follow=True)] == ["hello from 1"]
+    source._end()
+    assert child.poll() is not None
+    assert not folder.exists()
+
+
+@pytest.mark.slow  # imports torch
+def test_what_the_program_raised_is_shown() -> None:
+    job = tallymesh.map(programs.fail, [1], backend="local")
+    with pytest.raises(CallerError, match="the tyres are flat"):
+        job.wait()
+    assert "the tyres are flat" in job.why()[0]
+
+
+def test_cancelling_ends_it_at_once() -> None:
+    job = tallymesh.map(programs.sleep, [60], backend="local")
+    source = job._source
+    assert isinstance(source, LocalSource)
+    began = time.monotonic()
+    job.cancel()
+    assert time.monotonic() - began < 8
+    assert source._child.poll() is not None
+    with pytest.raises(CallerError, match="cancelled"):
+        job.wait()
+
+
+@pytest.mark.slow  # imports torch
+def test_it_dies_with_the_program_that_started_it(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, tallymesh; from fakes import area\n"
+        "job = tallymesh.map(area.sleep, [60], backend='local'); print(job._source._child.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "TMPDIR": str(tmp_path)}
+    parent = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=20)
+    assert parent.returncode == -signal.SIGKILL
+    child = int(parent.stdout)
+    deadline = time.monotonic() + 15
+    while _runs(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+# -- job files
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "shapes.py").write_text("def area(x, scale=1.0):\n    return scale * x * x\n")
+    path = folder / "job.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.slow  # imports torch
+def test_a_job_file_names_the_function(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "items.json").write_text("[2, 3]")
+    path = write(tmp_path, 'map = "shapes.py:area"\ninputs = "items.json"\nbackend = "local"\narguments.scale = 0.5\n')
+    assert jobfile.main([str(path), "--json"]) == 0
+    assert '"outputs":[2.0,4.5]' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("inputs = [1]\n", "exactly one of"),
+        ('map = "shapes.py:area"\ntrain = "shapes.py:area"\n', "exactly one of"),
+        ('map = "shapes.py:volume"\ninputs = [1]\n', "cannot be found"),
+        ('map = "gone.py:area"\ninputs = [1]\n', "there is no file"),
+        ('map = "area"\ninputs = [1]\n', "not file.py:name"),
+        ('map = "shapes.py:area"\n', "it needs inputs"),
+        ('map = "shapes.py:area"\ninputs = "gone.json"\n', "cannot be read"),
+        ('map = "shapes.py:area"\ninputs = [1]\nbugdet = "2"\n', "no option 'bugdet'"),
+        ('train = "shapes.py:area"\n', "loss"),
+        ("map = \n", "not TOML"),
+    ],
+)
+def test_a_job_file_that_is_wrong_says_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str, words: str
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    path = write(tmp_path, text)
+    assert jobfile.main([str(path)]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert str(path) in shown
+    assert words in shown
