@@ -18,7 +18,6 @@ from tallymesh.errors import LocalError, RemoteError
 from tallymesh.exchange import AuditRequest, Nothing, Source
 from tallymesh.ids import BlobId
 from tallymesh.parameters import Parameters
-from tallymesh_ledger import waits
 from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_ledger.registry import RegistryAt
@@ -35,8 +34,9 @@ if TYPE_CHECKING:
     from trio_typing import TaskStatus  # trio's own name, under the stubs that libp2p brings along
 
 MAX_AUDITS = 16  # open at once: each holds a unit of up to 256 KiB and waits for a core
-FUNDED_LOOKS = 4  # a chain view may be a block behind the payer's …
-FUNDED_PAUSE_S = 0.75  # … so that a job which was just opened is looked for a few times
+CHAIN_LOOKS = 5  # our view of the chain may be a block behind the payer's …
+CHAIN_PAUSE_S = 0.5  # … so a block that is final there, or a job that was just opened, is looked for a few times
+SPEC_S = 5.0  # for a template that did not come along; the payer waits ten seconds for our answer
 KEEP_S = 24 * 3600  # journals of audits that are over: long enough for a fee that is paid late to be explained
 PRUNE_S = 3600.0
 
@@ -97,11 +97,14 @@ class AuditorService:
         request = exchange.decode(body, AuditRequest, peer=peer)
         try:
             call = calls.read(self.tools.domains, request, peer=peer)
-            async with self._admitting:
-                if self.tools.journal.read(SCOPE + call.digest.hex()):
+            if self._known(call):
+                return OK
+            self._room(call)
+            await self._check(call, request)
+            async with self._admitting:  # the same request may have come twice meanwhile
+                if self._known(call):
                     return OK
                 self._room(call)
-                await self._check(call, request)
                 await self._adopt(peer, request)
         except RemoteError as error:
             self.tools.counters["audits_refused"] += 1
@@ -109,6 +112,9 @@ class AuditorService:
             raise
         self.tools.counters["audits_taken"] += 1
         return OK
+
+    def _known(self, call: Call) -> bool:
+        return call.digest in self._audits or bool(self.tools.journal.read(SCOPE + call.digest.hex()))
 
     def _room(self, call: Call) -> None:
         if len(self._audits) >= MAX_AUDITS:
@@ -126,31 +132,38 @@ class AuditorService:
     async def _check(self, call: Call, request: AuditRequest) -> None:
         tools = self.tools
         now, me = tools.chain.block_time(), tools.key.address
-        final, _ = await tools.chain.final_block()
-        if call.tally.block_number > final:
-            raise RemoteError("wrong_block", "The block that the Tally names is not final.")
+        await self._final(call)
         registry: RegistryAt = await tools.chain.registry_at(call.tally.block_number, call.tally.block_hash)
         spec = await tools.specs.obtain(
             call.order.template,
             request.spec,
             request.sources,
             ticket=request.audit_order,
-            timeout_s=waits.seconds(waits.Step.OPEN, tools.parameters),
+            timeout_s=SPEC_S,
         )
         calls.check(call, spec, registry, tools.parameters, now=now, me=me)
         await self._funded(call)
         await tools.blobs.sync()
 
+    async def _final(self, call: Call) -> None:
+        for look in range(CHAIN_LOOKS):
+            final, _ = await self.tools.chain.final_block()
+            if call.tally.block_number <= final:
+                return
+            if look < CHAIN_LOOKS - 1:
+                await trio.sleep(CHAIN_PAUSE_S)
+        raise RemoteError("wrong_block", "The block that the Tally names is not final.")
+
     async def _funded(self, call: Call) -> None:
         """That the job is on chain, under this signer, and can pay the fee."""
-        for look in range(FUNDED_LOOKS):
+        for look in range(CHAIN_LOOKS):
             state = await self.tools.chain.job_state(call.job)
             if state is not None:
                 if state.signer != call.order.signer or state.reserve < call.audit_order.fee:
                     raise RemoteError("unfunded", f"The job's reserve of {state.reserve} wei does not cover the fee.")
                 return
-            if look < FUNDED_LOOKS - 1:
-                await trio.sleep(FUNDED_PAUSE_S)
+            if look < CHAIN_LOOKS - 1:
+                await trio.sleep(CHAIN_PAUSE_S)
         raise RemoteError("unfunded", "There is no such job on chain.")
 
     async def _adopt(self, peer: str, request: AuditRequest) -> None:

@@ -35,6 +35,7 @@ from tallymesh_ledger.jobs import job_id, seat_id
 from tallymesh_ledger.phases import Phase
 from tallymesh_node.worker.admission import Refusal, Situation, cores_of, judge
 from tallymesh_node.worker.record import LeaseLine, Line
+from tallymesh_node.worker.stake import OwnStake
 from tallymesh_node.worker.tools import Tools, Work
 
 MAX_WAITING_UNITS = 256  # assigned and not done, on one seat: two tallies and a half
@@ -62,8 +63,11 @@ class House(Protocol):
 
 
 class Doors:
-    def __init__(self, tools: Tools, house: House, current_offer: Callable[[], Offer | None]) -> None:
+    def __init__(
+        self, tools: Tools, house: House, own_stake: OwnStake, current_offer: Callable[[], Offer | None]
+    ) -> None:
         self.tools = tools
+        self.own_stake = own_stake
         self.house = house
         self.current_offer = current_offer
         self.refusals: deque[tuple[float, str, Refusal]] = deque(maxlen=MAX_REFUSALS)  # (when, peer, why)
@@ -125,17 +129,15 @@ class Doors:
 
     async def _situation(self, lease: Lease, peer: str) -> Situation:
         tools = self.tools
-        mine = tools.key.address
-        registry = await tools.chain.registry_at(*await tools.chain.final_block())
-        free_stake = await tools.chain.free_stake(mine)
         open_works = [work for work in self.house.works() if work.record.over is None]
+        stake = await self.own_stake.stake(open_works)
         held = {w.record.lease.job: cores_of(w.record.order) for w in open_works if w.record.seat.phase is Phase.OPEN}
         return Situation(
             now=tools.chain.block_time(),
             offer=self.current_offer(),
-            slots=registry.slots_of(mine),
-            free_stake=free_stake,
-            pending_lock=sum(work.record.lease.lock for work in open_works if work.state is None),
+            slots=stake.slots,
+            free_stake=stake.free_wei,
+            pending_lock=sum(w.record.lease.lock for w in open_works if w.record.id not in stake.counted),
             open_leases=len(open_works),
             payer_leases=sum(work.record.payer.peer_id == peer for work in open_works),
             cores_held=sum(cores for job, cores in held.items() if job != lease.job),

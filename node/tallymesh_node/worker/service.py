@@ -33,6 +33,7 @@ from tallymesh_node.worker.policy import SettlePolicy
 from tallymesh_node.worker.record import SCOPE, LeaseLine, Line, OverLine, SeatRecord
 from tallymesh_node.worker.sender import Sender
 from tallymesh_node.worker.settlement import Settlement
+from tallymesh_node.worker.stake import OwnStake
 from tallymesh_node.worker.tools import Tools, Work, log
 
 if TYPE_CHECKING:
@@ -97,8 +98,9 @@ class WorkerService:
         self._works: dict[bytes, Work] = {}
         self._nursery: trio.Nursery | None = None
         self._ending: set[bytes] = set()
-        self._doors = Doors(self.tools, self, current_offer)
-        self._settlement = Settlement(self.tools, self.works, policy or SettlePolicy(), self._over)
+        own_stake = OwnStake(self.tools)
+        self._doors = Doors(self.tools, self, own_stake, current_offer)
+        self._settlement = Settlement(self.tools, self.works, policy or SettlePolicy(), own_stake, self._over)
         self.may_fetch: Callable[[str, BlobId, bytes], bool] = Access(self.tools, self.works, account_of).may_fetch
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

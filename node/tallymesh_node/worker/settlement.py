@@ -16,6 +16,7 @@ from tallymesh.messages import Lease, Order
 from tallymesh.wire import Signed
 from tallymesh_ledger.phases import Phase
 from tallymesh_node.worker.policy import SettlePolicy, Standing, settle_reason, worth_withdrawing
+from tallymesh_node.worker.stake import OwnStake
 from tallymesh_node.worker.tools import Bell, Tools, Work, log
 
 LOOK_S = 10.0  # between looks at the chain
@@ -31,13 +32,16 @@ class Settlement:
         tools: Tools,
         works: Callable[[], Iterable[Work]],
         policy: SettlePolicy,
+        own_stake: OwnStake,
         over: Callable[[Work, str], object],
     ) -> None:
         self.tools = tools
         self.works = works
         self.policy = policy
+        self.own_stake = own_stake
         self.bell = Bell()
         self._over = over  # called with a seat that needs nothing more, and why
+        self._stake_at = 0.0  # trio time: when our stake is to be looked at again
         self._not_before = 0.0  # trio time: after a failed transaction
 
     async def run(self) -> None:
@@ -75,6 +79,9 @@ class Settlement:
         return told or trio.current_time() - work.heard_at >= self.policy.silence_s
 
     async def _act(self) -> None:
+        if trio.current_time() >= self._stake_at:
+            await self.own_stake.refresh(self.works())
+            self._stake_at = trio.current_time() + LOOK_S
         await self._settle()
         await self._expire()
         await self._withdraw()
