@@ -47,9 +47,9 @@ rt_sigtimedwait:128:137 rt_sigqueueinfo:129:138 rt_tgsigqueueinfo:297:240 rt_sig
 sigaltstack:131:132 pause:34: pidfd_open:434:434 pidfd_send_signal:424:424 restart_syscall:219:128 getpid:39:172
 getppid:110:173 gettid:186:178 getuid:102:174 geteuid:107:175 getgid:104:176 getegid:108:177 getresuid:118:148
 getresgid:120:150 getgroups:115:158 getpgrp:111: getpgid:121:155 setpgid:109:154 getsid:124:156 setsid:112:157
-capget:125:90 getrlimit:97:163 setrlimit:160:164 prlimit64:302:261 getrusage:98:165 times:100:153
+capget:125:90 getrlimit:97:163 getrusage:98:165 times:100:153
 getpriority:140:141 setpriority:141:140 ioprio_get:252:31 sched_yield:24:124 sched_getaffinity:204:123
-sched_setaffinity:203:122 sched_getparam:143:121 sched_getscheduler:145:120 sched_setscheduler:144:119
+sched_getparam:143:121 sched_getscheduler:145:120 sched_setscheduler:144:119
 sched_get_priority_max:146:125 sched_get_priority_min:147:126 sched_rr_get_interval:148:127
 sched_getattr:315:275 getcpu:309:168
 time and facts
@@ -66,7 +66,7 @@ NEWEST = 450  # the last call of Linux 6.1: above it ENOSYS
 # Calls that depend on an argument; what each may do is in `_rules`.
 _RULED = """
 clone:56:220 clone3:435:435 fork:57: vfork:58: execve:59:221 socketpair:53:199 sendto:44:206 setsockopt:54:208
-ioctl:16:29 prctl:157:167 fcntl:72:25 pipe2:293:59 personality:135:92
+ioctl:16:29 prctl:157:167 fcntl:72:25 pipe2:293:59 personality:135:92 setrlimit:160:164 prlimit64:302:261
 """
 
 _MACHINES = {"x86_64": (0, 0xC000_003E), "aarch64": (1, 0xC000_00B7)}  # column, AUDIT_ARCH of linux/audit.h
@@ -84,6 +84,7 @@ _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ 
 _PRCTLS = (1, 2, 3, 4, 15, 16, 29, 30, 38, 39, 41, 42, 0x5356_4D41)  # PDEATHSIG DUMPABLE NAME TIMERSLACK NNP THP VMA
 _FCNTL_REFUSED = (1024, 1026, 1031)  # F_SETLEASE, F_NOTIFY, F_SETPIPE_SZ (a mebibyte of kernel memory each)
 _O_NOTIFICATION_PIPE = 0x80
+_RLIMIT_CORE = 4  # stays at 1 byte, which alone keeps the kernel from piping a core dump into the owner's handler
 _PERSONALITY_QUERY = 0xFFFF_FFFF
 
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
@@ -168,6 +169,17 @@ def _rules(forks: bool) -> dict[str, Block]:
         "fcntl": _except(1, _FCNTL_REFUSED),
         "pipe2": [
             _argument(1), Step(_JUMP_ANY_BIT, 0, 1, _O_NOTIFICATION_PIPE), _refuse(errno.EPERM), _give(ALLOW),
+        ],
+        "setrlimit": _except(0, (_RLIMIT_CORE,)),
+        "prlimit64": [  # with no new limit it only asks
+            _argument(1),
+            Step(_JUMP_EQUAL, 0, 4, _RLIMIT_CORE),
+            _argument(2),
+            Step(_JUMP_EQUAL, 0, 3, 0),
+            _argument(2, high=True),
+            Step(_JUMP_EQUAL, 0, 1, 0),
+            _give(ALLOW),
+            _refuse(errno.EPERM),
         ],
         "personality": _only(0, (_PERSONALITY_QUERY,), errno.EPERM),
     }  # fmt: skip

@@ -117,12 +117,15 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--control", type=int, required=True)
     parser.add_argument("--run", default=DEFAULT_RUN)
     parser.add_argument("--warm", default=DEFAULT_WARM)
+    parser.add_argument("--cpus", default="", help="the only cores that jobs may use, as 0,1,…")
     options = parser.parse_args(arguments)
     began = time.monotonic()
     control = socket.socket(fileno=options.control)
     control.set_inheritable(False)
     isolate.adopt_orphans()
     os.nice(NICE)
+    if options.cpus:
+        os.sched_setaffinity(0, [int(cpu) for cpu in options.cpus.split(",")])
     run = resolve(options.run)
     if options.warm:
         resolve(options.warm)()

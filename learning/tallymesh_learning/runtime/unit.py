@@ -129,7 +129,7 @@ def _limit(limits: dict[str, Any], forks: bool) -> None:
         (resource.RLIMIT_NPROC, limits["processes"] if forks else max(limits["processes"], _THREADS_MIN)),
         (resource.RLIMIT_NOFILE, limits["files"]),
         (resource.RLIMIT_FSIZE, limits["file_mib"] * mebibyte),
-        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CORE, 1),
         (resource.RLIMIT_MEMLOCK, _LOCKED_MEMORY),
         (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_SIGPENDING, _SIGNALS_QUEUED),

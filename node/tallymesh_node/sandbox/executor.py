@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -66,7 +66,8 @@ class SandboxExecutor:
     """Implements `Executor`. Use as an async context manager; inside it a template is kept alive.
 
     `spool` is a folder of its own in the node's data folder; `put` stores an output and names it (it may be called
-    from a thread); `slots` units run side by side. `run` and `warm` name other functions than the runtime's, and
+    from a thread); `slots` units run side by side. All jobs together stay on the cores
+    `cpus`, whatever they start (without it on any). `run` and `warm` name other functions than the runtime's, and
     `extra` the folders that they are imported from: for other runtimes, and for tests of what a hostile unit can do.
     """
 
@@ -79,6 +80,7 @@ class SandboxExecutor:
         run: str = "",
         warm: str | None = None,
         extra: Sequence[Path] = (),
+        cpus: Collection[int] = (),
     ) -> None:
         self.counters = Counters()
         self._folder = spool
@@ -87,6 +89,7 @@ class SandboxExecutor:
         self._arguments = ["--control", CONTROL]
         self._arguments += ["--run", run] if run else []
         self._arguments += ["--warm", warm] if warm is not None else []
+        self._arguments += ["--cpus", ",".join(str(cpu) for cpu in sorted(cpus))] if cpus else []
         self._extra = tuple(extra)
         self._names = itertools.count(1)
         self._pool: Pool | None = None
@@ -106,9 +109,10 @@ class SandboxExecutor:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
+        # The body's exception is not shown to the nursery, which would wrap it in a group.
         self._nursery.cancel_scope.cancel()
-        return await self._stack.__aexit__(kind, error, trace)
+        await self._stack.__aexit__(None, None, None)
 
     def __repr__(self) -> str:
         jobs = self._pool.open_jobs if self._pool else 0

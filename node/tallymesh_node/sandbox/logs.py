@@ -17,6 +17,15 @@ MAX_NAME = 200
 FREE_BYTES = 4 * 1024 * 1024  # of raw bytes in both pipes, before reading slows down
 
 
+# Control characters could rewrite the terminal of whoever follows the log.
+_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+
+def plain(text: str) -> str:
+    """Text of a stranger, fit for terminals and UTF-8: no control characters but tabs and newlines, no half pairs."""
+    return text.translate(_CONTROLS).encode("utf-8", "replace").decode()
+
+
 class Logs:
     """Collects what one unit says. `line` and `metric` are called in its order, within one pipe."""
 
@@ -64,9 +73,8 @@ class Logs:
             self.dropped += 1
             return
         kind, payload = _event(text)
-        if kind == "begin":
-            if self.begin_s is None and type(payload) is float:
-                self.begin_s = payload
+        if kind == "begin" and self.begin_s is None and type(payload) is float:
+            self.begin_s = payload
         elif kind == "line" and type(payload) is str:
             for part in payload.split("\n"):
                 self._say(part)
@@ -84,6 +92,7 @@ class Logs:
             return
         self._lines_left -= 1
         if self._line:
+            text = plain(text.rstrip("\r"))
             self._line(text if len(text) <= MAX_LINE else text[:MAX_LINE] + " …")
 
 
@@ -102,7 +111,7 @@ def _event(text: bytes) -> tuple[str, Any]:
 def _is_metric(payload: Any) -> bool:
     if type(payload) is not list or len(payload) != 2 or type(payload[0]) is not str:
         return False
-    if type(payload[1]) not in (int, float) or len(payload[0]) > MAX_NAME:
+    if type(payload[1]) not in (int, float) or len(payload[0]) > MAX_NAME or not payload[0].isprintable():
         return False
     try:
         float(payload[1])

@@ -18,11 +18,14 @@ import msgspec
 from tallymesh.ids import ZERO32
 from tallymesh.units import canonical_json
 from tallymesh_node.interfaces import Failure
+from tallymesh_node.sandbox.logs import plain
 
 MAX_METRICS = 1024 * 1024
 MAX_REPORT = 64 * 1024
 MAX_FAILURE = 256 * 1024
 MAX_STEPS_NAMED = 64
+MAX_STEP_NAME = 64
+MAX_SECONDS = 1e9
 _CODES = {"program", "inputs", "limits"}
 
 # How running into a limit of the kernel looks from inside: allocation, disk, size of a file, descriptors, processes.
@@ -72,7 +75,11 @@ def read(folder: int, output_max: int) -> Left:
         report = msgspec.json.decode(read_file(folder, "report", MAX_REPORT) or b"{}", type=_Report)
     except (ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise Failure("program", f"The unit's metrics or report cannot be read: {error}") from None
-    if len(report.seconds) > MAX_STEPS_NAMED or not 0 <= report.steps < 1 << 53:
+    named = len(report.seconds) <= MAX_STEPS_NAMED and all(
+        len(name) <= MAX_STEP_NAME and name.isprintable() and 0 <= value <= MAX_SECONDS
+        for name, value in report.seconds.items()
+    )
+    if not named or not 0 <= report.steps < 1 << 53:
         raise Failure("program", "The unit's report is out of bounds.")
     probe = read_file(folder, "probe", len(ZERO32)) or ZERO32
     if len(probe) != len(ZERO32):
@@ -93,7 +100,7 @@ def read_failure(folder: int) -> Failure | None:
     last = said.traceback.rstrip().rsplit("\n", 1)[-1]
     if code == "program" and any(mark in text for mark in _EXHAUSTED for text in (said.sentence, last)):
         code = "limits"
-    return Failure(code, said.sentence[:2000], said.traceback[-20_000:])
+    return Failure(code, plain(said.sentence[:2000]), plain(said.traceback[-20_000:]))
 
 
 def read_file(folder: int, name: str, size_max: int) -> bytes | None:

@@ -40,11 +40,10 @@ class Spool:
             os.close(self._lock)
             raise LocalError("spool_busy", f"Another node uses {folder}.", remedy="Stop it first.") from None
         os.chmod(folder, OPEN)
-        for entry in folder.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
+        self._clear()
 
     def close(self) -> None:
+        self._clear()
         os.close(self._lock)
 
     def open_job(self, job: str) -> None:
@@ -81,6 +80,11 @@ class Spool:
         if not readable:
             os.chmod(target, 0o444)
         return True
+
+    def _clear(self) -> None:
+        for entry in self.folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
 
     def _make(self, folder: Path) -> None:
         folder.mkdir()

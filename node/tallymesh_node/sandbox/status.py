@@ -29,6 +29,7 @@ _REMEDIES = (
         "sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000",
     ),
     ("Creating new namespace failed", "sysctl user.max_user_namespaces=10000 (in a container: allow user namespaces)."),
+    ("mount proc", "In a container: let it see all of /proc (docker: --security-opt systempaths=unconfined)."),
     ("giving up root failed: unshare", "Start the node as an ordinary user, or give the container CAP_SYS_ADMIN."),
     ("Permission denied", "Let others read Python and this program: chmod -R go+rX on the folder that is named."),
 )

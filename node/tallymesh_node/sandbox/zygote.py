@@ -6,7 +6,9 @@ thread of trio.lowlevel.open_process ends after ten idle seconds. Killing the ou
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 
 import trio
@@ -28,6 +30,7 @@ class Zygote:
         self.ready = trio.Event()  # warm, or dead before it was
         self.dead = trio.Event()
         self.warm_s = 0.0
+        self._gone = False
         self._closed: dict[str, trio.Event] = {}
         self._said = b""
         self._channel, theirs = Channel.pair()
@@ -51,6 +54,7 @@ class Zygote:
         finally:
             os.close(writer)
             theirs.close()
+        self._handle = os.pidfd_open(self._process.pid)  # of this process and no later one, and to wait without polling
 
     @property
     def pid(self) -> int:
@@ -60,7 +64,7 @@ class Zygote:
     @property
     def alive(self) -> bool:
         """Warm, and not known to have died."""
-        return self.ready.is_set() and not self.dead.is_set()
+        return self.ready.is_set() and not self._gone
 
     @property
     def diagnostics(self) -> str:
@@ -74,7 +78,7 @@ class Zygote:
                 nursery.start_soon(self._tail)
                 await self._listen()
                 nursery.cancel_scope.deadline = trio.current_time() + 1.0  # its last words
-                self._process.kill()
+                self.kill()
         finally:
             with trio.CancelScope(shield=True):
                 await self._bury()
@@ -102,13 +106,18 @@ class Zygote:
         self._closed.pop(name, None)
 
     def kill(self) -> None:
-        self._process.kill()
+        """All of it. Does nothing where it is dead."""
+        self._gone = True
+        if not self.dead.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
 
     async def _listen(self) -> None:
         while True:
             try:
                 message, descriptor = await self._channel.receive()
             except Closed:
+                self._gone = True
                 return
             if descriptor is not None:
                 os.close(descriptor)
@@ -126,12 +135,8 @@ class Zygote:
                 self._said = (self._said + data)[-DIAGNOSTICS_MAX:]
 
     async def _bury(self) -> None:
-        self._process.kill()
-        handle = os.pidfd_open(self._process.pid)
-        try:
-            await trio.lowlevel.wait_readable(handle)
-        finally:
-            os.close(handle)
+        self.kill()
+        await trio.lowlevel.wait_readable(self._handle)
         self._process.wait()
         # Every process inside holds the other end of this pipe until it is gone, the template and the jobs at least.
         with trio.move_on_after(BURY_S):
@@ -139,6 +144,7 @@ class Zygote:
                 while data := await stream.receive_some(4096):
                     self._said = (self._said + data)[-DIAGNOSTICS_MAX:]
         self._channel.close()
+        os.close(self._handle)
         self.dead.set()
         self.ready.set()
         for event in self._closed.values():

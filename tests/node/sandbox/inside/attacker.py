@@ -89,11 +89,12 @@ def train(work: Path, emit: Emit) -> dict[str, Any]:
     began = time.monotonic()
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(3):
-        optimizer.zero_grad()
+        model.zero_grad()
         model(torch.ones(2, 4)).square().mean().backward()
-        optimizer.step()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= 0.1 * parameter.grad
     return {"sum": float(model.weight.sum()), "seconds": time.monotonic() - began}
 
 
@@ -146,6 +147,15 @@ def surroundings(work: Path, emit: Emit) -> dict[str, Any]:
     }
 
 
+def affinity(work: Path, emit: Emit) -> dict[str, Any]:
+    core = resource.getrlimit(resource.RLIMIT_CORE)
+    widening, dumping = tried(
+        lambda: os.sched_setaffinity(0, range(os.cpu_count() or 1)),
+        lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
+    )
+    return {"cores": sorted(os.sched_getaffinity(0)), "widening": widening, "core": list(core), "dumping": dumping}
+
+
 def read(work: Path, emit: Emit, paths: list[str]) -> list[str]:
     return tried(*(lambda path=path: os.listdir(path) if os.path.isdir(path) else open(path).read() for path in paths))
 
@@ -155,8 +165,9 @@ def every_file(work: Path, emit: Emit, backwards: str) -> list[str]:
     text = backwards[::-1]
     found = []
     for top in sorted(set(os.listdir("/")) - {"usr", "proc", "sys", "dev", "lib", "lib64", "bin", "sbin"}):
-        for folder, _, names in os.walk(f"/{top}"):
-            if "site-packages" in folder or "/lib/python" in folder:
+        for folder, folders, names in os.walk(f"/{top}"):
+            if folder in (sys.prefix, sys.base_prefix):
+                folders.clear()
                 continue
             for name in names:
                 with contextlib.suppress(OSError):

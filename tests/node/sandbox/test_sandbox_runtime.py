@@ -1,0 +1,79 @@
+"""The real template: torch warmed up, the runtime's own runner and canary, under the numeric profile."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import trio
+
+from tallymesh import program, values
+from tallymesh.ids import BlobId
+from tallymesh.units import Input, Unit, canonical_json
+from tallymesh_learning.runtime.profile import profile_hash
+from tallymesh_node.blobs.store import BlobStore
+from tallymesh_node.interfaces import Failure, Limits
+from tallymesh_node.sandbox import SandboxExecutor
+
+SOURCE = b"""
+import numpy
+import tallymesh
+
+
+def area(x, scale=1.0):
+    print("measuring", x)
+    tallymesh.log(seen=x)
+    if x < 0:
+        raise ValueError("negative")
+    return {"area": scale * x * x, "matrix": numpy.full(2, x)}
+"""
+
+
+@pytest.mark.slow
+async def test_runner_and_canary_work_as_they_do_without_a_sandbox(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path / "blobs")
+    archive = store.put(program.pack({"shapes.py": SOURCE}))
+    config = canonical_json({"kwargs": ""})
+    lines: list[str] = []
+    metrics: list[tuple[str, float]] = []
+
+    def unit(x: float) -> Unit:
+        item = store.put(values.encode(x))
+        return Unit(archive, "shapes:area", (Input("item", item),), config, 0, profile_hash())
+
+    async with SandboxExecutor(tmp_path / "spool", store.put, slots=2) as executor:
+        with trio.fail_after(60):
+            await executor.wait_ready()
+
+            async def run(x: float) -> object:
+                wanted = unit(x)
+                names = [BlobId(wanted.program), *(BlobId(item.blob) for item in wanted.inputs)]
+                outcome = await executor.run(
+                    b"job",
+                    wanted,
+                    {name: store.path(name) for name in names},
+                    Limits(),
+                    on_line=lines.append,
+                    on_metric=lambda name, value: metrics.append((name, value)),
+                )
+                assert json.loads(outcome.metrics) == {"seen": x}
+                return values.decode(store.get(outcome.output))
+
+            result = await run(3.0)
+            assert isinstance(result, dict)
+            assert result["area"] == 9.0
+            assert result["matrix"].tolist() == [3.0, 3.0]
+            assert lines == ["measuring 3.0"]
+            assert metrics == [("seen", 3.0)]
+            with pytest.raises(Failure) as caught:
+                await run(-1.0)
+            assert caught.value.code == "program"
+            assert caught.value.sentence == "ValueError: negative"
+            canary = json.loads(await executor.run_task("canary"))
+            again = json.loads(await executor.run_task("canary"))
+            assert canary["class"] == again["class"]
+            assert len(bytes.fromhex(canary["class"])) == 32
+            assert canary["cpu_score"] > 0
+        with pytest.raises(KeyError):
+            await executor.run_task("os:system")
