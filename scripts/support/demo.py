@@ -124,8 +124,10 @@ class Demo:
             self.console.print(f"  [bold red]caught[/] {self.name(data['account'])}: {data.get('sentence', '')}")
         elif event.kind == "redo":
             self.redone += int(data.get("units", 0))
-            self.console.print(f"  [yellow]redo[/] {data.get('units')} void units, from round {data.get('round')}")
-        elif event.kind == "audit" and data.get("result"):
+            self.console.print(f"  [yellow]redo[/] {data.get('units')} void units, and every round that used one")
+        elif event.kind == "audit" and not data.get("result"):
+            pass  # ordered; what counts is what comes back
+        elif event.kind == "audit":
             style = "green" if data["result"] == "match" else "bold red"
             who = data.get("auditor", "")
             by = "the payer's own node" if who == "payer" else self.name(who)
@@ -190,7 +192,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     parser.add_argument("--keep", action="store_true", help="keep the folder with all logs, journals and blobs")
     options = parser.parse_args()
-    console = Console(stderr=options.json, highlight=False)
+    console = Console(stderr=options.json, highlight=False, width=None if sys.stdout.isatty() else 120)
     folder = ROOT / ".tallymesh" / f"demo-{os.getpid()}"
     folder.mkdir(parents=True)
     # Everything that any of the processes writes stays in the demo's own folder.
@@ -265,7 +267,7 @@ def run(options: argparse.Namespace, console: Console, folder: Path) -> dict[str
             "sandbox": counters["payer"]["sandbox"],
             "sandboxes": int(total["sandboxes_opened_total"]),
             "gossip_messages": int(total["gossip_received_total"]),
-            "blob_bytes_libp2p": int(total["blob_bytes_libp2p_total"]),
+            "blob_bytes_libp2p": int(total["blob_bytes_received_total"]),
         }
         console.print(
             f"model {summary['model_sha'][:16]}…  accuracy {summary['accuracy']:.3f}  {summary['units']} units, "
@@ -275,7 +277,7 @@ def run(options: argparse.Namespace, console: Console, folder: Path) -> dict[str
         return summary
 
 
-COUNTED = ("sandboxes_opened_total", "gossip_received_total", "blob_bytes_libp2p_total")
+COUNTED = ("sandboxes_opened_total", "gossip_received_total", "blob_bytes_received_total")
 
 
 def _seats(job: tallymesh.Job, account: bytes) -> list[tallymesh.api.PeerView]:

@@ -53,7 +53,8 @@ class Job:
     @property
     def view(self) -> JobView:
         """Everything that the driver says of the job, in one record."""
-        if self._last is None or self._last.status not in ENDED:
+        last = self._last
+        if last is None or last.status not in ENDED or last.escrow_wei != "0":  # money comes back after the end
             self._last = self._source.view()
         return self._last
 
