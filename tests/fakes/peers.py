@@ -27,7 +27,7 @@ def address_of(network: Libp2pNetwork) -> str:
     return f"{network.addresses[0]}/p2p/{network.peer_id}"
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     """Wait for what another task will bring about."""
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110 - any condition, not one event

@@ -276,9 +276,7 @@ class _disk:
             return
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise LocalError("disk_full", "The disk of the blob store is full.", remedy="Free some space.") from error
-        raise LocalError(
-            "disk_failed", f"The blob store cannot be used: {error}.", remedy="Check its folder."
-        ) from error
+        raise LocalError("disk", f"The blob store cannot be used: {error}.", remedy="Check its folder.") from error
 
 
 def _private(path: str, flags: int) -> int:

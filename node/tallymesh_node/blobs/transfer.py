@@ -51,6 +51,9 @@ class Streams(Protocol):
     def topic(self) -> str: ...
 
     @property
+    def peer_id(self) -> str: ...
+
+    @property
     def counters(self) -> Counters: ...
 
     def serve_streams(self, protocol: str, handler: Callable[[Wire], object]) -> None: ...
@@ -70,8 +73,9 @@ class _Offer(msgspec.Struct):
 class _Transfer:
     """One blob on its way, however many wait for it."""
 
-    def __init__(self, blob: BlobId) -> None:
+    def __init__(self, blob: BlobId, me: str) -> None:
         self.blob = blob
+        self.me = me
         self.offers: list[_Offer] = []
         self.waiting = 0
         self.done = trio.Event()
@@ -83,7 +87,12 @@ class _Transfer:
 
     def add(self, sources: Sequence[Source], ticket: bytes) -> None:
         for source in sources:
-            if len(self.offers) < MAX_SOURCES and all(o.source.peer_id != source.peer_id for o in self.offers):
+            mine = source.peer_id == self.me  # whoever sends us a list of holders may well name us
+            if (
+                not mine
+                and len(self.offers) < MAX_SOURCES
+                and all(o.source.peer_id != source.peer_id for o in self.offers)
+            ):
                 self.offers.append(_Offer(source, ticket))
 
     def next_offer(self) -> _Offer | None:
@@ -126,6 +135,10 @@ class BlobExchange:
     def put(self, data: bytes) -> BlobId:
         return self.store.put(data)
 
+    async def sync(self) -> None:
+        """All that was put so far is on the disk when this returns. LocalError `disk` where it cannot be."""
+        await trio.to_thread.run_sync(self.store.sync)
+
     # -- fetching ------------------------------------------------------------------------------------------------------
 
     async def fetch(self, blob: BlobId, sources: Sequence[Source], *, ticket: bytes, timeout_s: float) -> None:
@@ -135,7 +148,7 @@ class BlobExchange:
             return
         transfer = self._transfers.get(blob)
         if transfer is None:
-            transfer = self._transfers[blob] = _Transfer(blob)
+            transfer = self._transfers[blob] = _Transfer(blob, self._network.peer_id)
             self._nursery.start_soon(self._run, transfer)
         transfer.add(sources, ticket)
         transfer.waiting += 1

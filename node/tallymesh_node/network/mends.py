@@ -6,8 +6,8 @@ test that fails without it. This module knows libp2p's insides and nothing of Ta
 2. `MendedPubsub`, `MendedGossipSub`: what one peer sends ends at most that peer's stream.
 3. `guard_streams`: an exception in a stream handler ends that stream; a peer's open streams are bounded.
 4. Adaptive gossip is off (`gossipsub`), else a 1 s heartbeat grows to 60 s in small networks.
-5. `MendedYamux`: a cancelled write cannot tear the connection, an unread stream has a bounded buffer, a frozen peer is
-   noticed by pings of the muxer.
+5. `MendedYamux`: a cancelled write cannot tear the connection, frames and the buffers of unread streams are bounded, a
+   frozen peer is noticed by pings of the muxer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ from multiaddr import Multiaddr
 log = logging.getLogger(__name__)
 
 MAX_STREAMS_PER_PEER = 96  # inbound at once: 32 requests, 4 blobs, gossip, identify and ping, and what lingers
+MAX_PENDING = 256  # gossip messages between their frame and their judgement; an honest frame has a few
 MAX_IHAVE_IDS = 500  # ids in one IHAVE; a mesh of 10,000 peers gossips about 500 offers a second
+MAX_FRAME_BYTES = 256 * 1024  # of yamux; implementations send 16 or 64 KiB, the original reads 16 MiB before it looks
 CLOSE_S = 2.0  # closing must not wait for a peer that no longer reads
 WRITE_STALL_S = 5.0  # a peer that takes no byte for this long is gone
 PING_FIRST_S = 0.5  # let the connection establish
@@ -95,6 +97,14 @@ class MendedPubsub(Pubsub):  # type: ignore[misc]
         self._admit = admit
         self._deliver = deliver
         self._misbehaved = misbehaved
+        self._pending = 0  # messages that were read and wait for their task
+
+    def _is_subscribed_to_msg(self, msg: rpc_pb2.Message) -> bool:
+        # Asked for each message just before its task is started. Starting one costs a walk over all tasks: a frame of
+        # 1 MiB full of empty messages would stand still for minutes.
+        wanted = self._pending < MAX_PENDING and bool(super()._is_subscribed_to_msg(msg))
+        self._pending += wanted
+        return wanted
 
     async def stream_handler(self, stream: INetStream) -> None:
         peer_id = stream.muxed_conn.peer_id
@@ -108,6 +118,7 @@ class MendedPubsub(Pubsub):  # type: ignore[misc]
                 self._handle_dead_peer(peer_id)
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
+        self._pending -= msg_forwarder != self.my_id
         try:
             if self._admit(msg_forwarder, msg):
                 await super().push_msg(msg_forwarder, msg)
@@ -243,6 +254,9 @@ class MendedYamux(yamux.Yamux):  # type: ignore[misc]
         await trio.lowlevel.checkpoint()
 
     async def _read_data_body(self, length: int) -> bytes:
+        if length > MAX_FRAME_BYTES:
+            log.info("%s announces a frame of %d bytes; its connection is closed", self.peer_id, length)
+            raise trio.TooSlowError  # the one error at which the original closes the connection
         self._received(length + yamux.HEADER_SIZE)
         body: bytes = await super()._read_data_body(length)
         return body

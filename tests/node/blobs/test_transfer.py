@@ -86,6 +86,13 @@ async def test_fetching_what_nobody_has_says_each_sources_reason(tmp_path: Path)
         assert not leftovers(taker)
 
 
+async def test_peer_does_not_ask_itself(tmp_path: Path) -> None:
+    async with peer() as network, exchanges([network], tmp_path) as (mine,):
+        with pytest.raises(RemoteError) as error:
+            await fetch(mine, blob_id(b"absent"), network.source)
+        assert "No source" in error.value.sentence
+
+
 async def test_no_source_at_all_is_not_found(tmp_path: Path) -> None:
     async with peer() as network, exchanges([network], tmp_path) as (mine,):
         with pytest.raises(RemoteError) as error:
@@ -171,7 +178,7 @@ async def test_transfer_that_nobody_waits_for_ends_and_leaves_nothing(tmp_path: 
 
 
 async def test_source_without_an_answer_is_left_for_another(tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(transfer, "ANSWER_S", 0.1)
+    monkeypatch.setattr(transfer, "ANSWER_S", 0.5)
 
     async def silent(wire: Wire) -> None:
         await trio.sleep_forever()
@@ -406,8 +413,8 @@ async def test_peer_that_takes_too_much_at_once_waits_and_is_told_busy(tmp_path:
         protocol = protocol_name(networks[0].topic)
         question = msgspec.msgpack.encode(Question(big, 0, b""))
         slow = await networks[1].open_wire(networks[0].source, protocol, question)
-        await until(lambda: networks[0].counters.blob_bytes_sent == 0 and slow)
-        await trio.sleep(0.05)  # it holds the only place and reads nothing
+        await expect_protocol(slow, protocol)
+        await slow.read_frame(2000)  # it holds the only place, and reads no more
         with pytest.raises(RemoteError) as error:
             await fetch(taker, small, networks[0].source)
         assert "Too many blobs" in error.value.sentence

@@ -1,0 +1,103 @@
+"""Two hosts in two processes: requests, gossip and blobs across a real socket, and a peer that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from fakes.peers import peer, until
+from tallymesh.exchange import Source
+from tallymesh.ids import BlobId
+from tallymesh_node.blobs import BlobStore, open_blobs
+
+BLOB_MIB = 64
+CHILD = """
+import json, os, sys
+from pathlib import Path
+import trio
+from fakes.peers import TOPIC, accept_all
+from tallymesh_node.blobs import BlobStore, open_blobs
+from tallymesh_node.network import open_network
+from tallymesh_node.network.keys import generate
+
+async def echo(peer, body):
+    return body
+
+async def main():
+    async with open_network(generate(), TOPIC, validator=accept_all) as network:
+        network.serve("echo", echo)
+        async with open_blobs(network, BlobStore(Path(sys.argv[1])), lambda peer, blob, ticket: True) as blobs:
+            blob = blobs.put(os.urandom(int(sys.argv[2])))
+            print(json.dumps({"peer": network.peer_id, "addresses": network.addresses, "blob": blob.hex()}), flush=True)
+            await network.gossip.wait_for_peer()
+            await network.gossip.publish(b"an offer of another process")
+            await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[tuple[Source, BlobId, subprocess.Popen[str]]]:
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", CHILD, str(tmp_path / "theirs"), str(BLOB_MIB * 1024 * 1024)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
+    assert process.stdout is not None
+    said = json.loads(process.stdout.readline())
+    source = Source(peer_id=said["peer"], addresses=tuple(said["addresses"]))
+    try:
+        yield source, BlobId(bytes.fromhex(said["blob"])), process
+    finally:
+        process.kill()
+        process.wait(5)
+        process.stdout.close()
+
+
+@pytest.mark.end_to_end
+async def test_requests_gossip_and_blobs_cross_processes_and_a_killed_peer_is_noticed(
+    tmp_path: Path, other: tuple[Source, BlobId, subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, blob, process = other
+    async with peer() as mine, open_blobs(mine, BlobStore(tmp_path / "mine"), accept_nobody) as blobs:
+        await mine.connections.connect(source)
+        with trio.fail_after(10):
+            assert await mine.gossip.receive() == (source.peer_id, b"an offer of another process")
+
+        seconds = []
+        for _ in range(500):
+            begun = time.perf_counter()
+            assert await mine.request(source, "echo", b"x" * 300, timeout_s=5) == b"x" * 300
+            seconds.append(time.perf_counter() - begun)
+        seconds.sort()
+
+        begun = time.perf_counter()
+        await blobs.fetch(blob, [source], ticket=b"", timeout_s=60)
+        took = time.perf_counter() - begun
+        assert blobs.store.size(blob) == BLOB_MIB * 1024 * 1024
+        with capsys.disabled():
+            print(
+                f"\nrequest p50 {seconds[250] * 1e3:.2f} ms, p99 {seconds[494] * 1e3:.2f} ms; "
+                f"blob {BLOB_MIB / took:.0f} MiB/s"
+            )
+
+        process.send_signal(signal.SIGKILL)
+        begun = time.perf_counter()
+        await until(lambda: not mine.peers, 5)
+        assert time.perf_counter() - begun < 2
+
+
+def accept_nobody(peer_id: str, blob: BlobId, ticket: bytes) -> bool:
+    return False
