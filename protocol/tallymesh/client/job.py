@@ -55,8 +55,8 @@ class Job:
         """Everything that the driver says of the job, in one record."""
         last = self._last
         if last is None or last.status not in ENDED or last.escrow_wei != "0":  # money comes back after the end
-            self._last = self._source.view()
-        return self._last
+            self._last = last = self._source.view()
+        return last
 
     @property
     def status(self) -> str:
