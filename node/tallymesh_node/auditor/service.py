@@ -126,7 +126,7 @@ class AuditorService:
                 raise RemoteError("called_twice", "This node audits that unit already.")
         waiting = sum(record.call.lease.work_ms for record in self._audits.values() if record.state == "called")
         left_s = called.commit_by - self.tools.chain.block_time()
-        if (waiting / self.tools.cores.count + call.lease.work_ms) / 1000 > left_s:
+        if waiting and (waiting / self.tools.cores.count + call.lease.work_ms) / 1000 > left_s:
             raise RemoteError("busy", "The audits that wait here leave no time for this one.")
 
     async def _check(self, call: Call, request: AuditRequest) -> None:
