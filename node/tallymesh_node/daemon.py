@@ -32,7 +32,7 @@ from tallymesh_node.enrolment import Enrolment
 from tallymesh_node.escrow import EscrowChain
 from tallymesh_node.http import ApiServer
 from tallymesh_node.machine import Machine, measure
-from tallymesh_node.market.book import OfferBook
+from tallymesh_node.market.book import REFRESH_IDLE_S, REFRESH_S, OfferBook
 from tallymesh_node.market.envelope import Opener, bind
 from tallymesh_node.market.publisher import Publisher
 from tallymesh_node.network import (
@@ -163,8 +163,9 @@ class Node:
         status = NodeStatus(self)
         server = ApiServer(status, self.home, host=self.config.api_host, port=self.config.api_port)
         async with trio.open_nursery() as nursery:
-            for loop in (self.chain.run, self.book.run, self.enrolment.run, self._drain, self._watch_reachability):
+            for loop in (self.chain.run, self.enrolment.run, self._drain, self._watch_reachability):
                 nursery.start_soon(loop)
+            nursery.start_soon(self.book.run, REFRESH_S if self.config.submits else REFRESH_IDLE_S)
             nursery.start_soon(Canaries(self.machine, self.executor.run_task).run, self._found_class)
             if self.config.works:
                 self.publisher.offer(self.capacity)

@@ -121,6 +121,9 @@ class EscrowChain:
     async def free_stake(self, account: bytes) -> int:
         return (await self.contracts.registry.stake_of(account)).free
 
+    async def free_stakes(self, accounts: Sequence[bytes]) -> list[int]:
+        return [stake.free for stake in await self.contracts.registry.stakes_of(accounts)]
+
 
 def _seating(each: SignedLease) -> Seating:
     return Seating(each.lease, each.worker_signature, each.signer_signature)

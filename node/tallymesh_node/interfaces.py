@@ -218,3 +218,6 @@ class Chain(Protocol):
     async def credits(self, account: bytes) -> int: ...
 
     async def free_stake(self, account: bytes) -> int: ...
+
+    async def free_stakes(self, accounts: Sequence[bytes]) -> list[int]:
+        """The same for many, in one round trip."""

@@ -238,6 +238,9 @@ class FakeChain:
         slots = sum(1 for holder in self.world._slots if holder == account)
         return slots * self.world.parameters.slot_wei - self.world.locked(account)
 
+    async def free_stakes(self, accounts: Sequence[bytes]) -> list[int]:
+        return [await self.free_stake(account) for account in accounts]
+
     # The contract's rules.
 
     def _each(self, what: str, steps: Sequence[tuple[Any, ...]]) -> bytes:
@@ -260,7 +263,7 @@ class FakeChain:
         _require(now <= lease.seat_by and now <= order.deadline, "too_late")
         _require(now < lease.until <= now + world.parameters.lease_max_s, "bad_term")
         _require(lease.lock >= order.lock_per_seat, "lock_too_small")
-        _require(lease.price * 1000 <= order.price_max * lease.work_ms, "price_too_high")
+        _require(lease.price * 1000 < order.price_max * lease.work_ms + 1000, "price_too_high")
         slots = sum(1 for holder in world._slots if holder == lease.worker)
         free = slots * world.parameters.slot_wei - world.locked(lease.worker)
         _require(slots > 0 and free >= lease.lock, "no_stake")

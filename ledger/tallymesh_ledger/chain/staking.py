@@ -70,6 +70,10 @@ class Registry(Contract):
     async def stake_of(self, account: bytes, *, at: At = "latest") -> Stake:
         return Stake(*await self.read("stakeOf", account, at=at))
 
+    async def stakes_of(self, accounts: Sequence[bytes], *, at: At = "latest") -> list[Stake]:
+        found = await self.read_many([("stakeOf", [account]) for account in accounts], at=at)
+        return [Stake(*each) for each in found]
+
     async def live_slots(self, account: bytes, *, at: At = "latest") -> int:
         return int(await self.read("liveSlots", account, at=at))
 

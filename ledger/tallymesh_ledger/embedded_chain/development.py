@@ -15,8 +15,8 @@ def development_parameters() -> Parameters:
         evidence_window_s=2,
         class_accounts_min=2,
         exposure_work_ms=60_000,
-        offer_period_s=1.0,
-        offer_lifetime_s=10,
+        offer_period_s=3.0,
+        offer_lifetime_s=15,
         tally_time_s=60,
         confirmations=1,
     )

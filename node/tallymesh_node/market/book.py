@@ -24,7 +24,8 @@ from tallymesh_scheduler.matching import Candidate
 log = logging.getLogger(__name__)
 
 MAX_OFFERS = 10_000  # 1 KiB each; beyond it the one that expires first makes room, staked accounts before others
-REFRESH_S = 2.0  # how old the chain's part may be
+REFRESH_S = 2.0  # how old the chain's part may be on a node that matches jobs
+REFRESH_IDLE_S = 30.0  # … and on one that does not: there it only says whose offers to keep in a flood
 MAX_STAKES = 500  # accounts whose free stake is asked for in one refresh
 
 
@@ -63,6 +64,10 @@ class OfferBook:
         self._changed = trio.Event()
         self.registry: RegistryAt | None = None
         self.seen = 0
+
+    def learn_with(self, learner: Learner) -> None:
+        """Tell `learner` of every peer from now on; the network opens after the book, whose validator it takes."""
+        self._learner = learner
 
     def validate(self, author: str, data: bytes) -> Verdict:
         """Gossip's validator: bad ones are not relayed and count against the neighbour that relayed them."""
@@ -130,22 +135,21 @@ class OfferBook:
         """Until an account appears or the chain's part was read again."""
         await self._changed.wait()
 
-    async def run(self) -> None:
+    async def run(self, refresh_s: float = REFRESH_S) -> None:
         """Keep the chain's part fresh."""
         while True:
             try:
                 await self.refresh()
             except (ChainError, RemoteError) as error:
                 log.warning("the registry cannot be read: %s", error)
-            await trio.sleep(REFRESH_S)
+            await trio.sleep(refresh_s)
 
     async def refresh(self) -> None:
         number, block_hash = await self._chain.final_block()
         before = self.registry
         self.registry = await self._chain.registry_at(number, block_hash)
         staked = [a for a in list(self._offers)[:MAX_STAKES] if self.registry.slots_of(a)]
-        for account in staked:
-            self._free[account] = await self._chain.free_stake(account)
+        self._free.update(zip(staked, await self._chain.free_stakes(staked), strict=True))
         if before is None or (before.slots, before.classes) != (self.registry.slots, self.registry.classes):
             self._wake()
 
