@@ -59,8 +59,7 @@ class LocalRun:
         self._own = UnitPool(workers) if pool is None else None
         self._pool = pool or self._own or UnitPool(workers)
         self._tasks: dict[int, Task] = {}
-        self._evaluations: dict[int, int] = {}  # ticket -> round
-        self._rounds = 0
+        self._evaluations: dict[int, tuple[int, BlobId]] = {}  # ticket -> round and its state
         for data in job.blobs.values():
             self._pool.put(data)
 
@@ -115,9 +114,9 @@ class LocalRun:
         done: pools.Done = event.payload
         metrics: Mapping[str, float] = json.loads(done.metrics)
         if task is None:
-            round_index = self._evaluations.pop(event.ticket)
+            round_index, state = self._evaluations.pop(event.ticket)
             self.metrics = dict(metrics)
-            yield Event("round", {"round": round_index + 1, "state": "", "metrics": dict(metrics)})
+            yield Event("round", {"round": round_index + 1, "state": state.hex(), "metrics": dict(metrics)})
             return
         del self._tasks[event.ticket]
         end = self._pool.put(done.output)
@@ -129,11 +128,10 @@ class LocalRun:
             yield from self._round_over(task.node.round, end)
 
     def _round_over(self, round_index: int, state: BlobId) -> Iterator[Event]:
-        self._rounds += 1
         if self.spec.test == ZERO32:
             yield Event("round", {"round": round_index + 1, "state": state.hex(), "metrics": {}})
         else:
-            self._evaluations[self._pool.submit(side.evaluate(self.spec, state))] = round_index
+            self._evaluations[self._pool.submit(side.evaluate(self.spec, state))] = (round_index, state)
 
 
 def _with_profile(job: PreparedJob) -> Any:

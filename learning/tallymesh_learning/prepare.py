@@ -113,9 +113,7 @@ class _Builder:
         names = [blob for blob, _ in self._shards.shards][: per_round or None]
         inputs = (Input("state", self._initial), *(Input(f"update/{blob.hex()}", update) for blob in names))
         unit = Unit(self._program, stages[1].entry, inputs, b"{}", derive_seed(self._seed, "timed"), self._profile)
-        began = time.perf_counter()
-        self._run(unit, "The updates cannot be averaged")
-        again = self._reference(time.perf_counter() - began)
+        again = self._reference(self._run(unit, "The updates cannot be averaged").cpu_s)
         return self._declare(spec, seconds if work is None else work, again)
 
     def sequential(self, segments: int, work: float | None) -> JobSpec:
@@ -137,10 +135,11 @@ class _Builder:
         unit = Unit(self._program, spec.stages[0].entry, inputs, changed, seed, self._profile)
         began = time.perf_counter()
         done = self._run(unit, f"The model and the loss cannot {what}")
-        wall = time.perf_counter() - began
-        compute = done.seconds["compute"]
-        fixed = max(0.0, wall - compute)
-        return self._reference(fixed + compute * steps / max(1, done.steps)), self._pool.put(done.output)
+        # CPU seconds: a machine that is busy with other things does not make its job dearer.
+        share = min(1.0, done.cpu_s / (time.perf_counter() - began))
+        compute = min(done.cpu_s, done.seconds["compute"] * share)
+        seconds = done.cpu_s + compute * (steps / short - 1)
+        return self._reference(seconds), self._pool.put(done.output)
 
     def _reference(self, seconds: float) -> float:
         return seconds * self._pool.cpu_score / 1000

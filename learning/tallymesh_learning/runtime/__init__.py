@@ -1,1 +1,1 @@
-"""What runs a unit: numeric profile, runner, canary, fork server. Started by `python -m`; importing it imports no torch."""
+"""What runs a unit: profile, runner, canary, fork server. Started by `python -m`; importing it imports no torch."""

@@ -47,6 +47,7 @@ class Done(NamedTuple):
     seconds: dict[str, float]
     steps: int
     probe: bytes
+    cpu_s: float  # of the whole fork
 
 
 class Event(NamedTuple):
@@ -242,7 +243,7 @@ def failure(event: Event) -> UnitFailure:
     return UnitFailure(told["code"], sentence)
 
 
-def _collect(ticket: int, work: Path, status: int) -> Event:
+def _collect(ticket: int, work: Path, ended: dict[str, Any]) -> Event:
     out = work / "out"
     try:
         if (out / "failure").exists():
@@ -256,9 +257,11 @@ def _collect(ticket: int, work: Path, status: int) -> Event:
             report["seconds"],
             report["steps"],
             probe,
+            ended["cpu_s"],
         )
         return Event(ticket, "done", done)
     except (OSError, ValueError, KeyError, msgspec.DecodeError):
+        status = ended["status"]
         how = f"by signal {-status}" if status < 0 else f"with status {status}"
         told = {"code": "limits", "sentence": f"The unit's process ended {how} without an output.", "traceback": ""}
         return Event(ticket, "failed", told)
@@ -304,11 +307,12 @@ class _Server:
 
     def _bury(self) -> None:
         while self._forks:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
             if pid == 0:
                 return
             ticket = self._forks.pop(pid)
-            _send(self._channel, ticket, "exit", os.waitstatus_to_exitcode(status))
+            ended = {"status": os.waitstatus_to_exitcode(status), "cpu_s": usage.ru_utime + usage.ru_stime}
+            _send(self._channel, ticket, "exit", ended)
 
     def _end(self, forks: Iterable[int]) -> None:
         for pid in forks:
