@@ -34,3 +34,9 @@ def show(wei: int, *, symbol: bool = True) -> str:
     decimals = str(rest).rjust(DECIMALS, "0").rstrip("0")
     text = f"{sign}{whole}.{decimals}" if decimals else f"{sign}{whole}"
     return f"{text} {SYMBOL}" if symbol else text
+
+
+def show_per_core_hour(wei_per_second: int) -> str:
+    """A price per reference-second as people compare it: ``0.02 MESH``, rounded to the nearest of 8 decimals."""
+    step = 10 ** (DECIMALS - 8)
+    return show((wei_per_second * 3600 + step // 2) // step * step)

@@ -192,7 +192,10 @@ class FakeNode:
 class Served:
     """A node whose API runs in a thread of its own, for programs that block. `do` runs a function in that thread."""
 
-    def __init__(self, node: FakeNode, url: str, token: str, token_of_trio: trio.lowlevel.TrioToken) -> None:
+    def __init__(
+        self, node: FakeNode, url: str, token: str, token_of_trio: trio.lowlevel.TrioToken, end: Callable[[], None]
+    ) -> None:
+        self.end = end  # to be called in the server's thread
         self.node = node
         self.payer = node.fake_payer
         self.url = url
@@ -231,8 +234,11 @@ def serve(node: FakeNode) -> Iterator[Served]:
     assert started.wait(10)
     assert "error" not in holder, holder["error"]
     try:
-        yield Served(node, holder["url"], holder["token"], holder["trio"])
+        yield Served(node, holder["url"], holder["token"], holder["trio"], holder["scope"].cancel)
     finally:
-        trio.from_thread.run_sync(holder["scope"].cancel, trio_token=holder["trio"])
+        try:
+            trio.from_thread.run_sync(holder["scope"].cancel, trio_token=holder["trio"])
+        except trio.RunFinishedError:
+            pass  # the test ended it itself
         thread.join(10)
         assert not thread.is_alive()

@@ -181,14 +181,14 @@ def test_what_comes_later_says_what_to_do_now() -> None:
 
 
 def test_map_submits_streams_and_gives_results_in_input_order(served: Served) -> None:
-    finishing(served, areas(2.0, 200))
-    job = tallymesh.map(area, range(200), scale=2.0, budget="2.0")
+    finishing(served, areas(2.0, 40))
+    job = tallymesh.map(area, range(40), scale=2.0, budget="2.0")
     seen = {unit.index: unit.output["area"] for unit in job.stream()}
-    assert seen == {x: 2.0 * x * x for x in range(200)}
+    assert seen == {x: 2.0 * x * x for x in range(40)}
     assert job.results()[:3] == [{"area": 0.0}, {"area": 2.0}, {"area": 8.0}]
     assert (job.status, job.cost, job.cost_wei, job.audits) == ("done", "0.0000000000000033 MESH", 3300, [])
     spec = decode_spec(served.node.store.get(blob_of(job.view.spec)))
-    assert (spec.profile, len(spec.inputs), spec.name) == (PROFILE, 200, "area")
+    assert (spec.profile, len(spec.inputs), spec.name) == (PROFILE, 40, "area")
     assert all(served.node.store.has(blob_of(blob.hex())) for blob in (spec.program, *spec.inputs))
 
 
@@ -263,7 +263,7 @@ def test_why_and_report_are_for_people(served: Served) -> None:
     )  # fmt: skip
     served.payer.audit_rows[job.id] = [audit]
     assert (job.checks.audits, job.checks.matched, job.checks.by_payer) == (1, 1, 1)
-    assert "too few auditors" in str(job.checks)
+    assert "too few auditors could" in str(job.checks)
     report = job.report()
     assert ACCOUNT in report
     assert "1 of 1 units were computed again" in report

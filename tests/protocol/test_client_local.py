@@ -147,3 +147,45 @@ def test_a_job_file_that_is_wrong_says_where(
     assert shown.startswith("error: ")
     assert str(path) in shown
     assert words in shown
+
+
+# -- the examples are run as they stand
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("map_area.py", "[{'area': 0.0}, {'area': 2.0}, {'area': 8.0}] 0 MESH []"), ("train_digits.py", "| checkpoint |")],
+)
+def test_an_example_runs_on_the_local_backend(name: str, words: str) -> None:
+    path = Path(__file__).resolve().parents[2] / "examples" / name
+    command = [sys.executable, "-m", "tallymesh_node.cli", "run", str(path), "--backend", "local"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout
+    if name == "train_digits.py":
+        assert float(done.stdout.split()[0]) > 0.85
+
+
+@pytest.mark.slow  # imports torch
+def test_a_trained_model_is_loaded_with_its_weights_and_leaves_the_generators_alone() -> None:
+    import torch
+
+    from fakes import training
+
+    job = tallymesh.train(
+        training.model, training.loss, training.data(), test=training.data(), rounds=2, clients=2, backend="local"
+    )
+    assert [done.index for done in job.stream()] == [1, 2]
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    net = job.result.load()
+    assert torch.equal(torch.rand(3), expected)
+    assert not net.training
+    x, y = training.data().tensors
+    accuracy = float((net(x).argmax(1) == y).float().mean())
+    assert accuracy == pytest.approx(job.metrics["accuracy"])
+    assert job.result.model_sha in job.result.card
+    with pytest.raises(CallerError, match=r"job\.result"):
+        job.results()

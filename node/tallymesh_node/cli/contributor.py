@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 STOP_S: Final = 30.0  # a node that settles what it holds needs a few blocks
 POLL_S: Final = 0.1
-SECONDS_PER_HOUR: Final = 3600
 
 
 def up(
@@ -192,10 +191,11 @@ def stop(json_: Json = False) -> None:
 def summary(view: NodeView) -> list[tuple[str, str]]:
     """The lines that a start shows."""
     numeric = f"class {view.numeric_class[:8]}" + (" (being checked)" if view.provisional else "")
-    stake = f"{view.slots} slot{'s' * (view.slots != 1)}" if view.staked else "unstaked"
+    stake = f" · {view.slots} slot{'s' * (view.slots != 1)}" if view.staked else " · unstaked"
+    stake = stake if "worker" in view.roles else ""  # nobody needs any to submit
     return [
         ("node", f"{view.peer_id} on {view.network}, {', '.join(view.roles)}"),
-        ("wallet", f"{view.account} · {stake}"),
+        ("wallet", f"{view.account}{stake}"),
         ("machine", numeric if view.numeric_class.strip("0") else "class is being measured"),
         ("sandbox", view.sandbox),
         ("reachable", view.reachable),
@@ -208,7 +208,7 @@ def _offer_line(offer: dict[str, Any]) -> str:
         return ""
     from tallymesh import amounts
 
-    price = amounts.show(int(offer.get("ask_price", 0)) * SECONDS_PER_HOUR)
+    price = amounts.show_per_core_hour(int(offer.get("ask_price", 0)))
     return f"{offer.get('cores', '?')} cores, {offer.get('memory_mib', 0) / 1024:.1f} GiB, {price} per core-hour"
 
 

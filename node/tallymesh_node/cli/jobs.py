@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from tallymesh.api import JobView, NodeView, OfferView
     from tallymesh.client.job import Job
 
-SECONDS_PER_HOUR: Final = 3600
 SHORT: Final = 12  # hex digits of an id that a table shows, and that every command takes
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or enough of its beginning.")]
@@ -98,7 +97,7 @@ def why(
         say_json({"job": found.id, "status": found.status, "reasons": reasons})
         return
     print(f"job {found.id[:SHORT]} is {found.status}")
-    for reason in reasons or ["there is nothing in its way"]:
+    for reason in reasons:
         print(f"  {reason}")
 
 
@@ -170,7 +169,7 @@ def offers(json_: Json = False) -> None:
             f"{offer.memory_mib / 1024:.1f} GiB",
             offer.gpus or "-",
             f"{offer.cpu_score / 1000:.2f}",
-            amounts.show(int(offer.ask_price_wei) * SECONDS_PER_HOUR),
+            amounts.show_per_core_hour(int(offer.ask_price_wei)),
             _standing(offer),
         )
         for offer in found

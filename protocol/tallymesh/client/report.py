@@ -37,13 +37,11 @@ def checks(view: JobView, audits: Sequence[AuditView], backend: str) -> Checks:
     made: list[str] = []
     not_made: list[str] = []
     if backend == "network":
-        made.append(f"{answered} of {view.units_done} units were computed again by somebody else: {_counts(results)}")
+        made.append(f"{answered} of {view.units_done} units were computed again: {_counts(results)}")
         if view.kind != "map":
             made.append("each update's form, finiteness and loss were checked on arrival")
         if by_payer:
-            not_made.append(
-                f"{by_payer} recomputations were made by the payer's own node: too few auditors were staked"
-            )
+            not_made.append(f"{by_payer} of these were made by the payer's own node: too few auditors could be drawn")
         if answered < view.units_done:
             not_made.append(
                 f"{view.units_done - answered} units were not drawn: sampling bounds cheating, not each unit"

@@ -21,7 +21,7 @@ from tallymesh import values
 from tallymesh.api import OfferView, Problem
 from tallymesh.network import Contracts, Network, save
 from tallymesh_ledger.balances import Balance, OpenEscrow
-from tallymesh_node.cli import money
+from tallymesh_node.cli import contributor, money
 from tallymesh_node.cli.app import app
 
 ENTRY = [sys.executable, "-m", "tallymesh_node.cli"]
@@ -182,10 +182,16 @@ def test_env_is_for_the_shell(served: Served) -> None:
 
 def test_node_status_and_stop(home: Path) -> None:
     with serve(FakeNode(home)) as served:
-        assert "1 slot" in call("node", "status")
+        assert ACCOUNT in call("node", "status")
         assert call_json("node", "status")["account"] == ACCOUNT
-        served.node.stop = lambda: served.node.stopped.set()  # type: ignore[method-assign]
+        served.node.stop = served.end  # type: ignore[method-assign]
+        assert call("node", "stop") == "stopped\n"
     assert "No node" in call("node", "stop", code=1)
+
+
+def test_a_node_that_will_not_end_is_named(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contributor, "STOP_S", 0.2)
+    assert "has not ended" in call("node", "stop", code=1)
 
 
 # -- run
@@ -222,8 +228,8 @@ def test_run_refuses_what_cannot_work(tmp_path: Path) -> None:
 def test_ctrl_c_is_the_scripts_to_answer(tmp_path: Path) -> None:
     path = script(
         tmp_path,
-        "import sys, time\nprint('up', flush=True)\n"
-        "try: time.sleep(30)\nexcept KeyboardInterrupt: print('detached'); sys.exit(5)\n",
+        "import sys, time\n"
+        "try: print('up', flush=True); time.sleep(30)\nexcept KeyboardInterrupt: print('detached'); sys.exit(5)\n",
     )
     child = subprocess.Popen([*ENTRY, "run", path], stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert child.stdout is not None
