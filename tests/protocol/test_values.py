@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgpack
 import msgspec
 import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallymesh import values
+from tallymesh import program, values
 from tallymesh.errors import CallerError, RemoteError
 
 scalars = st.one_of(
@@ -208,3 +209,21 @@ def test_only_what_comes_back_with_the_same_types_counts_as_data() -> None:
     assert values.is_data({"a": [1, 2.5, None, True, "x", b"y", numpy.arange(3), numpy.float32(1)]})
     for other in ((1, 2), {1: 2}, {1}, object(), len, 1 << 70):
         assert not values.is_data(other)
+
+
+def test_golden_bytes() -> None:
+    """Content ids of inputs and programs rest on these: a change of them is a change of the protocol."""
+    value = {"b": [None, True, -3, 1.5, "hä"], "a": b"\x00", "n": numpy.arange(2, dtype="<i2"), "s": numpy.float32(1)}
+    wanted = (
+        "84a161c40100a16295c0c3fdcb3ff8000000000000a368c3a4a16ec70f0193a5696e743136"
+        "9102c40400000100a173d80393a7666c6f6174333290c4040000803f"
+    )
+    assert values.encode(value).hex() == wanted
+    array = msgpack.ExtType(1, msgpack.packb(["int16", [2], b"\x00\x00\x01\x00"]))
+    scalar = msgpack.ExtType(3, msgpack.packb(["float32", [], b"\x00\x00\x80\x3f"]))
+    second = {"a": b"\x00", "b": [None, True, -3, 1.5, "hä"], "n": array, "s": scalar}
+    assert msgpack.packb(second).hex() == wanted  # a second implementation
+    assert (
+        program.pack({"b.py": b"x = 1\n", "a/c.py": b""}).hex()
+        == "9292a6612f632e7079c40092a4622e7079c406" + b"x = 1\n".hex()
+    )
