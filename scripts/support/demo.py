@@ -30,6 +30,8 @@ from tallymesh_node.local_network import LocalNetwork, NodeProcess
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORKERS = 5
 BUDGET = "5.0"
+ASK_PRICE = "20"  # MESH per core-hour: the job is small, and its pay should be seen to move
+MAX_PRICE = "50"
 CLIENTS = 10
 EXPIRE_S = 120.0  # how long to wait at most for the cheat's seat to expire and the last wei to come back
 CHEAT_COMMAND = (sys.executable, "-m", "cheats.noise_worker")
@@ -56,7 +58,7 @@ class Demo:
         # Windows long enough that nobody's seat runs out in mid-job on a slow machine, short enough to wait for.
         self.network.start_chain(parameters={"lease_max_s": 600})
         self.payer = self.network.start_payer()
-        settings = {"cores": "1", "memory_mib": "1024", "disk_gib": "1"}
+        settings = {"cores": "1", "memory_mib": "1024", "disk_gib": "1", "ask_price": ASK_PRICE}
         for number in range(1, WORKERS + 1):
             cheats = number == WORKERS and not self.options.no_cheat
             self.network.add(
@@ -107,7 +109,7 @@ class Demo:
             partition="dirichlet:0.5",
             local=digits.LOCAL,
             budget=BUDGET,
-            max_price="0.05",
+            max_price=MAX_PRICE,
         )
         for event in job.events():
             self.show(event)
@@ -174,11 +176,17 @@ class Demo:
             table.add_column(column, justify="left" if column == "account" else "right")
         for account, name in self.accounts.items():
             old, new = before.accounts[account].total, after.accounts[account].total
-            table.add_row(name, amounts.show(old), amounts.show(new), f"{amounts.show(new - old)}")
-        table.add_row(
-            "burned or to be burned", "", "", amounts.show(before.supply - after.supply + after.fees - before.fees)
-        )
+            table.add_row(name, _short(old), _short(new), _short(new - old, sign=True))
+        burned = before.supply - after.supply + after.fees - before.fees
+        table.add_row("burned, or to be burned", "", "", _short(burned, sign=True))
         self.console.print(table)
+
+
+def _short(wei: int, *, sign: bool = False) -> str:
+    """Six decimals, rounded towards zero: what a person compares. The JSON line has every wei."""
+    cut = abs(wei) // 10**12 * 10**12
+    text = amounts.show(-cut if wei < 0 else cut)
+    return f"+{text}" if sign and wei > 0 else text
 
 
 def _brief(data: dict[str, Any]) -> str:
