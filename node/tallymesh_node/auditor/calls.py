@@ -110,8 +110,6 @@ def check(call: Call, spec: JobSpec, registry: RegistryAt, parameters: Parameter
         raise RemoteError("wrong_auditor", "The AuditOrder calls another account.")
     if order.auditors == Auditors.PAYER:
         raise RemoteError("not_drawn", "The order keeps its audits to the payer's own node.")
-    if now >= called.commit_by:
-        raise RemoteError("too_late", "The time for a commitment is over.")
     if now * 1000 + call.lease.work_ms > called.commit_by * 1000:
         raise RemoteError("too_late", "The unit's declared work does not fit before the commitment is due.")
     fee = call.lease.price * parameters.auditor_fee_bp // sampling.BP

@@ -15,7 +15,7 @@ from tallymesh_scheduler.matching import unit_price_up
 
 MAX_OPEN_LEASES = 64  # seats that this node keeps in memory and reconciles with the chain, a few kilobytes each
 MAX_PAYER_LEASES = 16  # of one payer: a job has a seat or two here, and one payer must not fill the house
-SEAT_BY_MAX_S = 600  # an agreed lease holds cores and stake until it is seated; a transaction takes less than this
+SEAT_BY_MAX_S = 300  # an agreed lease holds cores and stake until it is seated; a transaction takes less than this
 TALLY_FACTOR_MAX = 2  # tallies up to twice the network's size (100 for workers with history): what a payer can owe us
 
 

@@ -164,8 +164,9 @@ class Doors:
             if not known:
                 self._check_unit(work, assign, unit, self.tools.specs.get(record.order.template), peer)
                 self._check_room(work, peer)
-                self._keep(request, unit, peer)
-                await self.tools.blobs.sync()
+                if request.inline:
+                    self._keep(request, unit, peer)
+                    await self.tools.blobs.sync()
                 kept = AssignRequest(request.assign, request.unit, {}, request.sources)
                 await work.commit(Line.ASSIGN, exchange.encode(kept))
             else:

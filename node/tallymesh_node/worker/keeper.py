@@ -14,10 +14,11 @@ from tallymesh.errors import ChainError, LocalError
 from tallymesh.messages import Auditors, Leave, Tally
 from tallymesh_ledger import audit, waits
 from tallymesh_ledger.phases import Phase
+from tallymesh_ledger.seat import Range
 from tallymesh_ledger.waits import Step
 from tallymesh_node.worker.record import Line
 from tallymesh_node.worker.tools import Tools, Work, log
-from tallymesh_node.worker.units import run_unit
+from tallymesh_node.worker.units import UnitRun
 
 IDLE_S = 5.0  # between passes when nothing rings: every deadline here is seconds or more
 RETRY_S = 1.0  # after the chain or the disk refused
@@ -49,8 +50,8 @@ class Keeper:
         code = self._reason_to_leave()
         if code:
             await self._leave(code)
-        await self._tally()
         self._start(nursery)
+        await self._tally()
         seat = work.record.seat
         idle = not work.running and not work.record.waiting
         if idle and (seat.phase in (Phase.FORFEITED, Phase.RELEASED) or work.record.earned):
@@ -117,13 +118,17 @@ class Keeper:
     # Tallies.
 
     async def _tally(self) -> None:
+        """Sign what is due, once the payer has every receipt in it: only then do both sides count the same, whatever
+        Cancel is on its way."""
         work = self.work
-        while work.record.seat.due(timed_out=self._timed_out()) is not None:
+        while self._acknowledged(work.record.seat.due(timed_out=self._timed_out())):
             number, block_hash = await self.tools.chain.final_block()
             async with work.lock:
                 seat = work.record.seat
                 covered = seat.due(timed_out=self._timed_out())
-                if covered is None or seat.phase not in (Phase.OPEN, Phase.CLOSING):
+                if covered is None or not self._acknowledged(covered):
+                    return
+                if seat.phase not in (Phase.OPEN, Phase.CLOSING):
                     return
                 message = Tally(
                     seat=work.record.id,
@@ -137,6 +142,9 @@ class Keeper:
                 )
                 await work.commit(Line.TALLY, self.tools.key.sign(self.tools.domains, message).body)
                 self.tools.counters["tallies"] += 1
+
+    def _acknowledged(self, covered: Range | None) -> bool:
+        return covered is not None and self.work.acked.issuperset(range(covered.start, covered.end))
 
     def _timed_out(self) -> bool:
         record, parameters = self.work.record, self.tools.parameters
@@ -157,7 +165,7 @@ class Keeper:
             if len(work.running) >= PREFETCH * self.tools.cores.count or not self._may_run(position):
                 return
             work.running[position] = trio.CancelScope()
-            nursery.start_soon(run_unit, self.tools, work, position, self.tools.cores.turn())
+            nursery.start_soon(UnitRun(self.tools, work, position, self._may_run).run)
 
     def _may_run(self, position: int) -> bool:
         """Whether the payer's word and the chain's cover one more unit."""
@@ -169,7 +177,15 @@ class Keeper:
             return False
         # Without a claim on chain (`group` and `payer` jobs) what a payer can leave unpaid is one tally, else two.
         ahead = 2 if record.order.auditors == Auditors.OPEN else 1
-        return record.seat.tally_of(position) <= len(record.seat.accepts) + ahead
+        return self._tally_of(position) <= len(record.seat.accepts) + ahead
+
+    def _tally_of(self, position: int) -> int:
+        """Number of the tally that a position will fall into. A Close that is asked for splits the tallies before it
+        is carried out: closing after every unit must not make us run further ahead of our Accepts."""
+        seat = self.work.record.seat
+        if not seat.tallied < seat.close_at <= position:
+            return seat.tally_of(position)
+        return seat.tally_of(seat.close_at - 1) + 1 + (position - seat.close_at) // seat.tally_units
 
     def _until_deadline(self) -> float:
         """Seconds to the next moment at which something is due by time alone."""

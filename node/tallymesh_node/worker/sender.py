@@ -97,6 +97,7 @@ class Sender:
                 raise
             await self._refused(error, position)
         self.work.acked.add(position)
+        self.work.keeper_bell.ring()
         self.tools.counters["receipts_sent"] += 1
 
     async def _refused(self, error: RemoteError, position: int) -> None:

@@ -20,7 +20,7 @@ from tallymesh_node.worker.stake import OwnStake
 from tallymesh_node.worker.tools import Bell, Tools, Work, log
 
 LOOK_S = 10.0  # between looks at the chain
-LOOK_SOON_S = 1.0  # while a seat is not on chain yet, or a payment of ours is on its way
+LOOK_SOON_S = 1.0  # while a seat is not on chain yet
 FAILED_S = 15.0  # after a transaction that failed: the chain is down, or there is no gas
 MAX_ITEMS = 64  # Accepts in one transaction: about 4 M gas
 EXPIRE_SLACK_S = 60  # the payer closes its expired seats itself as a rule
@@ -41,7 +41,7 @@ class Settlement:
         self.own_stake = own_stake
         self.bell = Bell()
         self._over = over  # called with a seat that needs nothing more, and why
-        self._stake_at = 0.0  # trio time: when our stake is to be looked at again
+        self._account_at = 0.0  # trio time: when our stake and credits are to be looked at again
         self._not_before = 0.0  # trio time: after a failed transaction
 
     async def run(self) -> None:
@@ -55,7 +55,7 @@ class Settlement:
                 log.warning("chain: %s", error)
             except RemoteError as error:
                 log.warning("chain: %s", error)
-            if any(work.state is None or self._unpaid(work) for work in self.works()):
+            if any(work.state is None for work in self.works()):
                 pause = LOOK_SOON_S
             await self.bell.wait(pause)
 
@@ -79,12 +79,12 @@ class Settlement:
         return told or trio.current_time() - work.heard_at >= self.policy.silence_s
 
     async def _act(self) -> None:
-        if trio.current_time() >= self._stake_at:
-            await self.own_stake.refresh(self.works())
-            self._stake_at = trio.current_time() + LOOK_S
         await self._settle()
         await self._expire()
-        await self._withdraw()
+        if trio.current_time() >= self._account_at:
+            await self.own_stake.refresh(self.works())
+            await self._withdraw()
+            self._account_at = trio.current_time() + LOOK_S
 
     def _unpaid(self, work: Work) -> int:
         """Units that an Accept covers and the chain has not paid, as far as it ever will."""

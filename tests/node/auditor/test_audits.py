@@ -62,7 +62,7 @@ async def test_a_false_claim_is_a_mismatch(auditor: Auditor, payer: AuditPayer) 
 async def test_the_commitment_is_durable_before_anything_of_the_output_is_received(
     scene: Scene, auditor: Auditor, payer: AuditPayer
 ) -> None:
-    """Every plaintext frame that reaches the auditor, and every line of its journal, in the order in which they come."""
+    """Every plaintext frame that reaches the auditor and every line of its journal, in the order in which they come."""
     events: list[tuple[str, bytes]] = []
 
     def tap(sender: str, receiver: str, frame: bytes) -> None:

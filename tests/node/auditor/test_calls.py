@@ -146,6 +146,34 @@ async def test_a_unit_that_is_not_the_templates_is_refused(auditor: Auditor, pay
         assert await refused(payer.ask(request)) == "foreign_unit"
 
 
+async def test_a_unit_with_another_seed_or_input_is_not_the_templates(auditor: Auditor, payer: AuditPayer) -> None:
+    async with auditor.run():
+        await payer.open_job()
+        position = payer.drawn(payer.tally(2))[0]
+        task = payer.tasks[position]
+        for change in ({"seed": 1}, {"inputs": (units.Input("item", payer.blobs.put(b"another item")),)}):
+            unit = msgspec.structs.replace(task.unit, **change)  # type: ignore[arg-type]
+            payer.tasks[position] = task._replace(unit=unit, unit_id=units.unit_id(unit))
+            request = payer.request(tally=payer.tally(2), position=position, reason=AuditReason.FORCED)
+            assert await refused(payer.ask(request)) == "foreign_unit"
+
+
+async def test_tallies_of_an_impossible_shape_are_refused(auditor: Auditor, payer: AuditPayer) -> None:
+    async with auditor.run():
+        await payer.open_job()
+        shapes = [
+            (1, 1, 1, "bad_tally"),  # (number, start, count)
+            (1, 0, 2, "bad_tally"),
+            (2, 0, 8, "bad_tally"),
+            (2, 1, 0, "bad_tally"),
+            (2, 1, 20, "wrong_tally"),  # positions 1 … 20 of 0 … 19
+        ]
+        for number, start, count, expected in shapes:
+            tally = msgspec.structs.replace(payer.tally(number), start=start, count=count)
+            request = payer.request(number=number, tally=tally, position=max(1, start), attempt=0)
+            assert await refused(payer.ask(request)) == expected, (number, start, count)
+
+
 async def test_a_template_that_is_not_the_orders_is_refused(auditor: Auditor, payer: AuditPayer) -> None:
     other = msgspec.structs.replace(payer.spec, stages=(Stage("map", "m:f", b"{}", 2000),))
     async with auditor.run():
