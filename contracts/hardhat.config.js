@@ -28,7 +28,7 @@ export default defineConfig({
   },
   test: {
     solidity: {
-      invariant: { runs: 24, depth: 60, failOnRevert: true },
+      invariant: { runs: 20, depth: 100, failOnRevert: true },
       fuzz: { runs: 256, seed: "0x7a11" },
       fsPermissions: { readFile: ["../tests/vectors/eip712.json"] },
     },
