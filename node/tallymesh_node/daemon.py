@@ -161,7 +161,9 @@ class Node:
 
     async def _serve(self, task_status: TaskStatus[str]) -> None:
         status = NodeStatus(self)
-        server = ApiServer(status, self.home, host=self.config.api_host, port=self.config.api_port)
+        server = ApiServer(
+            status, self.home, host=self.config.api_host, port=self.config.api_port, hosts=self.config.api_names
+        )
         async with trio.open_nursery() as nursery:
             for loop in (self.chain.run, self.enrolment.run, self._drain, self._watch_reachability):
                 nursery.start_soon(loop)
