@@ -16,6 +16,6 @@ def pool() -> Iterator[UnitPool]:
         yield found
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def bench(pool: UnitPool) -> Bench:
     return Bench(pool)

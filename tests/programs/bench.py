@@ -24,6 +24,7 @@ class Bench:
     def __init__(self, pool: UnitPool) -> None:
         self.pool = pool
         self.events: list[Event] = []
+        self._initial: dict[tuple[str, int], bytes] = {}
         names = [name for name in vars(training) if not name.startswith("_")]
         objects = [vars(training)[name] for name in names]
         mine = [obj for obj in objects if getattr(obj, "__module__", "") == MODULE]
@@ -52,7 +53,11 @@ class Bench:
         return self.run(self.unit(f"tallymesh:{step}", body, seed=seed, inputs=inputs), probe_key=probe_key)
 
     def initial(self, model: str, seed: int = 3) -> bytes:
-        return self.step("initialise", options.Config(model=f"{MODULE}:{model}", seed=seed)).output
+        """Checkpoint 0 of a model."""
+        if (model, seed) not in self._initial:
+            made = self.step("initialise", options.Config(model=f"{MODULE}:{model}", seed=seed))
+            self._initial[model, seed] = made.output
+        return self._initial[model, seed]
 
 
 def config(model: str = "mlp", loss: str = "cross_entropy", **more: Any) -> options.Config:
