@@ -2,8 +2,8 @@
 
 import torch
 
-ROUNDS = 15
-LOCAL = {"epochs": 2, "batch": 16, "optimizer": "sgd", "lr": 0.1}
+ROUNDS = 12
+LOCAL = {"epochs": 3, "batch": 16, "optimizer": "sgd", "lr": 0.05, "momentum": 0.9}
 
 
 def model():
