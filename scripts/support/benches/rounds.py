@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def run(folder: Path, *, quick: bool) -> Result:
         at = [event.at for event in job.events() if event.kind == "round"]
         job.wait()
         view, audits = job.view, [audit for audit in job.audits if audit.result]
-    seconds = [later - earlier for earlier, later in zip(at, at[1:], strict=False)]
+    seconds = [later - earlier for earlier, later in itertools.pairwise(at)]
     return Result(
         statistics.median(seconds),
         "s",
