@@ -404,6 +404,20 @@ def test_an_error_in_mid_stream_cuts_the_line(served: Served, client: httpx.Clie
             list(stream)
 
 
+def test_a_node_that_ends_cuts_its_streams_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tallymesh_node.http.server.SHUTDOWN_S", 60.0)  # for answers that would end by themselves
+    with serve(FakeNode(tmp_path)) as served:
+        headers = {"Authorization": f"Bearer {served.token}"}
+        with httpx.Client(base_url=served.url, headers=headers, timeout=8, trust_env=False) as client:
+            job = submit(client).json()["id"]
+            with client.stream("GET", f"/v1/jobs/{job}/events") as answer:
+                stream = read_events(answer)
+                next(stream)
+                served.do(served.end)
+                with pytest.raises(httpx.RemoteProtocolError):  # not a clean end: the job goes on
+                    list(stream)
+
+
 def test_open_streams_are_bounded(served: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     job = submit(client).json()["id"]
     parts = urlsplit(served.url)
@@ -436,8 +450,8 @@ def test_metrics_are_the_nodes_own_and_nothing_else(served: Served, client: http
     ):
         assert line in text.splitlines()
     assert "python_gc" not in text
-    raw(served, f"FROB / HTTP/1.1\r\nHost: {urlsplit(served.url).netloc}\r\nConnection: close\r\n\r\n".encode())
-    assert "FROB" not in client.get("/metrics").text
+    raw(served, f"PROPFIND / HTTP/1.1\r\nHost: {urlsplit(served.url).netloc}\r\nConnection: close\r\n\r\n".encode())
+    assert "PROPFIND" not in client.get("/metrics").text
 
 
 def test_stop_asks_the_daemon(served: Served, client: httpx.Client) -> None:
