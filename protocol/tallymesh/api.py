@@ -96,8 +96,8 @@ class JobView(View, frozen=True):
 class EventView(View, frozen=True):
     """One line of GET /v1/jobs/{id}/events (server-sent events; `id:` is the sequence).
 
-    kinds: status, offers, match, lease, seat, assign, unit, round, metric, log, audit, caught, redo, accept, settle,
-    refund, warning, done."""
+    kinds: status, offers, match, lease, seat, assign, unit, round, metric, system, log, audit, caught, redo, accept,
+    settle, refund, warning, done."""
 
     sequence: int
     at: float

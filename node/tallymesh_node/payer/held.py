@@ -112,3 +112,4 @@ class Live:
         self.told: set[str] = set()  # what the worker acknowledged: seated, close:…, cancel, accept:n, forfeit
         self.fetching: dict[bytes, object] = {}
         self.sequence = 0  # of the newest progress report
+        self.system_due = 0.0  # when the next point of its machine's series is shown, trio's clock

@@ -42,6 +42,8 @@ MAX_METRICS_BYTES = 64 * 1024
 MAX_STEPS = 64  # timed steps of one unit
 MAX_NAME = 100
 MAX_LINE = 2_000
+MAX_SERIES = 16  # of a worker's machine: processor, memory and the like
+SYSTEM_S = 5.0  # between two points of them from one seat: events are bounded, and signs of life come every second
 
 OK = exchange.encode(Nothing())
 
@@ -216,7 +218,17 @@ class Receiving:
         for position, name, value in request.metrics[: exchange.MAX_LINES]:
             if math.isfinite(value):
                 events.add("metric", account=account, name=name[:MAX_NAME], value=value, **self._where(held, position))
+        self._system(held, account, request)
         return OK
+
+    def _system(self, held: Held, account: str, request: ProgressRequest) -> None:
+        now = trio.current_time()
+        if now < held.live.system_due:
+            return
+        series = [(name[:MAX_NAME], value) for name, value in request.system.items() if math.isfinite(value)]
+        if series:
+            held.live.system_due = now + SYSTEM_S
+            self.driver.events.add("system", account=account, series=dict(series[:MAX_SERIES]))
 
     def _where(self, held: Held, position: int) -> dict[str, int | str]:
         if not 0 <= position < len(held.nodes):

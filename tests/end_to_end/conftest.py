@@ -1,0 +1,46 @@
+"""One market for all end-to-end tests that do it no lasting harm: a chain, a payer, four contributors with a core each,
+the last of which writes down every plaintext byte that it receives (cheats/tapped_node.py) and is honest otherwise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from end_to_end.scene import TESTS, Market, start
+from tallymesh.client import discover
+
+
+@pytest.fixture(scope="session")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where every process that these tests start writes, its caches included."""
+    folder = tmp_path_factory.mktemp("end_to_end")
+    (folder / "tmp").mkdir()
+    changed = {
+        "HOME": str(folder),
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "TMPDIR": str(folder / "tmp"),
+        "PYTHONPATH": str(TESTS),  # where the cheats' code lives
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("TALLYMESH_")]:
+            patch.delenv(name)
+        for name, value in changed.items():
+            patch.setenv(name, value)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def tap(scratch: Path) -> Path:
+    """The file in which the last contributor writes down what it receives and what it signs."""
+    return scratch / "tap"
+
+
+@pytest.fixture(scope="session")
+def market(scratch: Path, tap: Path) -> Iterator[Market]:
+    network = start(scratch / "market", workers=3, cheats={"worker4": ("cheats.tapped_node", str(tap))})
+    with network:
+        yield Market(network)
+    discover.disconnect()

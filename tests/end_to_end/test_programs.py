@@ -1,0 +1,285 @@
+"""Programs of one's own, from a folder outside the repository, on a running network; and every command about them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tallymesh
+from end_to_end.scene import ENDED, TESTS, Market, run, shell, wait_until
+from tallymesh import amounts, units
+from tallymesh.client.discover import Address
+from tallymesh.client.session import Session
+from tallymesh_learning.runtime import profile
+
+pytestmark = pytest.mark.end_to_end
+
+AREA = """
+import tallymesh
+def area(x, scale=1.0): return {"area": scale * x * x}
+if __name__ == "__main__":
+    job = tallymesh.map(area, range(24), scale=2.0, budget="2.0")
+    for unit in job.stream(): print(unit.index, unit.output["area"], unit.peer)
+    print(job.results()[:3], job.cost, len(job.audits))
+    print(job.id)
+"""
+
+# The model, its loss in a module beside it, a helper of that module, and a Dataset class of one's own.
+TRAIN = """
+import json, sys
+import torch, tallymesh
+import mydata
+from losses import loss
+def model(): return torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+if __name__ == "__main__":
+    settings = json.loads(sys.argv[1])
+    job = tallymesh.train(model, loss, mydata.train_set, test=mydata.test_set, work=0.2,
+                          local=dict(epochs=2, batch=16, optimizer="sgd", lr=0.1), **settings)
+    metrics = job.wait().metrics
+    net = job.result.load()
+    with torch.no_grad():
+        right = sum(int(net(x.unsqueeze(0)).argmax() == y) for x, y in mydata.test_set)
+    weights = {name: value.flatten().tolist() for name, value in net.state_dict().items()}
+    print(json.dumps({"job": job.id, "sha": job.result.model_sha, "metrics": metrics, "weights": weights,
+                      "right": right / len(mydata.test_set), "card": job.result.card}))
+"""
+LOSSES = """
+import torch, tallymesh
+from smoothing import SMOOTHING
+def loss(net, batch):
+    found = torch.nn.functional.cross_entropy(net(batch[0]), batch[1], label_smoothing=SMOOTHING)
+    tallymesh.log(own_loss=float(found))
+    print("a batch of", len(batch[0]))
+    return found
+"""
+SMOOTHING = "SMOOTHING = 0.0\n"
+MYDATA = """
+import torch
+class Rows(torch.utils.data.Dataset):
+    def __init__(self, count, seed):
+        generator = torch.Generator().manual_seed(seed)
+        self.x = torch.randn(count, 6, generator=generator)
+        self.y = (self.x[:, 0] > 0).long() + (self.x[:, 1] > 0.5).long()
+    def __len__(self): return len(self.y)
+    def __getitem__(self, index): return self.x[index], self.y[index]
+train_set, test_set = Rows(200, 1), Rows(60, 2)
+"""
+FEDERATED = {"rounds": 3, "clients": 4, "partition": "dirichlet:0.5", "budget": "5.0"}
+SEQUENTIAL = {"algorithm": "sequential", "segments": 4, "budget": "5.0"}
+FILES = {"area.py": AREA, "train.py": TRAIN, "losses.py": LOSSES, "smoothing.py": SMOOTHING, "mydata.py": MYDATA}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's project, outside the repository."""
+    found = tmp_path_factory.mktemp("shop")
+    for name, text in FILES.items():
+        (found / name).write_text(text)
+    return found
+
+
+def program(market: Market, folder: Path, *command: str, **environment: str) -> str:
+    try:
+        done = run(command, cwd=folder, environment=market.environment(**environment))
+    except subprocess.TimeoutExpired as error:
+        pytest.fail(f"{error}\n{market.report()}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def train(market: Market, folder: Path, settings: dict[str, Any], **environment: str) -> dict[str, Any]:
+    printed = program(market, folder, sys.executable, "train.py", json.dumps(settings), **environment)
+    found: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return found
+
+
+def plain_loop(market: Market, folder: Path, kind: str, job: tallymesh.Job, rounds: int) -> str:
+    """The checkpoint that a plain loop over the job's own shards makes, in a process of its own."""
+    session = Session(lambda: Address(*(market.payer.api or ("", ""))))
+    spec = units.decode_spec(session.blob(job.view.spec))
+    shards = folder / f"shards-{kind}"
+    shards.mkdir()
+    for blob in spec.inputs:
+        (shards / blob.hex()).write_bytes(session.blob(blob.hex()))
+    environment = {**shell(folder), **profile.environment(), "PYTHONPATH": f"{TESTS}:{folder}"}
+    command = [sys.executable, "-m", "end_to_end.plain_loop", kind, str(shards), str(rounds)]
+    done = run(command, cwd=folder, environment=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[-1]
+
+
+def command(market: Market, *arguments: str, environment: Mapping[str, str] | None = None) -> Any:
+    """What `tallymesh ARGUMENTS --json` prints."""
+    done = run(
+        [sys.executable, "-m", "tallymesh_node.cli", *arguments, "--json"],
+        cwd=market.local.folder,
+        environment=environment or market.environment(),
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return [json.loads(line) for line in done.stdout.splitlines()] if "logs" in arguments else json.loads(done.stdout)
+
+
+def test_the_map_of_the_api_page_runs_from_a_folder_of_ones_own(market: Market, folder: Path) -> None:
+    printed = program(market, folder, sys.executable, "area.py").splitlines()
+    rows = [line.split() for line in printed[:24]]
+    assert sorted((int(index), float(area)) for index, area, _ in rows) == [(i, 2.0 * i * i) for i in range(24)]
+    peers = {market.view(f"worker{number}").peer_id for number in range(1, 5)}
+    assert {peer for _, _, peer in rows} <= peers
+    assert len({peer for _, _, peer in rows}) > 1, "it ran on several peers"
+    first, cost, _audits = printed[24].rpartition("]")[0], printed[24].split()[-3:-1], printed[24].split()[-1]
+    assert first.startswith("[{'area': 0.0}, {'area': 2.0}, {'area': 8.0}")
+    assert cost[1] == "MESH"
+    assert int(_audits) >= 4, "the first unit of each worker at least"
+
+
+@pytest.fixture(scope="module")
+def federated(market: Market, folder: Path) -> dict[str, Any]:
+    return train(market, folder, FEDERATED)
+
+
+def test_training_by_the_lines_of_the_api_page_equals_the_local_backend_and_a_plain_loop(
+    market: Market, folder: Path, federated: dict[str, Any]
+) -> None:
+    market.connect()
+    job = tallymesh.attach(federated["job"])
+    assert plain_loop(market, folder, "federated", job, 3) == federated["sha"]
+    local = train(market, folder, FEDERATED, TALLYMESH_BACKEND="local")
+    assert (local["sha"], local["weights"]) == (federated["sha"], federated["weights"])
+    assert local["metrics"]["accuracy"] == federated["metrics"]["accuracy"] == federated["right"]
+    assert federated["sha"] in federated["card"]
+
+
+def test_sequential_training_goes_from_peer_to_peer_and_equals_a_plain_loop(market: Market, folder: Path) -> None:
+    found = train(market, folder, SEQUENTIAL)
+    market.connect()
+    job = tallymesh.attach(found["job"])
+    assert (job.view.rounds_done, job.view.units) == (4, 4)
+    assert plain_loop(market, folder, "sequential", job, 4) == found["sha"]
+    assert train(market, folder, SEQUENTIAL, TALLYMESH_BACKEND="local")["sha"] == found["sha"]
+
+
+def test_a_job_can_be_looked_into(market: Market, federated: dict[str, Any]) -> None:
+    market.connect()
+    job = tallymesh.attach(federated["job"])
+    assert job.view.units == job.view.units_done == 3 * 5
+    # Live: what the program printed and logged, from the peers, with the machines' own series.
+    events = list(job.events(follow=False))
+    lines = [line for line in job.logs() if line.text.startswith("a batch of")]
+    assert {line.round for line in lines} == {0, 1, 2}
+    assert "own_loss" in {event.data["name"] for event in events if event.kind == "metric"}
+    systems = [event.data["series"] for event in events if event.kind == "system"]
+    assert all({"cpu_percent", "memory_mib"} <= set(series) for series in systems)
+    assert systems
+    rounds = [event for event in events if event.kind == "round"]
+    assert [event.data["round"] for event in rounds] == [1, 2, 3]
+    assert all({"loss", "accuracy"} <= set(event.data["metrics"]) for event in rounds)
+    # Signed: one receipt a unit at least, the seconds of its steps beside it.
+    receipts = job.receipts
+    assert len(receipts) >= 15
+    assert all(receipt.accepted and not receipt.void for receipt in receipts)
+    assert all({"load", "compute", "save"} <= set(receipt.seconds) for receipt in receipts), receipts[0].seconds
+    assert all(receipt.tally >= 1 for receipt in receipts)
+    # Checked: the first unit of every seat.
+    audits = job.audits
+    first = {audit.seat for audit in audits if audit.reason == "first" and audit.result == "match"}
+    assert {receipt.seat for receipt in receipts} <= first
+    assert {audit.result for audit in audits if audit.result} == {"match"}
+    assert f"of {job.view.units_done} units were computed again" in str(job.checks)
+    assert job.id in job.report()
+
+
+def test_what_a_job_cost_is_what_left_the_payers_account(market: Market, federated: dict[str, Any]) -> None:
+    market.connect()
+    job = tallymesh.attach(federated["job"])
+    seats = [peer.seat for peer in job.view.peers]
+    wait_until("the refund", lambda: market.held_by(job.id, seats) == 0)
+    view = wait_until("the view says so", lambda: job.view if job.view.escrow_wei == "0" else None)
+    for peer in view.peers:
+        assert market.paid_units(peer.seat) == peer.accepted == peer.paid == peer.received
+    assert 0 < job.cost_wei < int(view.budget_wei)
+    assert job.cost == amounts.show(job.cost_wei)
+
+
+def test_every_command_speaks_of_the_running_network(market: Market, folder: Path, federated: dict[str, Any]) -> None:
+    job, payer = federated["job"], market.view("payer")
+    listed = command(market, "ls")
+    assert job in {view["id"] for view in listed}
+    why = command(market, "why", job[:12])
+    assert (why["status"], why["reasons"]) == ("done", [])
+    assert any("a batch of" in event["data"].get("line", "") for event in command(market, "logs", job))
+    assert command(market, "logs", "-f", "--all", job)[-1]["kind"] == "done"
+    status = command(market, "node", "status")
+    assert (status["account"], status["roles"]) == (payer.account, ["submit"])
+    assert "does not work" in command(market, "why", "--node")["reasons"][0]
+    assert {offer["staked"] for offer in command(market, "offers")} == {True}
+    assert command(market, "result", job)["model_sha"] == federated["sha"]
+    address = market.payer.api
+    assert command(market, "env") == {"TALLYMESH_NODE": address[0], "TALLYMESH_TOKEN": address[1]}  # type: ignore[index]
+    assert command(market, "version")["tallymesh"] == tallymesh.__version__
+
+
+def test_balances_need_neither_node_nor_wallet(market: Market) -> None:
+    network = market.local.network
+    rpc, file = network.rpc_urls[0], str(market.local.network_path)
+    accounts = [market.account("payer"), market.account("worker1")]
+    bare = shell(market.local.folder / "nobody")
+    found = command(market, "balance", *accounts, "--rpc", rpc, "--network", file, environment=bare)
+    for account, shown in zip(accounts, found, strict=True):
+        assert shown["account"] == account
+        assert int(shown["stake_free_wei"]) + int(shown["stake_locked_wei"]) == shown["slots"] * 10**21
+        assert int(shown["tokens_wei"]) + int(shown["credits_wei"]) > 0
+    home = {**bare, "TALLYMESH_HOME": str(market.node("worker1").folder)}
+    assert command(market, "wallet", "show", environment=home)["address"] == accounts[1]
+
+
+def test_a_stopped_job_pays_what_was_done_and_gives_the_rest_back(market: Market, folder: Path) -> None:
+    (folder / "slow.py").write_text("import time\ndef slow(x):\n    time.sleep(0.5)\n    return x\n")
+    (folder / "job.toml").write_text('map = "slow.py:slow"\ninputs = "items.json"\nbudget = "2.0"\nwork = 0.5\n')
+    (folder / "items.json").write_text(json.dumps(list(range(400))))
+    submitted = program(market, folder, "tallymesh", "run", "job.toml", "--detach", "--json")
+    job = json.loads(submitted)["id"]
+    market.connect()
+    found = tallymesh.attach(job)
+    wait_until("some units are done", lambda: found.view.units_done >= 4)
+    assert command(market, "stop", job)["id"] == job
+    wait_until("it has ended", lambda: found.status in ENDED)
+    assert found.status == "cancelled"
+    seats = [peer.seat for peer in found.view.peers]
+    wait_until("the refund", lambda: market.held_by(job, seats) == 0)
+    paid = sum(market.paid_units(seat) for seat in seats)
+    assert 0 < paid < 400
+    assert paid == sum(peer.received for peer in found.view.peers), "what had a receipt is paid"
+    with pytest.raises(tallymesh.CallerError, match="comes back"):
+        found.results()
+
+
+def test_a_node_is_started_and_stopped_by_its_commands(market: Market) -> None:
+    home = market.local.folder / "another"
+    environment = {**shell(home), "TALLYMESH_HOME": str(home), "TALLYMESH_LISTEN_HOST": "127.0.0.1"}
+    started = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tallymesh_node.cli", "node", "start", "--json", "--roles", "submit"),
+            *("--network", str(market.local.network_path), "--listen-port", "0"),
+        ],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert started.stdout is not None
+        said = json.loads(started.stdout.readline())
+        assert said["roles"] == ["submit"]
+        assert command(market, "wallet", "show", environment=environment)["address"] == said["account"]
+        assert command(market, "node", "status", environment=environment)["peer_id"] == said["peer_id"]
+        command(market, "node", "stop", environment=environment)
+        assert started.wait(30) == 0
+    finally:
+        started.kill()
+        started.communicate()
