@@ -24,7 +24,7 @@ async def test_a_message_reaches_all_of_eight_hosts() -> None:
         await listening(*networks)
         author, *others = networks[::-1]
         await author.gossip.publish(b"offer")
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             for other in others:
                 assert await other.gossip.receive() == (author.peer_id, b"offer")
         assert author.counters.gossip_published == 1
@@ -41,7 +41,7 @@ async def test_what_the_validator_does_not_accept_is_neither_delivered_nor_relay
         await until(lambda: middle.gossip.peers == 2 and author.gossip.peers and far.gossip.peers)
         await author.gossip.publish(b"bad")
         await author.gossip.publish(b"good")
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             assert await far.gossip.receive() == (author.peer_id, b"good")
         assert middle.counters.gossip_received == 1
         assert middle.counters.gossip_ignored + middle.counters.gossip_rejected == 1
@@ -57,7 +57,7 @@ async def test_validator_that_raises_ignores_the_message_and_the_host_goes_on() 
         await listening(server, author)
         await author.gossip.publish(b"bad")
         await author.gossip.publish(b"good")
-        with trio.fail_after(3):
+        with trio.fail_after(30):
             assert await server.gossip.receive() == (author.peer_id, b"good")
         assert server.counters.gossip_ignored == 1
 
@@ -71,7 +71,7 @@ async def test_nothing_is_accepted_before_a_validator_is_set() -> None:
         await until(lambda: server.counters.gossip_ignored)
         server.gossip.set_validator(accept_all)
         await author.gossip.publish(b"now")
-        with trio.fail_after(3):
+        with trio.fail_after(30):
             assert await server.gossip.receive() == (author.peer_id, b"now")
 
 
@@ -89,7 +89,7 @@ async def test_message_over_the_limit_is_the_callers_error_and_one_at_the_limit_
             await author.gossip.publish(bytes(MAX_MESSAGE_BYTES + 1))
         assert error.value.code == "too_large"
         await author.gossip.publish(bytes(MAX_MESSAGE_BYTES))
-        with trio.fail_after(3):
+        with trio.fail_after(30):
             assert len((await server.gossip.receive())[1]) == MAX_MESSAGE_BYTES
 
 
@@ -103,7 +103,7 @@ async def test_author_who_floods_is_ignored_and_others_are_heard(monkeypatch: Pa
             await flooder.gossip.publish(b"%d" % number)
         await other.gossip.publish(b"a word")
         heard = []
-        with trio.fail_after(3):
+        with trio.fail_after(30):
             while (said := await server.gossip.receive())[0] != other.peer_id:
                 heard.append(said)
         await until(lambda: server.counters.gossip_ignored >= 15)
@@ -157,7 +157,7 @@ async def test_restarted_peer_is_heard_at_once() -> None:
             async with peer(address_of(server), key=key) as author:
                 await listening(server, author)
                 await author.gossip.publish(b"%d" % number)
-                with trio.fail_after(3):
+                with trio.fail_after(30):
                     assert await server.gossip.receive() == (key.peer_id, b"%d" % number)
             await until(lambda: not server.peers)
 

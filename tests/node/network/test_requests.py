@@ -160,7 +160,7 @@ async def test_slow_answer_is_a_timeout_and_its_handler_is_cancelled(pair: Pair)
         with pytest.raises(RemoteError) as error:
             await client.request(server.source, "slow", b"", timeout_s=0.1)
         assert error.value.code == "timeout"
-        with trio.fail_after(2):
+        with trio.fail_after(30):
             await cancelled.wait()
 
 
