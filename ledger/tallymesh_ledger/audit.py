@@ -107,7 +107,7 @@ class Audit:
         self.auditors_min = auditors_min
         self.answers_max = answers_max
         self.calls: list[Call] = []
-        self.own_end: bytes | None = None  # what the payer's node found; b"" where the unit gives no output there
+        self.own_end: bytes | None = None  # what the payer's node found; zero where the unit gives no output there
         self.struck: set[bytes] = set()  # gave a Verdict that does not open its commitment, or contradicts itself
         self._own_draws: set[int] = set()  # draws that the payer's node answered
         self._outcome: Outcome | None = None
@@ -253,7 +253,7 @@ class Audit:
         return True
 
     def recomputed(self, end: bytes, draws: Collection[int]) -> bool:
-        """What the payer's own node found (b"" where the unit gave no output there), as the verdict of `draws`."""
+        """What the payer's own node found (zero where the unit gave no output there), as the verdict of `draws`."""
         assert self.own_end in (None, end), "the payer's node ran the unit twice and disagrees with itself"
         changed = self.own_end is None or not self._own_draws.issuperset(draws)
         self.own_end = end

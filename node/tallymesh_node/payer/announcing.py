@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from tallymesh import wire
 from tallymesh.ids import UnitId
-from tallymesh.messages import Accept, Assign, AuditOrder, Leave, Receipt, Result, Verdict
+from tallymesh.messages import Accept, Assign, AuditOrder, Lease, Leave, Receipt, Result, Verdict
 from tallymesh_ledger.audit import CallState
+from tallymesh_ledger.jobs import seat_id
 from tallymesh_ledger.keys import checksum
 from tallymesh_node.payer import records as r
 from tallymesh_node.payer.held import Held
@@ -56,7 +57,7 @@ def _where(driver: JobDriver, held: Held, position: int) -> dict[str, Any]:
 
 
 def _leased(driver: JobDriver, record: r.Leased) -> None:
-    held = driver.book.all()[-1]
+    held = driver.book.helds[seat_id(driver.tools.domains, wire.decode(record.lease, Lease).message)]
     driver.events.add("lease", state="asked", stage=driver.book.spec.stages[record.stage].name, **_who(held))
 
 
@@ -195,7 +196,7 @@ def _forfeited(driver: JobDriver, record: r.Forfeited) -> None:
     for held in seats:
         for position, audit in held.audits.items():
             unit = UnitId(held.seat.assigned[position])
-            if audit.own_end and driver.book.produced.get(unit, ()) is None:
+            if audit.own_end is not None and driver.book.produced.get(unit, ()) is None:
                 where = _where(driver, held, position)
                 driver.events.add("unit", output=audit.own_end.hex(), account="payer", peer="", **where)
 

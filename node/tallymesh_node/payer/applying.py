@@ -11,7 +11,7 @@ from typing import Any
 
 from tallymesh import units, wire
 from tallymesh.errors import RemoteError
-from tallymesh.ids import BlobId, UnitId
+from tallymesh.ids import ZERO32, BlobId, UnitId
 from tallymesh.messages import (
     Accept,
     Assign,
@@ -295,8 +295,8 @@ def _forfeited(book: Book, record: r.Forfeited) -> None:
         held.problem = ("convicted", record.sentence)
         book.void(held, held.seat.accepted_units)
         for position, audit in held.audits.items():
-            if audit.own_end and position >= held.seat.accepted_units:
-                book.produce(UnitId(held.seat.assigned[position]), BlobId(audit.own_end))
+            if audit.own_end not in (None, ZERO32) and position >= held.seat.accepted_units:
+                book.produce(UnitId(held.seat.assigned[position]), BlobId(audit.own_end or ZERO32))
 
 
 def _released(book: Book, record: r.Released) -> None:
@@ -312,6 +312,8 @@ def _closed(book: Book, record: r.Closed) -> None:
     held = book.held(record.seat)
     held.paid_units = record.paid_units
     held.state = step(held.state, LeaseEvent.CLOSE)
+    if not held.convicted:
+        book.void(held, held.seat.accepted_units)  # can be paid no more, so the job cannot stand on it either
 
 
 def _evaluated(book: Book, record: r.Evaluated) -> None:

@@ -67,8 +67,8 @@ class Auditing:
         return [
             Problem(
                 code="no_auditors",
-                sentence=f"{len(self._stuck)} units cannot be audited: too few staked accounts may do it, and this node "
-                "cannot recompute them itself.",
+                sentence=f"{len(self._stuck)} units cannot be audited: too few staked accounts may do it, and this "
+                "node cannot recompute them itself.",
                 remedy="Wait for more staked peers of this numeric class, or let the payer's node run units.",
             )
         ]
@@ -122,7 +122,8 @@ class Auditing:
                 continue
             if audit.outcome is Outcome.UNDECIDED:
                 # The payer answers for its program: the tally is paid, nobody is at fault, and the job ends.
-                driver.doing.start(("undecided",), self._undecided)
+                if driver.book.ending is None:
+                    driver.doing.start(("undecided",), self._undecided)
                 continue
             sound = False
             if audit.outcome is Outcome.CONVICTED:

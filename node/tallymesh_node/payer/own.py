@@ -24,9 +24,10 @@ from tallymesh_node.unit_inputs import limits_of, names_of
 if TYPE_CHECKING:
     from tallymesh_node.payer.driver import JobDriver
 
-LOSS_FACTOR = 2.0  # a loss over twice what it was …
-LOSS_MARGIN = 0.5  # … and this much more forces an audit; honest local training lowers the loss on its own data
+LOSS_FACTOR = 1.2  # a loss this much over what it was …
+LOSS_MARGIN = 0.1  # … and this forces an audit; honest local training lowers the loss on its own data
 ATTEMPTS = 3  # of our own sandbox, before a check is left out or a recomputation is reported as impossible
+NO_OUTPUT = ZERO32  # what an auditor finds, too, where the program gives no output
 OURS = ("sandbox", "inputs")  # failures that say nothing about the unit
 
 
@@ -96,7 +97,7 @@ class OwnUnits:
 
     async def recompute(self, held: Held, position: int, draws: tuple[int, ...]) -> None:
         """As the verdict of `draws`. A program that fails here where the worker claims an output is a mismatch."""
-        end = b""
+        end = NO_OUTPUT
         try:
             outcome = await self.run(held.units[position], held.lease.work_ms)
             end = outcome.output

@@ -52,8 +52,10 @@ class Placing:
                 LeaseState.ENDING,
             ):
                 driver.doing.start(("send", held.id), self._send, held)
-        if not driver.book.over and any(self._room(held) for held in driver.book.all()):
-            driver.doing.start(("place",), self._place)
+        if not driver.book.over:
+            stages = {held.stage for held in driver.book.all() if self._room(held)}
+            if stages and any(task.node.stage in stages for task in driver.book.ready()):
+                driver.doing.start(("place",), self._place)
 
     def problems(self) -> list[Problem]:
         return []

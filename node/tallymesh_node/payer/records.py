@@ -125,7 +125,7 @@ class Silent(Record, frozen=True):
 
 
 class Recomputed(Record, frozen=True):
-    """The payer's own node ran the unit, as the verdict of these draws; `end` is empty where there was no output."""
+    """The payer's own node ran the unit, as the verdict of these draws; `end` is zero where there was no output."""
 
     seat: bytes
     position: int

@@ -25,6 +25,7 @@ from tallymesh_scheduler.leases import LeaseState
 if TYPE_CHECKING:
     from tallymesh_node.payer.driver import JobDriver
 
+ASK_S = 1.0  # between two requests for one Release
 LOOK_S = 5.0  # between looks at the chain once only time is waited for
 SETTLE_MARGIN_S = 30  # before a seat could be expired by anybody: its worker's Accept is settled by then
 
@@ -34,6 +35,7 @@ class Settling:
         self.driver = driver
         self._ready_since: float | None = None
         self._look_at = 0.0
+        self._ask_at: dict[bytes, float] = {}
 
     def problems(self) -> list[Problem]:
         error = self.driver.doing.errors.get(("settle",)) if hasattr(self.driver, "doing") else None
@@ -46,7 +48,7 @@ class Settling:
             self._ask_releases()
             if self._ready(now):
                 driver.doing.start(("settle",), self._settle)
-        elif (book.settled is not None or self._lapsed()) and now >= self._look_at:
+        if now >= self._look_at and (book.settled is not None or self._lapsed()):
             self._look_at = now + LOOK_S
             driver.doing.start(("aftermath",), self._aftermath)
 
@@ -78,7 +80,9 @@ class Settling:
         for held in driver.book.all():
             told = held.live.told
             ended = any(key.startswith("close:") and key.endswith("True") for key in told) or "cancel" in told
-            if self._may_release(held) and held.seat.phase is Phase.CLOSING and ended and not held.unsettled:
+            due = trio.current_time() >= self._ask_at.get(held.id, 0.0)
+            if due and ended and self._may_release(held) and held.seat.phase is Phase.CLOSING and not held.unsettled:
+                self._ask_at[held.id] = trio.current_time() + ASK_S
                 driver.doing.start(("release", held.id), driver.auditing.deliver_one, held, held.accepts[-1])
 
     # The transaction.
@@ -107,16 +111,13 @@ class Settling:
     # Afterwards.
 
     def _lapsed(self) -> bool:
-        """A job that never ends (no auditors) still gets its money back when all its seats have run out."""
-        book = self.driver.book
-        if not book.opened or book.ending is None:
-            return False
-        now = self.driver.tools.chain.block_time()
-        return all(now > h.lease.until + book.order.claim_window for h in book.all() if h.state in AT_WORK)
+        """Whether a seat can be closed by anybody: its worker vanished, was convicted, or could not be audited."""
+        book, now = self.driver.book, self.driver.tools.chain.block_time()
+        return any(now >= h.lease.until + book.order.claim_window for h in book.all() if h.state in AT_WORK)
 
     async def _aftermath(self) -> None:
         driver, book, chain = self.driver, self.driver.book, self.driver.tools.chain
-        if not book.opened:
+        if not book.opened and book.settled is not None:
             await driver.commit(Archived(driver.tools.clock()))
             return
         now = chain.block_time()
@@ -132,16 +133,23 @@ class Settling:
         expired = [held.lease for held in seats if now >= held.lease.until + book.order.claim_window]
         if expired:
             await chain.expire(book.order, expired)
-        returned = [SeatEnding(h.lease, h.accepts[-1] if h.accepts else None, h.release) for h in seats if h.release]
-        if returned and book.settled is not None:
-            await chain.finish(book.order, returned)  # workers that came back after the settlement
+        await self._close(seats)
+        returned = [h for h in seats if h.state in AT_WORK and h.release is not None]
+        if returned and book.settled is not None:  # workers that came back after the settlement
+            endings = [SeatEnding(h.lease, h.accepts[-1] if h.accepts else None, h.release) for h in returned]
+            await chain.finish(book.order, endings)
+            await self._close(returned)
+        if book.ending is not None:  # before, the free wages are for new seats
+            await self._refund(now)
+
+    async def _close(self, seats: list[Held]) -> None:
+        driver = self.driver
         for held in seats:
-            state = await chain.seat_state(held.id)
+            state = await driver.tools.chain.seat_state(held.id)
             if state is not None and not state.open:
                 await driver.commit(Closed(held.id, state.paid_units))
             elif state is None and held.state in (LeaseState.SEATED, LeaseState.ENDING, LeaseState.LOST):
                 await driver.commit(Closed(held.id, 0))  # a reorganisation took it
-        await self._refund(now)
 
     async def _refund(self, now: int) -> None:
         driver, book, chain = self.driver, self.driver.book, self.driver.tools.chain
@@ -156,7 +164,7 @@ class Settling:
             held_wei = state.free + state.reserve if state is not None else 0
             driver.events.add("refund", left_wei=str(held_wei))
         await self.look()
-        if state is not None and state.open_seats == 0 and held_wei == 0:
+        if state is not None and state.open_seats == 0 and held_wei == 0 and book.settled is not None:
             await driver.commit(Archived(driver.tools.clock()))
 
     async def look(self) -> None:

@@ -149,7 +149,9 @@ class Watching:
         driver = self.driver
         code, sentence = held.failures[position]
         unit = held.units[position]
-        if code in FAULTS_OF_PROGRAM and driver.own.available:
+        if driver.book.over:
+            pass  # whose fault it is changes nothing any more
+        elif code in FAULTS_OF_PROGRAM and driver.own.available:
             failure = await driver.own.try_unit(unit, held.lease.work_ms)
             if failure is not None:
                 await driver.closing.fail(failure.code, failure.sentence, failure.traceback)

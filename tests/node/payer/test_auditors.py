@@ -1,0 +1,276 @@
+"""Auditors that do not do their work, lie, copy, or are not there."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+import pytest
+import trio
+
+from fakes.payer_scene import CLASS, PayerNode, Peer, Scene, caught, cheat, honest_result, paid_units, result_of
+from tallymesh import wire
+from tallymesh.errors import RemoteError
+from tallymesh.exchange import AuditRequest
+from tallymesh.ids import ZERO32, BlobId
+from tallymesh.messages import AuditOrder, Result
+from tallymesh.units import Unit
+
+
+async def stamp(peer: Peer, request: AuditRequest) -> None:
+    """Commits to nothing in particular, then says what the worker said."""
+    opened = await peer.commit(request, b"\x01" * 32)
+    await peer.judge(request, Result.MATCH, opened.end)
+
+
+async def test_a_rubber_stamp_is_struck_off_and_the_cheat_caught(scene: Scene, payer: PayerNode) -> None:
+    cheater = scene.join(1)
+    cheater.working.functions["m:f"] = cheat
+    stamps = [scene.join(number, works=False, audit=stamp) for number in (2, 3)]
+    for number in (4, 5, 6):
+        scene.join(number)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        called = []
+        for _ in range(2):
+            before = {peer.peer_id: len(peer.audited) for peer in called}
+            spec = payer.spec("map", items=12)
+            job = await payer.submit(spec, max_price_wei="2000")
+            view = await payer.wait(job)
+            assert result_of(payer, spec, view) == honest_result(payer, spec)
+            assert all(len(peer.audited) == before[peer.peer_id] for peer in called)
+            called = [peer for peer in stamps if peer.audited]
+        assert called
+        assert all(peer.key.address in payer.service.trust.struck for peer in called)
+        assert all(scene.chain.credits[peer.key.address] == 0 for peer in stamps)
+        assert paid_units(scene, cheater) == 0
+
+
+async def test_an_auditor_that_asks_twice_is_bound_to_its_first_word(scene: Scene, payer: PayerNode) -> None:
+    refused: list[str] = []
+
+    async def copy(peer: Peer, request: AuditRequest) -> None:
+        opened = await peer.commit(request, b"\x01" * 32)
+        try:
+            await peer.commit(request, opened.end)
+        except RemoteError as error:
+            refused.append(error.code)
+        try:
+            await peer.judge(request, Result.MATCH, opened.end)
+        except RemoteError as error:
+            refused.append(error.code)
+
+    for number in range(1, 5):
+        scene.join(number, audit=copy if number == 4 else None, works=number != 4)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=12), max_price_wei="2000")
+        await payer.wait(job)
+        assert refused == ["two_commits", "bad_verdict"]
+
+
+async def test_no_auditor_sees_the_result_before_it_is_bound(scene: Scene, payer: PayerNode) -> None:
+    """Every plaintext frame that a peer receives is tapped: neither end nor salt of a unit that it audits is in one
+    before its commitment went out."""
+    scene.crowd(5)
+    frames: dict[str, list[bytes]] = {}
+    sent_commit: dict[tuple[str, bytes], int] = {}  # (auditor's peer, AuditOrder) -> frames received by then
+
+    def tap(sender: str, receiver: str, frame: bytes) -> None:
+        frames.setdefault(receiver, []).append(frame)
+        if receiver == "payer" and b"commit" in frame[:16]:
+            sent_commit[sender, bytes(frame)] = len(frames.get(sender, []))
+
+    scene.network.tap = tap
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=15))
+        await payer.wait(job)
+    book = payer.service._driver(job).book
+    looked = 0
+    for calling in book.calls.values():
+        if calling.commit is None:
+            continue
+        peer = next(p for p in scene.peers if p.key.address == calling.call.auditor)
+        bound = next(
+            count for (who, frame), count in sent_commit.items() if who == peer.peer_id and calling.commit.body in frame
+        )
+        opening = calling.held.seat.openings[calling.order.message.position]
+        for frame in frames[peer.peer_id][:bound]:
+            assert opening.end not in frame
+            assert opening.salt not in frame
+        assert any(opening.salt in frame for frame in frames[peer.peer_id][bound:])
+        looked += 1
+    assert looked >= 3
+
+
+async def test_a_lying_auditor_is_outvoted_struck_off_and_not_paid(scene: Scene, payer: PayerNode) -> None:
+    peers = [scene.join(1, slots=6, works=False), *(scene.join(number) for number in range(2, 7))]
+    peers[0].auditing.functions["m:f"] = cheat
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=18)
+        job = await payer.submit(spec, max_price_wei="2000", workers_max=5)
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        assert caught(payer, job) == []
+        assert view.redone == 0
+        lies = [audit for audit in payer.service.audits(job) if audit.result == "mismatch"]
+        assert lies
+        for lie in lies:
+            same = [a for a in payer.service.audits(job) if (a.seat, a.position) == (lie.seat, lie.position)]
+            assert sorted(audit.result for audit in same) == ["match", "match", "mismatch"]
+        assert peers[0].key.address in payer.service.trust.struck
+        await payer.wait_empty(job)
+        assert scene.chain.credits[peers[0].key.address] == 0
+        assert sum(paid_units(scene, peer) for peer in peers) == 18
+
+
+async def test_silent_auditors_cost_time_and_nothing_else(scene: Scene, payer: PayerNode) -> None:
+    async def sleep(peer: Peer, request: AuditRequest) -> None:
+        await trio.sleep_forever()
+
+    silent = [scene.join(number, works=False, audit=sleep) for number in (1, 2)]
+    for number in range(3, 7):
+        scene.join(number)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=12)
+        job = await payer.submit(spec, max_price_wei="2000")
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        called = [peer for peer in silent if peer.audited]
+        assert called
+        assert all(len(peer.audited) <= 2 for peer in called)  # left alone after its first silence
+        assert any(audit.state == "silent" for audit in payer.service.audits(job))
+        assert not payer.service.trust.struck
+        await payer.wait_empty(job)
+        assert all(scene.chain.credits[peer.key.address] == 0 for peer in silent)
+
+
+async def test_an_auditor_that_commits_and_then_keeps_silent(scene: Scene, payer: PayerNode) -> None:
+    async def half(peer: Peer, request: AuditRequest) -> None:
+        await peer.commit(request, b"\x01" * 32)
+
+    half_way = scene.join(1, works=False, audit=half)
+    for number in range(2, 6):
+        scene.join(number)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=12)
+        view = await payer.wait(await payer.submit(spec, max_price_wei="2000"))
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        assert half_way.audited
+
+
+async def test_unavailable_inputs_earn_a_tenth_and_the_next_is_called(scene: Scene, payer: PayerNode) -> None:
+    async def unavailable(peer: Peer, request: AuditRequest) -> None:
+        await peer.judge(request, Result.UNAVAILABLE, ZERO32)
+
+    for number in (1, 2):
+        scene.join(number, works=False, audit=unavailable)
+    for number in range(3, 7):
+        scene.join(number)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=12), max_price_wei="2000")
+        await payer.wait_empty(job)
+        audits = [audit for audit in payer.service.audits(job) if audit.result == "unavailable"]
+        assert audits
+        fee = 1100
+        for peer in scene.peers[:2]:
+            called = len(peer.audited)
+            credit = called * (fee // 10 - fee // 10 * 200 // 10_000)
+            assert scene.chain.credits[peer.key.address] == credit
+
+
+async def test_a_verdict_that_contradicts_its_end_counts_as_silence(scene: Scene, payer: PayerNode) -> None:
+    async def contradict(peer: Peer, request: AuditRequest) -> None:
+        await peer.commit(request, b"\x01" * 32)
+        with pytest.raises(RemoteError, match="does not open"):
+            await peer.judge(request, Result.MATCH, b"\x01" * 32)
+
+    bad = scene.join(1, works=False, audit=contradict)
+    for number in range(2, 6):
+        scene.join(number)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=12)
+        view = await payer.wait(await payer.submit(spec, max_price_wei="2000"))
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        assert bad.audited
+        assert bad.key.address in payer.service.trust.struck
+
+
+async def test_a_program_that_is_not_deterministic_fails_and_is_paid_for(scene: Scene, payer: PayerNode) -> None:
+    numbers = random.Random(7)
+
+    def dice(unit: Unit, inputs: Mapping[BlobId, bytes]) -> tuple[bytes, dict[str, float]]:
+        return numbers.randbytes(40), {}
+
+    peers = scene.crowd(5)
+    for peer in peers:
+        peer.working.functions["m:f"] = peer.auditing.functions["m:f"] = dice
+    assert payer.executor is not None
+    payer.executor.functions["m:f"] = dice
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=10))
+        view = await payer.wait(job, "failed")
+        assert view.problem is not None
+        assert view.problem.code == "not_deterministic"
+        assert caught(payer, job) == []
+        await payer.wait_empty(job)
+        assert sum(paid_units(scene, peer) for peer in peers) >= 1
+
+
+async def test_without_auditors_and_without_own_executor_the_job_waits(scene: Scene) -> None:
+    payer = PayerNode(scene, own=False)
+    scene.crowd(2)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=6)
+        job = await payer.submit(spec, deadline_s=300)
+        await trio.sleep(30)
+        assert payer.service.job(job).status == "running"
+        assert "no_auditors" in {problem.code for problem in payer.service.why(job)}
+        for number in (3, 4):
+            # Too late for the tallies that are closed: their block names the slots of that time. Those stay with …
+            scene.chain.stake(scene.join(number).key.address, 1, CLASS)
+            await nursery.start(scene.peers[-1].run)
+        await trio.sleep(30)
+        assert payer.service.job(job).status == "running"
+        view = await payer.wait_empty(job)  # … the deadline, and the money comes back
+        assert view.status == "failed"
+
+
+async def test_without_own_executor_drawn_auditors_are_enough(scene: Scene) -> None:
+    payer = PayerNode(scene, own=False)
+    peers = scene.crowd(6)
+    peers[0].working.functions["m:f"] = cheat
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=12)
+        job = await payer.submit(spec)
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        assert [peer for peer, _ in caught(payer, job)] == ["peer-1"]
+
+
+async def test_no_auditor_gets_adjacent_units_or_what_it_was_given(scene: Scene, payer: PayerNode) -> None:
+    scene.crowd(7)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("federated", items=4, rounds=3), verify="integrity")
+        await payer.wait(job)
+    book = payer.service._driver(job).book
+    by_seat: dict[tuple[bytes, bytes], set[int]] = {}
+    for calling in book.calls.values():
+        order: AuditOrder = wire.decode(calling.order.body, AuditOrder).message
+        by_seat.setdefault((order.seat, order.auditor), set()).add(order.position)
+        assert order.auditor != calling.held.account
+    for positions in by_seat.values():
+        assert not any(position + 1 in positions for position in positions)
+    audits = payer.service.audits(job)
+    assert any(audit.auditor == "payer" for audit in audits)
+    assert any(audit.auditor != "payer" for audit in audits)
