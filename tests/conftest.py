@@ -1,4 +1,4 @@
-"""What every test gets: the deterministic hypothesis profile, and a run that fails where a promised test was skipped."""
+"""What every test gets: hypothesis without chance, and a run that fails where a promised test was skipped."""
 
 from __future__ import annotations
 

@@ -256,7 +256,7 @@ class LocalNetwork:
 
         def complete() -> bool:
             offers = payer.get("/v1/offers")
-            return sum(offer["staked"] and not offer["provisional"] for offer in offers) >= workers
+            return sum(bool(offer["staked"]) and not offer["provisional"] for offer in offers) >= workers
 
         payer.wait(f"{workers} staked offers were known", complete, timeout_s=timeout_s)
 

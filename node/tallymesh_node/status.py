@@ -10,8 +10,8 @@ import msgspec
 
 import tallymesh
 from tallymesh.api import NodeView, OfferView, Problem
-from tallymesh_ledger.keys import checksum
 from tallymesh_learning.runtime import profile
+from tallymesh_ledger.keys import checksum
 from tallymesh_node.blobs import BlobStore
 from tallymesh_node.payer import PayerService
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
+
 from tallymesh.messages import Offer
 
 # A lease gets this much more than an even share of the units, so that a peer that is faster than the others can go on

@@ -156,8 +156,8 @@ class Demo:
             contracts = Contracts.of(rpc, network)
             held = -1
             with trio.move_on_after(EXPIRE_S):
-                while (held := await money.held_by_jobs(rpc, network, contracts)) > 0:
-                    await trio.sleep(0.5)
+                while (held := await money.held_by_jobs(rpc, network, contracts)) > 0:  # noqa: ASYNC110
+                    await trio.sleep(0.5)  # the chain is another process
             return held
 
     async def books(self) -> money.Books:
