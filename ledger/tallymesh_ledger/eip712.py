@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from Crypto.Hash import keccak as _keccak
+
 from tallymesh import schema
 from tallymesh.network import Network
 from tallymesh.schema import Message

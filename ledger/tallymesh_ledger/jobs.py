@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tallymesh.ids import JobId, SeatId
 from tallymesh.messages import Lease, Order
-
 from tallymesh_ledger.eip712 import Domains, keccak, struct_hash, word
 
 DOMAIN_JOB = keccak(b"tallymesh.job.1")

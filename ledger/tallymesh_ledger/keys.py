@@ -9,11 +9,11 @@ import secrets
 from typing import TypeVar
 
 import coincurve
+
 from tallymesh import wire
 from tallymesh.errors import RemoteError
 from tallymesh.schema import Message
 from tallymesh.wire import Signed
-
 from tallymesh_ledger.eip712 import Domains, keccak
 
 _ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141

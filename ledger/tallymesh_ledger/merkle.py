@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from tallymesh.errors import CallerError
 from tallymesh.exchange import Opening
-
 from tallymesh_ledger.eip712 import keccak, word
 
 DOMAIN_LEAF = keccak(b"tallymesh.leaf.1")

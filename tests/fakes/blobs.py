@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import trio
+
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import Source
 from tallymesh.ids import BlobId, blob_id

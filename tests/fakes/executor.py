@@ -12,6 +12,7 @@ from pathlib import Path
 
 import trio
 from blake3 import blake3
+
 from tallymesh.ids import ZERO32, BlobId
 from tallymesh.units import Unit, encode, unit_id
 from tallymesh_node.interfaces import Blobs, Failure, Limits, OnLine, OnMetric, Outcome
