@@ -227,6 +227,7 @@ class Auditing:
             await self._silent(digest, "No offer of it is known: it cannot be reached.")
             return
         closed = held.seat.tallies[message.tally - 1]
+        await self.driver.durable()
         template = tools.blobs.get(BlobId(book.order.template))
         assert held.agreed is not None
         request = AuditRequest(
@@ -273,6 +274,7 @@ class Auditing:
             self._since[digest] = trio.current_time()
         elif calling.commit.message != signed.message:
             raise RemoteError("two_commits", "This auditor committed to something else before.", peer=peer)
+        await driver.durable()  # a repeat may come while the first is still being written
         assert calling.open is not None
         return exchange.encode(OpenAnswer(calling.open.body))
 
@@ -323,6 +325,7 @@ class Auditing:
 
     async def deliver_one(self, held: Held, accept: Signed) -> None:
         tools = self.driver.tools
+        await self.driver.durable()
         request = AcceptRequest(accept.body)
         body = await tools.network.request(held.peer, request.NAME, exchange.encode(request), timeout_s=REQUEST_S)
         answer = exchange.decode(body, ReleaseAnswer, peer=held.peer.peer_id)
@@ -352,6 +355,7 @@ class Auditing:
             and calling.call.result is Result.MISMATCH
         ]
         code, sentence = held.problem
+        await self.driver.durable()
         request = ForfeitRequest(held.id, code, sentence, tuple(verdicts[:3]))
         await self.driver.tools.network.request(held.peer, request.NAME, exchange.encode(request), timeout_s=REQUEST_S)
         held.live.told.add("forfeit")

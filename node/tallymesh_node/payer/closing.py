@@ -110,6 +110,7 @@ class Closing:
 
     async def _send(self, held: Held) -> None:
         key, request = self._key(held), CloseRequest(close=held.close)
+        await self.driver.durable()
         await self.driver.tools.network.request(held.peer, request.NAME, exchange.encode(request), timeout_s=REQUEST_S)
         held.live.told.add(key)
 

@@ -14,7 +14,7 @@ import trio
 
 from tallymesh import units, wire
 from tallymesh.api import Problem
-from tallymesh.errors import LocalError, TallymeshError
+from tallymesh.errors import LocalError, RemoteError, TallymeshError
 from tallymesh.ids import BlobId, JobId
 from tallymesh.messages import Order
 from tallymesh.schema import Message
@@ -75,6 +75,9 @@ class JobDriver:
         self.escrow_wei: int | None = None
         self.shown_status = ""
         self._news = trio.Event()
+        self._lines: list[tuple[str, bytes]] = []  # applied, not handed to the journal yet
+        self._queued = self._written = 0  # lines since this driver was made
+        self._writing = trio.Lock()
         self.load()
 
     def __repr__(self) -> str:
@@ -87,7 +90,12 @@ class JobDriver:
         assert isinstance(first, Submitted), "a job's journal begins with its submission"
         self.book = Book(self.tools.domains, self.tools.key, self.tools.parameters, self._spec(first), first)
         for entry in entries[1:]:
-            apply(self.book, records.read(entry.kind, entry.body))
+            try:
+                apply(self.book, records.read(entry.kind, entry.body))
+            except RemoteError as error:  # a line before it was lost when the disk was full: what it said comes again
+                log.error("job %s: a line of kind %s is left out: %s", self.book.id[:4].hex(), entry.kind, error)
+        self._lines.clear()
+        self._written = self._queued
         self.shown_status = self.book.status
         self.leasing = Leasing(self)
         self.placing = Placing(self)
@@ -112,20 +120,40 @@ class JobDriver:
     # The one way into the book.
 
     async def commit(self, *new: Record) -> None:
-        """Apply and make durable. RemoteError where the first record is refused: then nothing happened."""
+        """Apply and make durable, in this order for everybody. RemoteError where the first record is refused: then
+        nothing happened. LocalError `disk` from when the disk refused a line until the book was read again."""
+        self.check_disk()
+        for record in new:
+            apply(self.book, record)
+            self._lines.append(records.line(record))
+            self._queued += 1
+        for record in new:
+            announcing.announce(self, record)
+        self.wake()
+        await self.durable()
+
+    async def durable(self) -> None:
+        """Until everything that the book says is on disk: to be awaited before anything of it leaves this node.
+
+        Lines are written in the order in which they were applied, those of several tasks in one append."""
+        goal = self._queued
         with trio.CancelScope(shield=True):  # a peer that hangs up must not leave memory and disk apart
-            for record in new:
-                apply(self.book, record)
-            lines = [records.line(record) for record in new]
-            for record in new:
-                announcing.announce(self, record)
-            self.wake()
-            try:
-                await self.tools.journal.append(self.scope, *lines)
-            except LocalError as error:
-                self.disk_problem = error.sentence
-                self.wake()
-                raise
+            async with self._writing:
+                self.check_disk()
+                if self._written >= goal:
+                    return
+                lines, self._lines, upto = self._lines, [], self._queued
+                try:
+                    await self.tools.journal.append(self.scope, *lines)
+                except LocalError as error:
+                    self.disk_problem = error.sentence
+                    self.wake()
+                    raise
+                self._written = upto
+
+    def check_disk(self) -> None:
+        if self.disk_problem:
+            raise LocalError("disk", self.disk_problem)
 
     def sign(self, message: Message) -> Signed:
         return self.book.secrets.signer.sign(self.tools.domains, message)
@@ -149,13 +177,12 @@ class JobDriver:
                 log.error("job %s pauses: %s", self.book.id[:4].hex(), error)
                 self.disk_problem = error.sentence
                 await trio.sleep(DISK_S)
-                self.disk_problem = ""
                 self.load()
+                self.disk_problem = ""
 
     async def _loop(self) -> None:
         while not self.book.archived_at:
-            if self.disk_problem:
-                raise LocalError("disk", self.disk_problem)
+            self.check_disk()
             for part in self.parts:
                 part.reconcile()
             self._news = trio.Event()

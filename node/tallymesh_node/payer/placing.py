@@ -150,6 +150,7 @@ class Placing:
 
     async def _ask(self, held: Held, request: AssignRequest) -> None:
         tools = self.driver.tools
+        await self.driver.durable()
         await tools.network.request(held.peer, request.NAME, exchange.encode(request), timeout_s=REQUEST_S)
         held.live.unreachable_since = None
 

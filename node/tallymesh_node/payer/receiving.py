@@ -164,6 +164,7 @@ class Receiving:
         secret = seat.tallies[tally.number - 1].secret
         if not secret:
             raise RemoteError("busy", "The secret of this tally is about to be shown.", peer=peer)
+        await self.driver.durable()  # a repeat may come while the first is still being written
         return exchange.encode(TallyAnswer(secret))
 
     def _unasked(self, held: Held, tally: Tally) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from tallymesh import api, exchange, units, wire
-from tallymesh.errors import CallerError, LocalError, RemoteError
+from tallymesh.errors import CallerError, LocalError, RemoteError, TallymeshError
 from tallymesh.exchange import (
     CommitRequest,
     FailureRequest,
@@ -232,6 +232,7 @@ class PayerService:
         for driver in self._drivers.values():
             held = driver.book.helds.get(seat)
             if held is not None:
+                driver.check_disk()
                 return driver, held
         raise RemoteError("unknown_seat", f"This payer has no seat {seat[:4].hex()}.", peer=peer)
 
@@ -263,6 +264,7 @@ class PayerService:
     def _audited(self, digest: bytes, peer: str) -> JobDriver:
         for driver in self._drivers.values():
             if digest in driver.book.calls:
+                driver.check_disk()
                 return driver
         raise RemoteError("unknown_audit", "This payer gave no such AuditOrder.", peer=peer)
 
@@ -286,7 +288,7 @@ class PayerService:
     def _by_lease(self, peer: str, blob: BlobId, ticket: bytes) -> bool:
         try:
             driver, held = self._seat(seat_id(self.tools.domains, wire.decode(ticket, Lease).message), peer)
-        except RemoteError:
+        except TallymeshError:
             return False
         return held.peer.peer_id == peer and (blob in held.blobs or blob == driver.book.order.template)
 
@@ -294,7 +296,7 @@ class PayerService:
         try:
             digest = self.tools.domains.digest(wire.decode(ticket, AuditOrder).message)
             driver = self._audited(digest, peer)
-        except RemoteError:
+        except TallymeshError:
             return False
         calling = driver.book.calls[digest]
         source = self.tools.offers.source_of(calling.call.auditor)

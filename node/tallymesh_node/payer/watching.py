@@ -118,6 +118,7 @@ class Watching:
 
     async def send_cancel(self, held: Held) -> None:
         request = CloseRequest(cancel=held.cancel)
+        await self.driver.durable()
         await self.driver.tools.network.request(held.peer, request.NAME, exchange.encode(request), timeout_s=REQUEST_S)
         held.live.told.add("cancel")
 

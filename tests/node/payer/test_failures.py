@@ -1,0 +1,329 @@
+"""Workers, payers, networks and chains that fail in the middle of a job."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+import trio
+
+from fakes.payer_scene import PARAMETERS, PRICE, PayerNode, Scene, cheat, honest_result, paid_units, result_of
+from tallymesh.messages import Order
+from tallymesh_node.interfaces import Failure
+
+
+async def test_a_worker_that_dies_is_replaced_and_paid_for_what_it_proved(scene: Scene, payer: PayerNode) -> None:
+    peers = scene.crowd(5, seconds=2.0)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=40)
+        job = await payer.submit(spec)
+        await trio.sleep(9.5)
+        proven = payer.service._driver(job).book
+        received = {h.account: len(h.seat.leaves) for h in proven.all()}
+        peers[0].kill()
+        died = trio.current_time()
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        lost = next(peer for peer in view.peers if peer.peer_id == "peer-1")
+        assert lost.problem is not None
+        assert lost.problem.code in ("silent", "unreachable")
+        given_up = next(e.at for e in payer.service.events(job, 0) if e.kind == "warning" and e.data.get("code"))
+        assert given_up - died - 1_800_000_000 <= 6
+        assert trio.current_time() - died < 60
+        await payer.wait_empty(job)
+        assert paid_units(scene, peers[0]) == received[peers[0].key.address] > 0
+        assert sum(paid_units(scene, peer) for peer in peers) == 40
+
+
+async def test_a_worker_that_falls_silent_but_is_reachable_is_given_up(scene: Scene, payer: PayerNode) -> None:
+    peers = scene.crowd(5, seconds=2.0)
+    mute = {"peer-2"}
+    scene.network.lose = lambda sender, receiver, name: sender in mute and receiver == "payer" and bool(hung)
+    hung: list[bool] = []
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=20)
+        job = await payer.submit(spec)
+        await trio.sleep(5)
+        hung.append(True)
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        await payer.wait_empty(job)
+        assert sum(paid_units(scene, peer) for peer in peers) == 20
+
+
+async def test_a_worker_that_is_too_slow_is_given_up(scene: Scene, payer: PayerNode) -> None:
+    scene.crowd(4)
+    scene.join(9, seconds=10_000)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=15)
+        job = await payer.submit(spec)
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        slow = next(peer for peer in view.peers if peer.peer_id == "peer-9")
+        assert slow.problem is not None
+        assert slow.problem.code == "too_slow"
+
+
+async def test_a_program_that_raises_fails_the_job_with_its_traceback(scene: Scene, payer: PayerNode) -> None:
+    peers = scene.crowd(5)
+    spec = payer.spec("map", items=12)
+    error = Failure("program", "ValueError: 7", "Traceback …\n  File mine.py, line 3\nValueError: 7")
+    from tallymesh.plan import Plan
+
+    bad = list(Plan(spec).ready())[7].unit_id
+    assert payer.executor is not None
+    for executor in [payer.executor, *(peer.working for peer in peers), *(peer.auditing for peer in peers)]:
+        executor.fail[bad] = error
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(spec)
+        view = await payer.wait(job, "failed")
+        assert view.problem is not None
+        assert (view.problem.code, view.problem.traceback) == ("program", error.traceback)
+        last = payer.service.events(job, 0)[-1]
+        assert last.kind == "done" or any(e.kind == "done" for e in payer.service.events(job, 0))
+        await payer.wait_empty(job)
+        accepted = sum(held.seat.accepted_units for held in payer.service._driver(job).book.all())
+        assert sum(paid_units(scene, peer) for peer in peers) == accepted
+
+
+@pytest.mark.parametrize("code", ["program", "limits", "inputs", "sandbox"])
+async def test_a_failure_of_one_worker_alone_is_its_own(scene: Scene, payer: PayerNode, code: str) -> None:
+    peers = scene.crowd(5)
+    peers[4].working.fail["m:f"] = Failure(code, "It did not work here.")
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=15)
+        job = await payer.submit(spec)
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        problems = {peer.peer_id: peer.problem.code for peer in view.peers if peer.problem is not None}
+        assert problems["peer-5"] in (f"unit_{code}", "left")
+        await payer.wait_empty(job)
+        assert paid_units(scene, peers[4]) == 0
+
+
+async def test_cancel_pays_what_was_verified_and_returns_the_rest(scene: Scene, payer: PayerNode) -> None:
+    peers = scene.crowd(5, seconds=2.0)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=100))
+        await trio.sleep(11)
+        await payer.service.cancel(job)
+        await payer.service.cancel(job)
+        assert payer.service.job(job).status == "cancelled"
+        began = trio.current_time()
+        view = await payer.wait_empty(job)
+        assert trio.current_time() - began < 120
+        book = payer.service._driver(job).book
+        received = sum(len(held.seat.leaves) for held in book.all())
+        assert 10 < received < 100
+        assert sum(paid_units(scene, peer) for peer in peers) == received
+        assert view.status == "cancelled"
+        spent = 100 * 10**18 - scene.chain.balances[payer.key.address] - scene.chain.credits[payer.key.address]
+        assert str(spent) == view.cost_wei
+
+
+async def test_cancel_before_anybody_was_found(scene: Scene, payer: PayerNode) -> None:
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=3))
+        await payer.service.cancel(job)
+        view = await payer.wait_empty(job)
+        assert (view.status, view.cost_wei) == ("cancelled", "0")
+
+
+async def test_a_worker_that_refuses_leases_is_passed_over_with_its_reason(scene: Scene, payer: PayerNode) -> None:
+    scene.crowd(4)
+    closed = scene.join(9, ask=PRICE // 2)
+    closed.works = True
+    closed.offer_taken = None  # type: ignore[attr-defined]
+    scene.network.lose = lambda sender, receiver, name: receiver == "peer-9" and name == "lease"
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=8)
+        job = await payer.submit(spec)
+        view = await payer.wait(job)
+        assert "peer-9" not in {peer.peer_id for peer in view.peers}
+        refused = [e.data for e in payer.service.events(job, 0) if e.kind == "lease" and e.data["state"] == "refused"]
+        assert {(each["peer"], each["code"]) for each in refused} == {("peer-9", "timeout")}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_lost_requests_cost_time_only(scene: Scene, payer: PayerNode, seed: int) -> None:
+    scene.crowd(5)
+    dice = random.Random(seed)
+    scene.network.lose = lambda sender, receiver, name: name != "progress" and dice.random() < 0.1
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("federated", items=4, rounds=2)
+        job = await payer.submit(spec)
+        view = await payer.wait(job)
+        assert bytes.fromhex(view.result) == honest_result(payer, spec)[-1]
+        await payer.wait_empty(job)
+
+
+async def test_a_chain_that_is_away_for_a_minute_delays_and_harms_nobody(scene: Scene, payer: PayerNode) -> None:
+    peers = scene.crowd(5)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=20)
+        job = await payer.submit(spec)
+        await trio.sleep(2.5)
+        scene.chain.down = True
+        await trio.sleep(60)
+        scene.chain.down = False
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        await payer.wait_empty(job)
+        assert sum(paid_units(scene, peer) for peer in peers) == 20
+
+
+async def test_a_full_disk_pauses_the_job_and_loses_nothing(scene: Scene, payer: PayerNode) -> None:
+    peers = scene.crowd(5)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=20)
+        job = await payer.submit(spec)
+        await trio.sleep(2.5)
+        payer.journal.broken = True
+        await trio.sleep(2)
+        assert "disk" in {problem.code for problem in payer.service.why(job)}
+        payer.journal.broken = False
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        await payer.wait_empty(job)
+        assert sum(paid_units(scene, peer) for peer in peers) == 20
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_a_payer_that_restarts_anywhere_goes_on_from_its_journal(
+    scene: Scene, payer: PayerNode, seed: int
+) -> None:
+    """Crashes at random lines of the journal: the same model, each unit paid once, nothing left behind."""
+    peers = scene.crowd(5)
+    peers[1].working.functions["tallymesh:client"] = cheat
+    dice = random.Random(seed)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("federated", items=5, rounds=3)
+        job = await payer.submit(spec)
+        for _ in range(4):
+            lines, target = 0, dice.randrange(3, 60)
+
+            def count(scope: str, kind: str, body: bytes) -> None:
+                nonlocal lines
+                lines += 1
+
+            payer.journal.on_append = count
+            with trio.move_on_after(60):
+                while lines < target:  # noqa: ASYNC110
+                    await trio.sleep(dice.random())
+            payer.crash()
+            await trio.sleep(dice.random() * 2)
+            await payer.start(nursery)
+        view = await payer.wait(job)
+        assert bytes.fromhex(view.result) == honest_result(payer, spec)[-1]
+        await payer.wait_empty(job)
+        book = payer.service._driver(job).book
+        assert sum(paid_units(scene, peer) for peer in peers) == sum(h.seat.accepted_units for h in book.all())
+        assert paid_units(scene, peers[1]) == 0
+        opened = [what for what, _ in scene.chain.transactions if what == "open"]
+        assert opened == ["open"]
+
+
+async def test_the_book_is_the_same_after_a_restart(scene: Scene, payer: PayerNode) -> None:
+    scene.crowd(5)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("federated", items=4, rounds=3))
+        await trio.sleep(12)
+        driver = payer.service._driver(job)
+        before = driver.book
+        receipts, audits = payer.service.receipts(job), payer.service.audits(job)
+        driver.load()
+        after = driver.book
+        assert after is not before
+        assert receipts == payer.service.receipts(job)
+        assert audits == payer.service.audits(job)
+        assert before.produced == after.produced
+        assert before.placed == after.placed
+        assert before.plan.rounds_done == after.plan.rounds_done
+        assert [h.seat.accepted_units for h in before.all()] == [h.seat.accepted_units for h in after.all()]
+        assert before.free_wages == after.free_wages
+
+
+async def test_nothing_signed_leaves_before_it_is_on_disk(scene: Scene, payer: PayerNode) -> None:
+    """With a slow disk: whenever a frame leaves the payer, all Assigns, Accepts, AuditOrders … in it are journaled."""
+    peers = scene.crowd(5)
+    peers[0].working.functions["m:f"] = cheat
+    journal, append = payer.journal, payer.journal.append
+    durable: list[bytes] = []
+    checked: set[str] = set()
+
+    async def slow(scope: str, *lines: tuple[str, bytes]) -> int:
+        await trio.sleep(0.3)
+        durable.extend(body for _, body in lines)
+        return await append(scope, *lines)
+
+    def signed() -> Iterator[tuple[str, bytes]]:
+        for driver in payer.service._drivers.values():
+            for held in driver.book.all():
+                yield "lease", held.offered.body
+                yield from (("assign", body) for body in held.assigns.values())
+                yield from (("accept", accept.body) for accept in held.accepts)
+                yield from (("close", body) for body in (held.close, held.cancel) if body)
+            for calling in driver.book.calls.values():
+                yield "audit", calling.order.body
+                if calling.open is not None:
+                    yield "open", calling.open.body
+
+    def tap(sender: str, receiver: str, frame: bytes) -> None:
+        if sender == "payer":
+            for name, body in signed():
+                if body in frame:
+                    checked.add(name)
+                    assert any(body in line for line in durable), f"a {name} left before it was on disk"
+
+    journal.append = slow  # type: ignore[method-assign]
+    scene.network.tap = tap
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=20))
+        await payer.wait(job)
+    assert checked == {"lease", "assign", "accept", "close", "audit", "open"}
+
+
+async def test_leases_that_end_are_followed_by_new_ones(tmp_path: object, payer: PayerNode, scene: Scene) -> None:
+    parameters = msgspec.structs.replace(PARAMETERS, lease_max_s=45, unit_grace_s=4.0, unit_work_factor=3)
+    scene.parameters = scene.chain.parameters = parameters
+    peers = scene.crowd(5, seconds=1.0)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("sequential", rounds=80)
+        job = await payer.submit(spec)
+        view = await payer.wait(job)
+        assert bytes.fromhex(view.result) == honest_result(payer, spec)[-1]
+        assert len(view.peers) >= 2
+        await payer.wait_empty(job)
+        assert sum(paid_units(scene, peer) for peer in peers) == 80
+
+
+async def test_an_order_says_what_was_asked_for(scene: Scene, payer: PayerNode) -> None:
+    from tallymesh import api
+
+    scene.crowd(4)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        require = api.Require(cores=1, memory_gib=2.0, disk_gib=1.0)
+        job = await payer.submit(payer.spec("map", items=4), require=require, max_price_wei="5000")
+        order: Order = payer.service._driver(job).book.order
+        assert (order.cores, order.memory_mib, order.disk_mib, order.price_max) == (1, 2048, 1024, 5000)
+        assert order.wages + order.audit_reserve == 10**18
+        assert order.signer != order.payer
+        await payer.wait(job)
