@@ -185,8 +185,6 @@ class Doors:
             raise RemoteError("foreign_unit", "The unit is of another stage than this seat was leased for.", peer=peer)
         if work.record.failed_at is not None:
             raise RemoteError("closed", "A unit of this seat failed: nothing after it can be tallied.", peer=peer)
-        if work.problem:
-            raise RemoteError("closed", work.problem, peer=peer)
 
     def _check_room(self, work: Work, peer: str) -> None:
         if len(work.record.waiting) >= MAX_WAITING_UNITS:

@@ -21,7 +21,7 @@ from tallymesh.exchange import (
     SeatedRequest,
     Source,
 )
-from tallymesh.ids import ZERO32
+from tallymesh.ids import ZERO32, BlobId
 from tallymesh.messages import Assign, Cancel, Close
 from tallymesh.plan import Plan
 from tallymesh.units import Stage
@@ -165,6 +165,61 @@ async def test_a_unit_that_is_not_the_templates_is_refused(node: Node, payer: Pa
         assert await code(payer.ask(request)) == "foreign_unit"
         wrong = msgspec.structs.replace(payer.assign_request(0), unit=units.encode(payer.tasks[1].unit))
         assert await code(payer.ask(wrong)) == "wrong_unit"
+
+
+async def test_a_unit_with_another_seed_is_not_the_templates(node: Node, payer: Payer) -> None:
+    async with node.run():
+        await payer.begin()
+        foreign = msgspec.structs.replace(payer.tasks[0].unit, seed=1)
+        request = payer.assign_request(0, unit_id=units.unit_id(foreign))
+        assert await code(payer.ask(msgspec.structs.replace(request, unit=units.encode(foreign)))) == "foreign_unit"
+
+
+async def test_after_a_failed_unit_no_further_one_is_taken(node: Node, payer: Payer) -> None:
+    node.executor.seconds[""] = 10.0
+    async with node.run():
+        await payer.begin()
+        (payer.blobs.folder / payer.spec.inputs[1].hex()).unlink()
+        await payer.assign(0, 1)
+        await payer.wait(lambda: payer.failures)
+        assert node.executor.running == 1
+        assert await code(payer.ask(payer.assign_request(2))) == "closed"
+
+
+async def test_waiting_units_are_bounded_in_bytes_too(
+    node: Node, payer: Payer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors, "MAX_WAITING_BYTES", 2 * len(units.encode(payer.tasks[0].unit)))
+    async with node.run():
+        await payer.begin()
+        await payer.assign(0, 1)
+        assert await code(payer.ask(payer.assign_request(2))) == "busy"
+
+
+async def test_blobs_are_on_disk_before_the_line_that_relies_on_them(node: Node, payer: Payer) -> None:
+    dirty: set[bytes] = set()
+    put, sync = node.blobs.put, node.blobs.sync
+
+    def marking(data: bytes) -> BlobId:
+        name = put(data)
+        dirty.add(name)
+        return name
+
+    async def cleaning() -> None:
+        await sync()
+        dirty.clear()
+
+    def look(scope: str, kind: str, body: bytes) -> None:
+        assert not dirty or kind not in ("lease", "assign", "receipt"), kind
+
+    node.blobs.put, node.blobs.sync = marking, cleaning  # type: ignore[method-assign]
+    node.journal.on_append = look
+    async with node.run():
+        await payer.begin()
+        payer.seat.assign(0, payer.tasks[0].unit_id)
+        inline = {payer.program: b"a program", payer.spec.inputs[0]: b"item 0"}
+        await payer.ask(msgspec.structs.replace(payer.assign_request(0), inline=inline))
+        await payer.wait(lambda: payer.seat.tallies)
 
 
 async def test_a_heavy_stages_unit_does_not_come_in_at_a_light_stages_price(scene: Scene, node: Node) -> None:
@@ -338,6 +393,9 @@ async def test_closing_messages_are_taken_from_the_signer_alone(node: Node, paye
         ):
             assert await code(payer.ask(request)) == "bad_signature"
         assert await code(payer.ask(CloseRequest())) == "bad_message"
+        close = payer.signer.sign(DOMAINS, Close(seat=payer.seat.id, position=0, final=True)).body
+        cancel = payer.signer.sign(DOMAINS, Cancel(seat=payer.seat.id, at=0)).body
+        assert await code(payer.ask(CloseRequest(close, cancel))) == "bad_message"
 
 
 async def test_unsigned_words_are_taken_from_the_payers_peer_alone(scene: Scene, node: Node, payer: Payer) -> None:
