@@ -12,6 +12,7 @@ from fakes.audit_scene import FEE, Auditor, AuditPayer, refused
 from fakes.chain import DOMAINS
 from fakes.worker_scene import Scene, key_of
 from tallymesh import units
+from tallymesh.errors import RemoteError
 from tallymesh.exchange import AuditRequest
 from tallymesh.messages import Assign, Auditors, AuditReason
 from tallymesh.units import Stage
@@ -271,6 +272,27 @@ async def test_a_node_with_too_many_audits_says_busy(
         assert await refused(payer.ask(payer.request(position=second))) == "busy"
         await payer.wait(lambda: payer.verdicts)
         await payer.ask(payer.request(position=second))
+
+
+async def test_calls_that_come_together_do_not_share_the_last_place(
+    auditor: Auditor, payer: AuditPayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MAX_AUDITS", 1)
+    codes: list[str] = []
+
+    async def call(position: int) -> None:
+        try:
+            await payer.ask(payer.request(position=position))
+            codes.append("taken")
+        except RemoteError as error:
+            codes.append(error.code)
+
+    async with auditor.run():
+        await payer.open_job()
+        async with trio.open_nursery() as nursery:
+            for position in payer.drawn(payer.tally(2)):
+                nursery.start_soon(call, position)
+    assert sorted(codes) == ["busy", "taken"]
 
 
 async def test_a_call_that_would_wait_too_long_for_a_core_is_refused(auditor: Auditor, payer: AuditPayer) -> None:

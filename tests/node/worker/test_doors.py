@@ -384,6 +384,29 @@ async def test_a_receipt_that_crossed_a_cancel_is_given_up(node: Node, payer: Pa
         assert release.units == 1
 
 
+async def test_a_cancel_that_overtakes_a_receipt_leaves_both_sides_with_one_count(node: Node, payer: Payer) -> None:
+    """The worker has signed two receipts, the payer counts one: the tally must not contain the other."""
+    async with node.run():
+        await payer.begin()
+        await payer.assign(0)
+        await payer.wait(lambda: payer.seat.tallies)
+        await payer.accept(1)
+        await payer.assign(1)
+        await payer.wait(lambda: len(payer.seat.leaves) == 2)
+        payer.answers["receipt"] = refuse("busy")
+        await payer.assign(2)
+        await payer.wait(lambda: len(payer.received("receipt")) == 3)
+        await payer.cancel()
+        await trio.sleep(5)
+        assert len(payer.seat.tallies) == 1
+        payer.answers["receipt"] = refuse("too_late")
+        await payer.wait(lambda: len(payer.seat.tallies) == 2)
+        assert payer.seat.tallies[1].range.count == 1
+        release = await payer.accept(2)
+        assert release is not None
+        assert release.units == 2
+
+
 async def test_closing_messages_are_taken_from_the_signer_alone(node: Node, payer: Payer) -> None:
     async with node.run():
         await payer.begin()

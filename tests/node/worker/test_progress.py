@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import trio
+import trio.testing
 
 from fakes.worker_scene import Node, Payer, Scene
 from tallymesh.exchange import MAX_BODY_BYTES, MAX_LINES
@@ -32,6 +33,30 @@ async def test_lines_and_metrics_of_units_travel_live(node: Node, payer: Payer) 
     lines = [line for report in payer.progress for line in report.lines]
     assert lines == [(0, "hello"), (0, "bad ? text")]
     assert [(p, name) for report in payer.progress for p, name, _ in report.metrics] == [(0, "loss")]
+
+
+async def test_what_the_last_unit_said_is_told_before_the_seat_can_be_over(node: Node, payer: Payer) -> None:
+    node.executor.lines = ("hello",)
+    node.executor.seconds[""] = 0.1
+    async with node.run():
+        await payer.begin()
+        await trio.sleep(1.1)  # the second heartbeat is out
+        await payer.assign(0)
+        await trio.sleep(0.5)
+        assert [line for report in payer.progress for _, line in report.lines] == ["hello"]
+        before = len(payer.progress)
+        for position in range(1, 9):
+            await payer.assign(position)
+        await trio.sleep(1.0)
+        assert len(payer.progress) - before <= 5, "however many units end"
+
+
+async def test_the_sandbox_is_opened_while_the_seat_is_taken(node: Node, payer: Payer) -> None:
+    async with node.run():
+        await payer.agree()
+        await trio.testing.wait_all_tasks_blocked()
+        assert node.executor.prepared == [payer.lease.job]
+        assert not node.executor.ran
 
 
 async def test_a_flood_of_long_lines_is_bounded_and_the_newest_stay(node: Node, payer: Payer) -> None:
