@@ -57,7 +57,7 @@ def enter_job(name: str) -> list[str]:
         isolate.bind(f"/dev/{device}", f"{_ROOT}/dev/{device}")
     for link, target in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
         os.symlink(f"/proc/self/{target}", f"{_ROOT}/dev/{link}")
-    isolate.bind(f"{SPOOL}/{name}", f"{_ROOT}{SPOOL}")
+    isolate.bind_read_only(f"{SPOOL}/{name}", f"{_ROOT}{SPOOL}")  # it is already: inputs are worth a second lock
     isolate.mount("proc", f"{_ROOT}{JOB_PROC}", "proc", _QUIET | isolate.MS_NOEXEC)
     isolate.mount("tmpfs", f"{_ROOT}{UNITS}", "tmpfs", _QUIET, _ROOT_OPTIONS)
     isolate.pivot_into(_ROOT)

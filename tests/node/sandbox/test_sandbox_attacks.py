@@ -41,13 +41,22 @@ def _the_next_unit_is_untouched(machine: Machine) -> Iterator[None]:
 
 def test_a_unit_sees_system_and_python_and_nothing_else(machine: Machine, tmp_path: Path) -> None:
     seen = machine.said("surroundings")
-    assert seen["ours"] == ["proc", "spool", "units", "work"]
+    assert seen["ours"] == {"proc": [], "spool": [], "units": [], "work": ["in", "out"]}
     assert set(seen["dev"]) == {"null", "zero", "full", "random", "urandom", "shm", "fd", "stdin", "stdout", "stderr"}
     assert "home" not in seen["root"]
     assert "run" not in seen["root"]
     assert "var" not in seen["root"]
     assert seen["hostname"] == "sandbox"
     assert [line.split(":")[0].strip() for line in seen["interfaces"].splitlines()[2:]] == ["lo"]
+
+
+def test_two_jobs_share_no_namespace_with_each_other_or_the_machine(machine: Machine) -> None:
+    one, same, other = (machine.said("surroundings", job=job)["namespaces"] for job in (b"one", b"one", b"other"))
+    for kind in ("user", "mnt", "pid", "ipc", "net", "uts", "cgroup"):
+        assert len({one[kind], other[kind], os.readlink(f"/proc/self/ns/{kind}")}) == 3, kind
+    assert one["net"] == same["net"]
+    for job in (b"one", b"other"):
+        machine.call(machine.executor.close_job, job)
 
 
 def test_a_unit_has_no_rights_at_all(machine: Machine) -> None:

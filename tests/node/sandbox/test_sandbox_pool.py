@@ -231,7 +231,8 @@ def test_it_works_for_an_ordinary_user_too(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     os.chown(home, drop.SANDBOX_ID, drop.SANDBOX_ID)
-    argv = ["/usr/bin/env", f"HOME={home}", sys.executable, "-c", textwrap.dedent(code)]
+    search = ":".join(str(ROOT / part) for part in ("protocol", "scheduler", "ledger", "learning", "node"))
+    argv = ["/usr/bin/env", f"HOME={home}", f"PYTHONPATH={search}", sys.executable, "-c", textwrap.dedent(code)]
     paths = [sys.prefix, sys.base_prefix, str(ROOT), str(home)]
     done = subprocess.run(
         [sys.executable, "-I", "-S", drop.__file__, json.dumps({"paths": paths, "argv": argv})],

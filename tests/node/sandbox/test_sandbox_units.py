@@ -11,6 +11,7 @@ import trio
 from fakes.sandboxed import JOB, SMALL, Machine, make_unit
 from tallymesh.ids import ZERO32
 from tallymesh_node.interfaces import Failure, Outcome
+from tallymesh_node.sandbox.executor import KILL_S
 
 
 def test_a_unit_gives_output_metrics_seconds_and_probe(machine: Machine) -> None:
@@ -143,15 +144,25 @@ def test_what_is_not_as_agreed_is_the_programs_fault(machine: Machine, name: str
 
 def test_cancelling_kills_the_unit_at_once_and_the_job_goes_on(machine: Machine) -> None:
     async def cancelled() -> float:
-        with trio.move_on_after(0.3):
-            await machine.start("sleep", job=b"cancel")
-        before = trio.current_time()
-        outcome = await machine.start("surroundings", job=b"cancel")
-        assert json.loads(machine.store.get(outcome.output))["pids"] == [1]
-        return trio.current_time() - before
+        asleep = trio.Event()
+        unit = make_unit(machine.store, "sleep", {})
+
+        async def sleep() -> None:
+            await machine.executor.run(b"cancel", unit, machine.inputs(unit), SMALL, on_line=lambda line: asleep.set())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sleep)
+            await asleep.wait()
+            before = trio.current_time()
+            nursery.cancel_scope.cancel()
+        taken = trio.current_time() - before
+        async with machine.executor.pool.job(b"cancel") as sandbox:
+            assert sandbox.units == {}  # the job's process has buried it
+        await machine.start("echo", job=b"cancel")
+        return taken
 
     opened = machine.executor.pool.sandboxes_opened
-    machine.call(cancelled)
+    assert machine.call(cancelled) < KILL_S
     assert machine.executor.pool.sandboxes_opened == opened + 1
     assert machine.executor.running == 0
     machine.call(machine.executor.close_job, b"cancel")

@@ -129,9 +129,11 @@ def surroundings(work: Path, emit: Emit) -> dict[str, Any]:
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # the listing's own
             descriptors[name] = os.readlink(f"/proc/self/fd/{name}")
+    mounts = Path("/proc/self/mountinfo").read_text()
     return {
         "root": sorted(os.listdir("/")),
-        "ours": sorted(os.listdir("/.tallymesh")),
+        "ours": {name: sorted(os.listdir(f"/.tallymesh/{name}")) for name in os.listdir("/.tallymesh")},
+        "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")},
         "environment": dict(os.environ),
         "init": Path("/proc/1/environ").read_text(),
         "descriptors": descriptors,
@@ -140,8 +142,8 @@ def surroundings(work: Path, emit: Emit) -> dict[str, Any]:
         "status": Path("/proc/self/status").read_text(),
         "interfaces": Path("/proc/net/dev").read_text(),
         "hostname": socket.gethostname(),
-        "mounts": Path("/proc/self/mountinfo").read_text(),
-        "tmp": os.listdir("/tmp"),
+        "mounts": mounts,
+        "tmp": [name for name in os.listdir("/tmp") if f" /tmp/{name}" not in mounts],  # a clone may lie there
         "shm": os.listdir("/dev/shm"),
         "dev": sorted(os.listdir("/dev")),
     }
