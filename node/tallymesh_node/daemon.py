@@ -47,7 +47,7 @@ from tallymesh_node.payer import PayerService
 from tallymesh_node.sandbox import SandboxExecutor
 from tallymesh_node.status import NodeStatus
 from tallymesh_node.store import Database, FolderLock, SqlJournal
-from tallymesh_node.wallet import open_wallet
+from tallymesh_node.wallet import Opening
 from tallymesh_node.worker import WorkerService
 
 if TYPE_CHECKING:  # libp2p's trio-typing hides trio's own annotations from mypy
@@ -65,8 +65,9 @@ DISK_SHARE = 0.5  # of the free disk, for blobs, where the owner names no limit
 class Node:
     """One node. `run` serves until `stop` is called or it is cancelled."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, wallet: Opening | None = None) -> None:
         self.config = config
+        self._wallet = wallet or Opening(config.home, config.password_file)
         self.home = config.home
         self.network_file = network_file.load(config.network)
         self.domains = Domains.of(self.network_file)
@@ -90,9 +91,7 @@ class Node:
         async with AsyncExitStack() as stack:
             self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
             stack.enter_context(FolderLock(self.home))
-            self.account, self.wallet_is_new = await trio.to_thread.run_sync(
-                open_wallet, self.home, self.config.password_file
-            )
+            self.account, self.wallet_is_new = await trio.to_thread.run_sync(self._wallet.result)
             self.peer_key: PeerKey = load_or_create(self.home / "peer.key")
             self.machine: Machine = await trio.to_thread.run_sync(measure, self.home)
             journal = SqlJournal(stack.enter_context(Database(self.home)))

@@ -1,4 +1,4 @@
-"""The node's wallet: unlocked or made at start-up, without a question.
+"""The node's wallet: unlocked or made at start-up, without a question, while the rest of the node is being imported.
 
 The password comes from the file that the owner names; where none is named, one is drawn and kept beside the keystore
 (mode 0600), so that a headless node starts by itself. Whoever can read the node's folder can then use the wallet, as
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import secrets
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Thread
 
 from tallymesh.errors import CallerError
 from tallymesh_ledger import keystore
@@ -17,6 +19,29 @@ from tallymesh_ledger.keys import AccountKey
 
 KEYSTORE = "wallet.json"
 PASSWORD = "wallet.password"
+
+
+class Opening:
+    """A wallet that is being unlocked in the background: the key derivation takes a second in a process of its own, and
+    so does importing the daemon. One that is missing is made only by `result`, for which the folder must be locked."""
+
+    def __init__(self, home: Path, password_file: Path | None) -> None:
+        self._home = home
+        self._password_file = password_file
+        self._found: Future[tuple[AccountKey, bool]] | None = None
+        if (home / KEYSTORE).exists():
+            self._found = Future()
+            Thread(target=self._open, args=(self._found,), name="tallymesh-wallet", daemon=True).start()
+
+    def _open(self, found: Future[tuple[AccountKey, bool]]) -> None:
+        try:
+            found.set_result(open_wallet(self._home, self._password_file))
+        except BaseException as error:
+            found.set_exception(error)
+
+    def result(self) -> tuple[AccountKey, bool]:
+        """As `open_wallet`: blocks, and raises what it raises."""
+        return self._found.result() if self._found else open_wallet(self._home, self._password_file)
 
 
 def open_wallet(home: Path, password_file: Path | None) -> tuple[AccountKey, bool]:

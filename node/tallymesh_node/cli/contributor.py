@@ -216,12 +216,15 @@ def _run(settings: Config, as_json: bool) -> None:
     from tallymesh import network
 
     network.load(settings.network)  # what is wrong with it is said before a second goes into importing the rest
+    from tallymesh_node.wallet import Opening
+
+    wallet = Opening(settings.home, settings.password_file)
     import trio
 
     from tallymesh_node.daemon import Node, run_node
 
     async def main() -> None:
-        node = Node(settings)
+        node = Node(settings, wallet)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_announce, node, as_json)
             await run_node(node)

@@ -1,0 +1,66 @@
+"""The wallet is unlocked while the daemon is being imported; one that is missing is made by `result` alone."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tallymesh.errors import CallerError
+from tallymesh_ledger import keystore
+from tallymesh_ledger.keys import AccountKey
+from tallymesh_node import wallet
+from tallymesh_node.wallet import KEYSTORE, Opening
+
+KEY = AccountKey(b"\x07" * 32)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Key derivation without its second: what it does is the keystore's own test."""
+    (tmp_path / "wallet.password").write_text("right\n")
+
+    def unlock(path: Path, password: str) -> AccountKey:
+        if password != "right":
+            raise CallerError("wrong_password", "The password does not open the wallet.")
+        return KEY
+
+    def create(path: Path, password: str) -> AccountKey:
+        path.write_text("made")
+        return KEY
+
+    monkeypatch.setattr(keystore, "unlock", unlock)
+    monkeypatch.setattr(keystore, "create", create)
+    return tmp_path
+
+
+def test_a_missing_wallet_is_not_made_before_the_folder_is_locked(home: Path) -> None:
+    opening = Opening(home, None)
+    assert not (home / KEYSTORE).exists()
+    assert opening.result() == (KEY, True)
+    assert (home / KEYSTORE).exists()
+
+
+def test_a_wallet_that_is_there_is_unlocked_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / KEYSTORE).write_text("there")
+    asked = threading.Event()
+    inner = wallet.open_wallet
+
+    def told(folder: Path, password_file: Path | None) -> tuple[AccountKey, bool]:
+        asked.set()
+        return inner(folder, password_file)
+
+    monkeypatch.setattr(wallet, "open_wallet", told)
+    opening = Opening(home, None)
+    assert asked.wait(10.0), "nobody asked for the result yet"
+    assert opening.result() == (KEY, False)
+
+
+def test_a_wrong_password_is_told_where_the_key_is_needed(home: Path) -> None:
+    (home / KEYSTORE).write_text("there")
+    (home / "wallet.password").write_text("wrong\n")
+    opening = Opening(home, None)
+    with pytest.raises(CallerError) as caught:
+        opening.result()
+    assert caught.value.code == "wrong_password"
