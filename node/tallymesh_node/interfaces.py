@@ -115,6 +115,9 @@ class Executor(Protocol):
     ) -> Outcome:
         """Raises Failure. Cancelling kills the unit at once."""
 
+    async def prepare(self, job: bytes) -> None:
+        """Open the job's sandbox before its first unit is here. Best effort: what is wrong says `run`."""
+
     async def close_job(self, job: bytes) -> None:
         """Remove the job's sandbox and all it left. Idempotent."""
 

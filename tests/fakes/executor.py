@@ -44,6 +44,7 @@ class FakeExecutor:
         self.ran: list[bytes] = []  # unit ids, in order of their start
         self.running = 0
         self.running_max = 0
+        self.prepared: list[bytes] = []
         self.closed: list[bytes] = []
 
     async def run(
@@ -92,6 +93,10 @@ class FakeExecutor:
             steps=1,
             probe=probe,
         )
+
+    async def prepare(self, job: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.prepared.append(job)
 
     async def close_job(self, job: bytes) -> None:
         await trio.lowlevel.checkpoint()

@@ -7,6 +7,7 @@ LocalError `no_sandbox`. It never falls back to anything weaker.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -174,6 +175,12 @@ class SandboxExecutor:
         finally:
             await self.close_job(job)
         return kept[0]
+
+    async def prepare(self, job: bytes) -> None:
+        """See `Executor.prepare`."""
+        with contextlib.suppress(Failure, LocalError):
+            async with self.pool.job(job):
+                pass
 
     async def close_job(self, job: bytes) -> None:
         """See `Executor.close_job`. Units of the job that still run fail with code `sandbox`."""

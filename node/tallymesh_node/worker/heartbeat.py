@@ -19,6 +19,7 @@ MAX_LINE = 1_000  # characters of a line that are passed on: 200 such lines stay
 MAX_NAME = 64  # characters of a metric's name, as tallymesh.log allows
 SLOW_AFTER = 20  # reports in a row that were not answered: the payer has given us up long before
 SLOW_S = 15.0
+QUICK_S = 0.25  # between two reports at least, where a unit that ended has something to say
 
 System = Callable[[], Mapping[str, float]]
 T = TypeVar("T")
@@ -49,6 +50,9 @@ async def heartbeat(tools: Tools, work: Work, system: System) -> None:
             _put_back(work.lines, lines)
             _put_back(work.metrics, metrics)
         period = tools.parameters.heartbeat_s if missed < SLOW_AFTER else SLOW_S
+        if not missed:  # a seat may be over before the next one is due: what its last unit said would be lost
+            await work.heartbeat_bell.wait(max(0.0, began + period - trio.current_time()))
+            period = min(period, QUICK_S)
         await trio.sleep(max(0.0, began + period - trio.current_time()))
 
 

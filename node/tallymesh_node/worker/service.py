@@ -170,6 +170,8 @@ class WorkerService:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Sender(self.tools, work).run)
             nursery.start_soon(heartbeat, self.tools, work, self._system)
+            if work.record.seat.phase is Phase.OPEN:  # while the payer takes the seat on chain
+                nursery.start_soon(self.tools.executor.prepare, work.record.lease.job)
             await Keeper(self.tools, work).run()
             nursery.cancel_scope.cancel()
         job = work.record.lease.job

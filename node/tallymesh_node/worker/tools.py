@@ -67,7 +67,7 @@ class Work:
         self.tools = tools
         self.record = record
         self.lock = trio.Lock()
-        self.keeper_bell, self.sender_bell = Bell(), Bell()
+        self.keeper_bell, self.sender_bell, self.heartbeat_bell = Bell(), Bell(), Bell()
         self.changed = trio.Event()  # set and replaced with each commit
         self.running: dict[int, trio.CancelScope] = {}
         self.acked: set[int] = set()  # positions whose receipt or failure the payer has

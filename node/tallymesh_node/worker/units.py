@@ -55,6 +55,8 @@ class UnitRun:
         finally:
             del self.work.running[self.position]
             self.work.ring()
+            if (self.work.lines or self.work.metrics) and not (self.work.running or self.work.record.waiting):
+                self.work.heartbeat_bell.ring()  # the seat may be over soon
 
     async def _run(self, request: AssignRequest) -> None:
         unit = decode_unit(request.unit)
