@@ -26,6 +26,7 @@ from tallymesh_learning.runtime import profile
 from tallymesh_learning.runtime.pool import Done
 from tallymesh_learning.runtime.work import UnitFailure, probe_step
 from tallymesh_learning.steps.aggregate import average
+from tallymesh_learning.steps.common import REPORTS
 
 STEPS = 20
 RECIPES: dict[str, Any] = {
@@ -48,6 +49,20 @@ def shard(examples: int = 50, seed: int = 5) -> bytes:
 def segment(bench: Bench, recipe: str, state: bytes, steps: int, **more: Any) -> Done:
     settings = config(**RECIPES[recipe], steps=steps, total=STEPS)
     return bench.step("segment", settings, state=state, data=shard(), **more)
+
+
+@pytest.mark.parametrize("steps", [1, 8, 9, 15, 20])
+def test_a_unit_tells_its_loss_a_few_times_and_the_last_step_always(bench: Bench, steps: int) -> None:
+    whole = segment(bench, "plain sgd", bench.initial("mlp"), steps)
+    told = [event.payload for event in bench.events if event.kind == "metric"]
+    assert 1 <= len(told) <= REPORTS
+    assert {name for name, _ in told} == {"loss"}
+    assert whole.steps == steps
+    if steps == 1:
+        assert told == [["loss", pytest.approx(json.loads(whole.metrics)["loss"])]]
+    shorter = segment(bench, "plain sgd", bench.initial("mlp"), steps - 1) if steps > 1 else None
+    if shorter is not None:  # the newest value is of the last step: a run without that step does not have it
+        assert told[-1] not in [event.payload for event in bench.events]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -11,7 +11,7 @@ from tallymesh import program
 from tallymesh_learning import data, options, tensors, training
 from tallymesh_learning.runtime.work import UnitFailure, Work, probe_of, probe_step
 
-REPORTS: Final = 20  # live loss values of one unit: enough for a curve, few enough for a thousand peers
+REPORTS: Final = 8  # live loss values of one unit at most: rounds make the curve, and each value is an event of the job
 
 
 class Loaded(NamedTuple):
@@ -61,7 +61,7 @@ def watch(work: Work, trainer: training.Trainer, until: int, total: int) -> Watc
     first = trainer.step
     count = until - first
     probe_at = first + probe_step(work.probe_key, count) if work.probe_key else -1
-    every = max(1, count // REPORTS)
+    every = -(-count // REPORTS)
     last_pass = until - min(count, trainer.steps_per_epoch)
     total_loss, seen, probe = 0.0, 0, b""
     with work.timed("compute"):
