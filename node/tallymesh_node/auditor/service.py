@@ -143,7 +143,6 @@ class AuditorService:
         )
         calls.check(call, spec, registry, tools.parameters, now=now, me=me)
         await self._funded(call)
-        await tools.blobs.sync()
 
     async def _final(self, call: Call) -> None:
         for look in range(CHAIN_LOOKS):
