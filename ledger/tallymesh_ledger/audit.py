@@ -130,6 +130,12 @@ class Audit:
         return self.own_end is not None
 
     @property
+    def tied(self) -> bool:
+        """Three verdicts with three different ends."""
+        ends = list(self._ends().values())
+        return len(ends) == CONFIRMING and len(set(ends)) == CONFIRMING
+
+    @property
     def wanted(self) -> range:
         """Draws that need a verdict now: the first, or all three once one says MISMATCH."""
         quarrel = any(end != self.subject.end for end in self._ends().values())
@@ -161,7 +167,7 @@ class Audit:
         if self.outcome is not None:
             return False
         ends, asked = self._ends(), {call.draw for call in self.open_calls()}
-        return any(draw not in ends and draw not in asked for draw in self.wanted) or self._tied()
+        return any(draw not in ends and draw not in asked for draw in self.wanted) or self.tied
 
     def next(self, registry: RegistryAt, admissible: Collection[bytes], *, own: bool) -> list[Action]:
         """What to do now; empty while an answer is awaited or when it is decided.
@@ -187,7 +193,7 @@ class Audit:
             pool.discard(drawn.auditor)
             called.add(drawn.auditor)
             orders.append(drawn)
-        tie = self._tied() and self.own_end is None
+        tie = self.tied and self.own_end is None
         if left or tie:
             orders.append(Recompute(tuple(left)) if own else Stuck())
         return orders
@@ -288,17 +294,13 @@ class Audit:
                 return end
         sided = self.own_end == self.subject.end or (not self._own_draws and self.own_end in ends.values())
         # Three different ends: the payer's own run sides with the worker, or with an auditor, or with nobody.
-        return self.own_end if self._tied() and sided else None
-
-    def _tied(self) -> bool:
-        ends = list(self._ends().values())
-        return len(ends) == CONFIRMING and len(set(ends)) == CONFIRMING
+        return self.own_end if self.tied and sided else None
 
     def _decide(self) -> Outcome | None:
         right = self._agreed()
         if right is not None:
             return Outcome.SOUND if right == self.subject.end else Outcome.CONVICTED
-        return Outcome.UNDECIDED if self._tied() and self.own_end is not None else None
+        return Outcome.UNDECIDED if self.tied and self.own_end is not None else None
 
 
 def _step(state: CallState, event: CallEvent) -> CallState:

@@ -24,7 +24,7 @@ from fakes.network import World as NetworkWorld
 from tallymesh import api, exchange, units, wire
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import AuditRequest, CommitRequest, Nothing, OpenAnswer, Source, VerdictRequest
-from tallymesh.ids import ZERO32, BlobId, UnitId
+from tallymesh.ids import ZERO32, BlobId, UnitId, blob_id
 from tallymesh.messages import Accept, AuditCommit, AuditOrder, Offer, Open, Result, Tally, Verdict
 from tallymesh.parameters import Parameters
 from tallymesh.plan import Plan
@@ -86,6 +86,25 @@ def loss_check(unit: Unit, inputs: Mapping[BlobId, bytes]) -> tuple[bytes, dict[
 def evaluate(unit: Unit, inputs: Mapping[BlobId, bytes]) -> tuple[bytes, dict[str, float]]:
     bad = inputs[unit.input("state")].startswith(GARBAGE)
     return b"metrics", {"loss": 100.0 if bad else 1.0, "accuracy": 0.9}
+
+
+class PoolBlobs(FakeBlobs):
+    """Peers of one scene keep their files in one folder (files are what takes time here); each knows only its own."""
+
+    def __init__(self, folder: Path, swarm: Swarm, peer_id: str) -> None:
+        self._mine: set[BlobId] = set()
+        super().__init__(folder, swarm, peer_id)
+
+    def has(self, blob: BlobId) -> bool:
+        return blob in self._mine
+
+    def put(self, data: bytes) -> BlobId:
+        name = blob_id(data)
+        file = self.folder / name.hex()
+        if not file.exists():
+            file.write_bytes(data)
+        self._mine.add(name)
+        return name
 
 
 class Scene:
@@ -172,7 +191,7 @@ class Peer:
         self.key = key_of(number)
         self.peer_id = f"peer-{number}"
         self.network: FakeNetwork = scene.network.join(self.peer_id)
-        self.blobs = FakeBlobs(scene.folder / self.peer_id, scene.swarm, self.peer_id)
+        self.blobs = PoolBlobs(scene.folder / "blobs", scene.swarm, self.peer_id)
         self.working = FakeExecutor(self.blobs, seconds={"": seconds})
         self.auditing = FakeExecutor(self.blobs, seconds={"": seconds})
         self.journal = MemoryJournal()
@@ -288,7 +307,7 @@ class PayerNode:
         self.key = key_of(200)
         self.peer_id = "payer"
         self.network = scene.network.join(self.peer_id)
-        self.blobs = FakeBlobs(scene.folder / self.peer_id, scene.swarm, self.peer_id)
+        self.blobs = PoolBlobs(scene.folder / "blobs", scene.swarm, self.peer_id)
         self.executor: FakeExecutor | None = None
         if own:
             self.executor = FakeExecutor(self.blobs, seconds={"": 1.0, "tallymesh:loss_check": 0.0})

@@ -32,6 +32,7 @@ from tallymesh_ledger.seat import ClosedTally
 from tallymesh_ledger.waits import Step
 from tallymesh_node.payer.book import Calling
 from tallymesh_node.payer.held import AT_WORK, Held
+from tallymesh_node.payer.own import NO_OUTPUT
 from tallymesh_node.payer.records import (
     Accepted,
     Called,
@@ -157,6 +158,10 @@ class Auditing:
             elif isinstance(action, Recompute):
                 key = ("recompute", held.id, position)
                 driver.doing.start(key, self._recompute, held, position, audit, action.draws)
+            elif audit.tied:
+                # Three different ends, and this node cannot side with any: it has no result, so nothing agrees.
+                key = ("recompute", held.id, position)
+                driver.doing.start(key, driver.commit, Recomputed(held.id, position, NO_OUTPUT, ()))
             else:
                 assert isinstance(action, Stuck)
                 self._stuck.add((held.id, position))

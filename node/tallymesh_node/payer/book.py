@@ -134,8 +134,8 @@ class Book:
     @property
     def free_reserve(self) -> int:
         """What is left of the reserve when every auditor that was called earns its fee."""
-        reserve: int = self.order.audit_reserve
-        return reserve - sum(calling.order.message.fee for calling in self.calls.values())
+        fees: int = sum(calling.order.message.fee for calling in self.calls.values())
+        return self.order.audit_reserve - fees
 
     @property
     def complete(self) -> bool:

@@ -54,7 +54,6 @@ class JobDriver:
     """Contract: every signed message is in the journal before `commit` returns, and leaves this node only after."""
 
     book: Book
-    doing: Doing
 
     def __init__(
         self,
@@ -71,6 +70,7 @@ class JobDriver:
         self.scope = scope
         self.events = EventLog(tools.journal, scope.removeprefix(SCOPE), tools.clock)
         self.events.load()
+        self.doing = Doing(None, self.wake)
         self.disk_problem = ""
         self.escrow_wei: int | None = None
         self.shown_status = ""
@@ -170,6 +170,7 @@ class JobDriver:
                 async with trio.open_nursery() as nursery:
                     self.doing = Doing(nursery, self.wake)
                     nursery.start_soon(self.events.run)
+                    await self._remember()
                     await self._loop()
                     nursery.cancel_scope.cancel()
             except* LocalError as group:
@@ -179,6 +180,12 @@ class JobDriver:
                 await trio.sleep(DISK_S)
                 self.load()
                 self.disk_problem = ""
+
+    async def _remember(self) -> None:
+        """What was learned of peers in this job, should a crash have come between the two journals."""
+        await self.trust.strike(self.book.struck, "Its verdict was outvoted or contradicted itself.")
+        for account, sentence in self.book.convicted.items():
+            await self.trust.convict(account, sentence)
 
     async def _loop(self) -> None:
         while not self.book.archived_at:

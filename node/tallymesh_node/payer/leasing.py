@@ -62,7 +62,7 @@ class Leasing:
                     found.append(self._waiting(name, matched))
                 elif lacking and matched.rejections:
                     found.append(Problem(code="no_worker", sentence=f"{name}: {summary(matched.rejections)}"))
-        error = self.driver.doing.errors.get(("lease",)) if hasattr(self.driver, "doing") else None
+        error = self.driver.doing.errors.get(("lease",))
         if error is not None:
             found.append(Problem(code=error.code, sentence=error.sentence, remedy=error.remedy))
         return found

@@ -38,7 +38,7 @@ from tallymesh_node.payer.held import LIVE, Held
 from tallymesh_node.payer.ordering import make_order
 from tallymesh_node.payer.records import Submitted
 from tallymesh_node.payer.secrets import JobSecrets
-from tallymesh_node.payer.tools import Offers, Tools
+from tallymesh_node.payer.tools import Offers, Tools, log
 from tallymesh_node.payer.trust import Trust
 from tallymesh_node.unit_inputs import names_of
 
@@ -92,7 +92,10 @@ class PayerService:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for scope in known:
-                self._start(scope)
+                try:
+                    self._start(scope)
+                except LocalError as error:  # its template is gone: nothing can be done for it, but for the others
+                    log.error("job %s cannot go on: %s", scope.removeprefix(SCOPE), error)
             self._open_doors()
             task_status.started()
             try:

@@ -38,7 +38,7 @@ class Settling:
         self._ask_at: dict[bytes, float] = {}
 
     def problems(self) -> list[Problem]:
-        error = self.driver.doing.errors.get(("settle",)) if hasattr(self.driver, "doing") else None
+        error = self.driver.doing.errors.get(("settle",))
         return [] if error is None else [Problem(code=error.code, sentence=error.sentence, remedy=error.remedy)]
 
     def reconcile(self) -> None:

@@ -63,7 +63,7 @@ class Doing:
     Contract: an operating error (TallymeshError) ends one try; LocalError `disk` and bugs end the driver.
     """
 
-    def __init__(self, nursery: trio.Nursery, wake: Callable[[], None]) -> None:
+    def __init__(self, nursery: trio.Nursery | None, wake: Callable[[], None]) -> None:
         self._nursery = nursery
         self._wake = wake
         self._running: set[tuple[Any, ...]] = set()
@@ -78,6 +78,7 @@ class Doing:
 
     def start(self, key: tuple[Any, ...], function: Callable[..., Awaitable[None]], *arguments: Any) -> bool:
         """False where it is under way, pausing after a failure, or too much else is going on."""
+        assert self._nursery is not None, "only a driver that runs does anything"
         if key in self._running or len(self._running) >= MAX_DOING:
             return False
         if trio.current_time() < self._again.get(key, (0, 0.0))[1]:
