@@ -115,6 +115,8 @@ class Pool:
         finally:
             slot.users -= 1
             slot.used_s = trio.current_time()
+            if slot.sandbox is None and not slot.users and self._jobs.get(key) is slot:
+                del self._jobs[key]  # it could not be opened: nothing to remember
 
     async def close_job(self, key: bytes) -> None:
         """Kill all of the job's and forget it; returns when nothing of it is left. Idempotent."""
