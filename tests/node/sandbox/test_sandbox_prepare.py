@@ -14,7 +14,7 @@ def test_the_first_unit_runs_in_the_sandbox_that_was_prepared(machine: Machine) 
     machine.run("echo", job=b"soon")
     assert machine.executor.pool.sandboxes_opened == opened + 1
     machine.call(machine.executor.close_job, b"soon")
-    assert machine.executor.pool.open_jobs == 0
+    assert b"soon" not in machine.executor.pool._jobs
 
 
 def test_preparing_that_fails_is_no_error_before_a_unit_asks(machine: Machine) -> None:
