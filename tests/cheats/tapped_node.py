@@ -1,9 +1,10 @@
 """An honest node that writes down every plaintext byte it receives from anybody, and everything that it signs.
 
 ``python -m cheats.tapped_node FILE`` with a node's environment. FILE holds records, in the order of what happened:
-``received`` with the connection and the bytes, ``signed`` with the message's type and its wire form. Tapped are the
-decrypted Noise messages of libp2p (requests, answers, gossip, blobs: everything), the same bytes once more by stream (a
-hash could lie across two frames of the multiplexer), and what its sockets carry in the clear (the chain's answers).
+``received`` with the connection and the bytes, ``signed`` with the message's type and its wire form, ``opened`` with
+every Open that is decoded. Tapped are the decrypted Noise messages of libp2p (requests, answers, gossip, blobs:
+everything), the same bytes once more by stream (a hash could lie across two frames of the multiplexer), and what its
+sockets carry in the clear (the chain's answers).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import trio
 
-RECEIVED, SIGNED = 1, 2
+RECEIVED, SIGNED, OPENED = 1, 2, 3
 _HEAD = struct.Struct(">BQI")
 
 
@@ -51,6 +52,9 @@ class Tap:
     def signed(self, kind: int, data: bytes) -> None:
         self._write(SIGNED, kind, data)
 
+    def opened(self, data: bytes) -> None:
+        self._write(OPENED, 0, data)
+
     def _write(self, kind: int, channel: int, data: bytes) -> None:
         self._file.write(_HEAD.pack(kind, channel, len(data)) + data)
         self._file.flush()
@@ -60,11 +64,13 @@ def install(tap: Tap) -> None:
     """Put the tap under everything by which bytes come in; nothing above it is changed."""
     from libp2p.security.noise.io import NoiseTransportReadWriter
 
+    from tallymesh import wire
+    from tallymesh.messages import Open
     from tallymesh_ledger.keys import AccountKey
     from tallymesh_node.network.wire import Wire
 
     decrypt, receive, sign = NoiseTransportReadWriter.decrypt, Wire._receive, AccountKey.sign
-    receive_some = trio.SocketStream.receive_some
+    receive_some, decode = trio.SocketStream.receive_some, wire.decode
 
     def tapped_decrypt(self: Any, data: bytes) -> bytes:
         plain: bytes = decrypt(self, data)
@@ -86,6 +92,13 @@ def install(tap: Tap) -> None:
         tap.signed(message.TYPE, signed.body)
         return signed
 
+    def tapped_decode(data: bytes, expected: Any, *, peer: str = "") -> Any:
+        signed = decode(data, expected, peer=peer)
+        if expected is Open:
+            tap.opened(signed.body)
+        return signed
+
+    wire.decode = tapped_decode
     NoiseTransportReadWriter.decrypt = tapped_decrypt
     Wire._receive = tapped_receive  # type: ignore[method-assign]
     trio.SocketStream.receive_some = tapped_receive_some  # type: ignore[method-assign]

@@ -6,9 +6,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from end_to_end import shop
 from end_to_end.scene import TESTS, Market, start
 from tallymesh.client import discover
 
@@ -44,3 +46,21 @@ def market(scratch: Path, tap: Path) -> Iterator[Market]:
     with network:
         yield Market(network)
     discover.disconnect()
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's project, outside the repository."""
+    return shop.make(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="session")
+def federated(market: Market, folder: Path) -> dict[str, Any]:
+    """A federated training on the network, as its program reports it."""
+    return shop.train(market, folder, shop.FEDERATED)
+
+
+@pytest.fixture(scope="session")
+def reference(market: Market, folder: Path) -> dict[str, Any]:
+    """The same training by the local backend: what every way through the network must agree with."""
+    return shop.train(market, folder, shop.FEDERATED, TALLYMESH_BACKEND="local")

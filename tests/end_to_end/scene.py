@@ -6,6 +6,7 @@ The tests know nodes as a user does: command lines, folders, the HTTP API and th
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import tallymesh
 from tallymesh import api
 from tallymesh_ledger.balances import Balance, read_balance
 from tallymesh_ledger.chain import Contracts, Rpc, SeatStatus
-from tallymesh_node.local_network import LocalNetwork, NodeProcess
+from tallymesh_node.local_network import NODE_COMMAND, STOP_S, LocalNetwork, NodeProcess
 
 TESTS = Path(__file__).resolve().parent.parent
 SMALL = {"cores": "1", "memory_mib": "1024", "disk_gib": "1"}  # a contributor with one core
@@ -66,19 +67,33 @@ class Market:
         assert address is not None
         return {**shell(self.local.folder), "TALLYMESH_NODE": address[0], "TALLYMESH_TOKEN": address[1], **more}
 
-    def add_ready(self, name: str, *, staked: bool = True, **options: Any) -> NodeProcess:
-        """One more node, waited for until the payer would give it work (or has heard of it, where it has no stake)."""
-        node = self.local.add(name, slots=options.pop("slots", int(staked)), settings=SMALL, **options)
+    def add_ready(
+        self,
+        name: str,
+        *,
+        slots: int = 1,
+        roles: Sequence[str] = ("worker", "audit"),
+        command: Sequence[str] = NODE_COMMAND,
+        **settings: str,
+    ) -> NodeProcess:
+        """One more node, waited for until the payer knows its offer, its stake and its class."""
+        node = self.local.add(name, roles=roles, slots=slots, command=command, settings={**SMALL, **settings})
         self.local.wait_ready([node])
         account = self.account(name)
 
         def listed() -> bool:
             offers = self.payer.get("/v1/offers")
-            return any(o["account"] == account and not o["provisional"] and (o["staked"] or not staked) for o in offers)
+            return any(o["account"] == account and not o["provisional"] and o["staked"] == bool(slots) for o in offers)
 
-        if "worker" in node.environment["TALLYMESH_ROLES"]:
+        if "worker" in roles:
             node.wait("its offer was known", listed)
         return node
+
+    def drop(self, node: NodeProcess) -> None:
+        """End a node that was added, and forget it."""
+        node.signal(signal.SIGTERM)
+        node.end(time.monotonic() + STOP_S)
+        del self.local.nodes[node.name]
 
     def report(self) -> str:
         """For the message of a test that waited in vain: jobs, what they wait for, and the ends of all logs."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import tallymesh
+from end_to_end import shop
 from end_to_end.scene import ENDED, TESTS, Market, run, shell, wait_until
 from tallymesh import amounts, units
 from tallymesh.client.discover import Address
@@ -19,84 +20,6 @@ from tallymesh.client.session import Session
 from tallymesh_learning.runtime import profile
 
 pytestmark = pytest.mark.end_to_end
-
-AREA = """
-import tallymesh
-def area(x, scale=1.0): return {"area": scale * x * x}
-if __name__ == "__main__":
-    job = tallymesh.map(area, range(24), scale=2.0, budget="2.0")
-    for unit in job.stream(): print(unit.index, unit.output["area"], unit.peer)
-    print(job.results()[:3], job.cost, len(job.audits))
-    print(job.id)
-"""
-
-# The model, its loss in a module beside it, a helper of that module, and a Dataset class of one's own.
-TRAIN = """
-import json, sys
-import torch, tallymesh
-import mydata
-from losses import loss
-def model(): return torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
-if __name__ == "__main__":
-    settings = json.loads(sys.argv[1])
-    job = tallymesh.train(model, loss, mydata.train_set, test=mydata.test_set, work=0.2,
-                          local=dict(epochs=2, batch=16, optimizer="sgd", lr=0.1), **settings)
-    metrics = job.wait().metrics
-    net = job.result.load()
-    with torch.no_grad():
-        right = sum(int(net(x.unsqueeze(0)).argmax() == y) for x, y in mydata.test_set)
-    weights = {name: value.flatten().tolist() for name, value in net.state_dict().items()}
-    print(json.dumps({"job": job.id, "sha": job.result.model_sha, "metrics": metrics, "weights": weights,
-                      "right": right / len(mydata.test_set), "card": job.result.card}))
-"""
-LOSSES = """
-import torch, tallymesh
-from smoothing import SMOOTHING
-def loss(net, batch):
-    found = torch.nn.functional.cross_entropy(net(batch[0]), batch[1], label_smoothing=SMOOTHING)
-    tallymesh.log(own_loss=float(found))
-    print("a batch of", len(batch[0]))
-    return found
-"""
-SMOOTHING = "SMOOTHING = 0.0\n"
-MYDATA = """
-import torch
-class Rows(torch.utils.data.Dataset):
-    def __init__(self, count, seed):
-        generator = torch.Generator().manual_seed(seed)
-        self.x = torch.randn(count, 6, generator=generator)
-        self.y = (self.x[:, 0] > 0).long() + (self.x[:, 1] > 0.5).long()
-    def __len__(self): return len(self.y)
-    def __getitem__(self, index): return self.x[index], self.y[index]
-train_set, test_set = Rows(200, 1), Rows(60, 2)
-"""
-FEDERATED = {"rounds": 3, "clients": 4, "partition": "dirichlet:0.5", "budget": "5.0"}
-SEQUENTIAL = {"algorithm": "sequential", "segments": 4, "budget": "5.0"}
-FILES = {"area.py": AREA, "train.py": TRAIN, "losses.py": LOSSES, "smoothing.py": SMOOTHING, "mydata.py": MYDATA}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's project, outside the repository."""
-    found = tmp_path_factory.mktemp("shop")
-    for name, text in FILES.items():
-        (found / name).write_text(text)
-    return found
-
-
-def program(market: Market, folder: Path, *command: str, **environment: str) -> str:
-    try:
-        done = run(command, cwd=folder, environment=market.environment(**environment))
-    except subprocess.TimeoutExpired as error:
-        pytest.fail(f"{error}\n{market.report()}")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def train(market: Market, folder: Path, settings: dict[str, Any], **environment: str) -> dict[str, Any]:
-    printed = program(market, folder, sys.executable, "train.py", json.dumps(settings), **environment)
-    found: dict[str, Any] = json.loads(printed.splitlines()[-1])
-    return found
 
 
 def plain_loop(market: Market, folder: Path, kind: str, job: tallymesh.Job, rounds: int) -> str:
@@ -126,7 +49,7 @@ def command(market: Market, *arguments: str, environment: Mapping[str, str] | No
 
 
 def test_the_map_of_the_api_page_runs_from_a_folder_of_ones_own(market: Market, folder: Path) -> None:
-    printed = program(market, folder, sys.executable, "area.py").splitlines()
+    printed = shop.program(market, folder, sys.executable, "area.py").splitlines()
     rows = [line.split() for line in printed[:24]]
     assert sorted((int(index), float(area)) for index, area, _ in rows) == [(i, 2.0 * i * i) for i in range(24)]
     peers = {market.view(f"worker{number}").peer_id for number in range(1, 5)}
@@ -138,25 +61,19 @@ def test_the_map_of_the_api_page_runs_from_a_folder_of_ones_own(market: Market, 
     assert int(_audits) >= 4, "the first unit of each worker at least"
 
 
-@pytest.fixture(scope="module")
-def federated(market: Market, folder: Path) -> dict[str, Any]:
-    return train(market, folder, FEDERATED)
-
-
 def test_training_by_the_lines_of_the_api_page_equals_the_local_backend_and_a_plain_loop(
-    market: Market, folder: Path, federated: dict[str, Any]
+    market: Market, folder: Path, federated: dict[str, Any], reference: dict[str, Any]
 ) -> None:
     market.connect()
     job = tallymesh.attach(federated["job"])
     assert plain_loop(market, folder, "federated", job, 3) == federated["sha"]
-    local = train(market, folder, FEDERATED, TALLYMESH_BACKEND="local")
-    assert (local["sha"], local["weights"]) == (federated["sha"], federated["weights"])
-    assert local["metrics"]["accuracy"] == federated["metrics"]["accuracy"] == federated["right"]
+    assert (reference["sha"], reference["weights"]) == (federated["sha"], federated["weights"])
+    assert reference["metrics"]["accuracy"] == federated["metrics"]["accuracy"] == federated["right"]
     assert federated["sha"] in federated["card"]
 
 
 def test_sequential_training_goes_from_peer_to_peer_and_equals_a_plain_loop(market: Market, folder: Path) -> None:
-    found = train(market, folder, SEQUENTIAL)
+    found = shop.train(market, folder, shop.SEQUENTIAL)
     market.connect()
     job = tallymesh.attach(found["job"])
     assert (job.view.rounds_done, job.view.units) == (4, 4)
@@ -241,7 +158,7 @@ def test_a_stopped_job_pays_what_was_done_and_gives_the_rest_back(market: Market
     (folder / "slow.py").write_text("import time\ndef slow(x):\n    time.sleep(0.5)\n    return x\n")
     (folder / "job.toml").write_text('map = "slow.py:slow"\ninputs = "items.json"\nbudget = "2.0"\nwork = 0.5\n')
     (folder / "items.json").write_text(json.dumps(list(range(400))))
-    submitted = program(market, folder, "tallymesh", "run", "job.toml", "--detach", "--json")
+    submitted = shop.program(market, folder, "tallymesh", "run", "job.toml", "--detach", "--json")
     job = json.loads(submitted)["id"]
     market.connect()
     found = tallymesh.attach(job)

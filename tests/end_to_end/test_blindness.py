@@ -1,0 +1,168 @@
+"""Auditors are blind: nothing of a worker's result reaches an auditor before it is bound to its own. Shown on the bytes
+that a real auditor's process receives, and by what a rubber stamp can do with the check and without it."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import tallymesh
+from cheats import tapped_node
+from end_to_end import functions, shop
+from end_to_end.scene import ENDED, Market, free_port, wait_until
+from tallymesh import api, wire
+from tallymesh.messages import AuditCommit, Open
+
+pytestmark = pytest.mark.end_to_end
+
+STAMP_SLOTS = 4  # as many as all honest contributors together: it is drawn for every second unit
+WAIT_S = 150.0
+FIRST = itertools.count(1_000_000, 1_000)  # input of each map
+
+
+class Audited(NamedTuple):
+    """One audit of the tapped node: when (in its records) it signed its commitment, and what was opened to it."""
+
+    committed: int
+    end: bytes
+    salt: bytes
+
+
+class Tapped:
+    """What the auditor's process received and signed, in order."""
+
+    def __init__(self, path: Path) -> None:
+        self.streams: dict[int, bytearray] = defaultdict(bytearray)
+        self.places: dict[int, list[tuple[int, int]]] = defaultdict(list)  # channel -> (bytes so far, record)
+        self.commits: dict[bytes, int] = {}  # AuditOrder -> record
+        self.opens: dict[bytes, Open] = {}
+        for number, record in enumerate(tapped_node.read(path)):
+            if record.kind == tapped_node.RECEIVED:
+                self.streams[record.channel] += record.data
+                self.places[record.channel].append((len(self.streams[record.channel]), number))
+            elif record.kind == tapped_node.OPENED:
+                opened = wire.decode(record.data, Open).message
+                self.opens.setdefault(opened.audit_order, opened)
+            elif record.channel == AuditCommit.TYPE:
+                self.commits.setdefault(wire.decode(record.data, AuditCommit).message.audit_order, number)
+
+    def audits(self) -> dict[bytes, Audited]:
+        return {
+            order: Audited(self.commits[order], opened.end, opened.salt)
+            for order, opened in self.opens.items()
+            if order in self.commits
+        }
+
+    def first_received(self, needle: bytes) -> int | None:
+        """The record with which these bytes were complete for the first time, on any channel."""
+        found = []
+        for channel, stream in self.streams.items():
+            at = stream.find(needle)
+            if at >= 0:
+                place = bisect.bisect_left(self.places[channel], (at + len(needle), -1))
+                found.append(self.places[channel][place][1])
+        return min(found, default=None)
+
+
+def mapped(market: Market, payer: str, count: int) -> tallymesh.Job:
+    """A map of so many units, each with a value that occurs nowhere else, every one of them audited."""
+    market.connect(payer)
+    first = next(FIRST)
+    inputs = range(first, first + count)
+    job = tallymesh.map(functions.square, inputs, budget="2.0", verify="integrity")
+    wait_until("the map is done", lambda: job.status in ENDED, timeout_s=WAIT_S)
+    assert [output["square"] for output in job.results()] == [x * x for x in inputs]
+    return job
+
+
+def by(job: tallymesh.Job, account: str) -> list[api.AuditView]:
+    return [audit for audit in job.audits if audit.auditor == account]
+
+
+def test_neither_end_nor_salt_reaches_an_auditor_before_its_commitment_is_signed(
+    market: Market, tap: Path, folder: Path
+) -> None:
+    auditor = market.account("worker4")
+    jobs = [mapped(market, "payer", 16)]
+    # Rounds, too: there the end of one unit is an input of others, which the same peer may be given as a worker.
+    trained = shop.train(market, folder, {**shop.FEDERATED, "verify": "integrity", "seed": 5})
+    jobs.append(tallymesh.attach(trained["job"]))
+    for job in jobs:
+        done = [audit for audit in by(job, auditor) if audit.result]
+        assert {audit.result for audit in done} <= {"match"}
+    assert any(audit.result for audit in by(jobs[0], auditor)), "it was drawn at all"
+    # Its audits are over, so everything that was ever sent to it about them is in the file.
+    found = Tapped(tap)
+    audits = found.audits()
+    assert len(audits) >= sum(1 for job in jobs for audit in by(job, auditor) if audit.result)
+    receipts = {receipt.end for job in jobs for receipt in job.receipts}
+    assert {audited.end.hex() for audited in audits.values()} & receipts, "the ends are those of the receipts"
+    for audited in audits.values():
+        for what, needle in (("end", audited.end), ("salt", audited.salt)):
+            first = found.first_received(needle)
+            assert first is not None, f"the tap missed the {what}: it sees nothing"
+            assert first > audited.committed, f"the {what} was received before the commitment was signed"
+
+
+@pytest.fixture(scope="module")
+def stamp(market: Market) -> Iterator[str]:
+    """The account of a rubber stamp with half of all slots. It sells too little memory to be given work itself, so
+    what it earns are fees for audits."""
+    node = market.add_ready("stamp", slots=STAMP_SLOTS, command=shop.module("cheats.rubber_stamp"), memory_mib="64")
+    yield market.account("stamp")
+    market.drop(node)
+
+
+def earned(market: Market, account: str) -> int:
+    """All that the account has, beyond what the faucet gave: wei on chain."""
+    found = market.balance(account)
+    return found.tokens_wei + found.credits_wei + found.stake_free_wei + found.stake_locked_wei
+
+
+def test_without_the_check_a_rubber_stamp_passes_and_the_tap_sees_the_leak(
+    market: Market, stamp: str, tap: Path
+) -> None:
+    """The control: this payer leaks the end with the order, and auditing costs nothing but a signature."""
+    known = Tapped(tap).audits()
+    leaky = market.add_ready(
+        "leaky",
+        slots=0,
+        roles=("submit",),
+        command=shop.module("cheats.leaky_payer"),
+        listen_port=str(free_port()),
+    )
+    try:
+        before = earned(market, stamp)
+        job = mapped(market, "leaky", 16)
+        stamped = [audit for audit in by(job, stamp) if audit.result]
+        assert {audit.result for audit in stamped} == {"match"}
+        wait_until("the fees are paid", lambda: earned(market, stamp) >= before + sum(int(a.fee_wei) for a in stamped))
+    finally:
+        market.connect()
+        market.drop(leaky)
+    found = Tapped(tap)
+    leaked = [audited for order, audited in found.audits().items() if order not in known]
+    assert leaked, "the tapped auditor was drawn as well"
+    for audited in leaked:
+        first = found.first_received(audited.end)
+        assert first is not None
+        assert first < audited.committed, "the tap does not see what is leaked"
+
+
+def test_a_rubber_stamp_does_not_pass_the_real_payer(market: Market, stamp: str) -> None:
+    before = earned(market, stamp)
+    for attempt in range(2):
+        job = mapped(market, "payer", 12)
+        stamped = by(job, stamp)
+        assert not [audit for audit in stamped if audit.result], "a verdict that opens no commitment counts for nothing"
+        checked = {audit.unit for audit in job.audits if audit.result == "match"}
+        assert checked == {receipt.unit for receipt in job.receipts}, "all units were recomputed by others"
+        assert attempt == 1 or stamped, "it was drawn"
+    assert not stamped, "struck off: that payer never calls it again"
+    assert earned(market, stamp) == before

@@ -1,0 +1,71 @@
+"""A contributor that makes up its work, among four honest ones: only a recomputation can tell, and it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tallymesh
+from end_to_end import functions, shop
+from end_to_end.scene import ENDED, Market, wait_until
+
+pytestmark = pytest.mark.end_to_end
+
+WAIT_S = 150.0
+ROUNDS = {**shop.FEDERATED, "rounds": 6}  # long enough for a worker to lie after its first unit
+
+
+@pytest.fixture(scope="module")
+def cheat(market: Market) -> Iterator[str]:
+    node = market.add_ready("cheat", command=shop.module("cheats.noise_worker"))
+    yield market.account("cheat")
+    market.drop(node)
+
+
+def test_integrity_recomputes_every_unit(market: Market) -> None:
+    market.connect()
+    job = tallymesh.map(functions.square, range(10), budget="2.0", verify="integrity")
+    wait_until("it is done", lambda: job.status in ENDED, timeout_s=WAIT_S)
+    assert job.results() == [{"square": x * x} for x in range(10)]
+    assert {audit.unit for audit in job.audits if audit.result == "match"} == {r.unit for r in job.receipts}
+    assert len(job.receipts) == job.checks.audits == 10
+
+
+def test_made_up_work_is_caught_by_recomputation_and_the_model_is_the_honest_one(
+    market: Market, folder: Path, cheat: str
+) -> None:
+    honest = shop.train(market, folder, ROUNDS, TALLYMESH_BACKEND="local")
+    # Every unit of every round is recomputed, so that it is caught for certain and not only as a rule.
+    cheated = shop.train(market, folder, {**ROUNDS, "verify": "integrity"})
+    market.connect()
+    job = tallymesh.attach(cheated["job"])
+    events = list(job.events(follow=False))
+    (caught,) = [event.data for event in events if event.kind == "caught"]
+    assert caught["account"] == cheat
+    assert caught["check"].startswith("recomputation:"), caught
+    assert {audit.account for audit in job.audits if audit.result == "mismatch"} == {cheat}
+    assert job.view.redone > 0
+    assert cheated["sha"] == honest["sha"], "the final model holds no void unit"
+    assert cheated["metrics"] == honest["metrics"]
+
+    void = [receipt for receipt in job.receipts if receipt.void]
+    assert {receipt.account for receipt in void} == {cheat}
+    assert not any(receipt.accepted for receipt in void)
+    for peer in job.view.peers:
+        if peer.account == cheat:
+            assert peer.problem is not None
+            assert market.paid_units(peer.seat) < peer.received, "what it made up is not paid"
+        else:
+            assert market.paid_units(peer.seat) == peer.received, "honest work is paid, whatever it was built on"
+
+
+def test_a_convicted_worker_gets_no_further_work_and_the_job_says_why(market: Market, cheat: str) -> None:
+    market.connect()
+    job = tallymesh.map(functions.square, range(8), budget="2.0")
+    wait_until("it is done", lambda: job.status in ENDED, timeout_s=WAIT_S)
+    assert cheat not in {peer.account for peer in job.view.peers}
+    rejected: dict[str, Any] = next(event.data for event in job.events(follow=False) if event.kind == "match")
+    assert rejected["rejected"].get("distrusted") == 1
