@@ -23,15 +23,48 @@ from fakes.network import FakeNetwork
 from fakes.network import World as NetworkWorld
 from tallymesh import api, exchange, units, wire
 from tallymesh.errors import RemoteError
-from tallymesh.exchange import AuditRequest, CommitRequest, Nothing, OpenAnswer, Source, VerdictRequest
+from tallymesh.exchange import (
+    AcceptRequest,
+    AssignRequest,
+    AuditRequest,
+    CloseRequest,
+    CommitRequest,
+    ForfeitRequest,
+    LeaseAnswer,
+    LeaseRequest,
+    Nothing,
+    OpenAnswer,
+    Opening,
+    ProgressRequest,
+    ReceiptRequest,
+    ReleaseAnswer,
+    Report,
+    Source,
+    TallyRequest,
+    VerdictRequest,
+)
 from tallymesh.ids import ZERO32, BlobId, UnitId, blob_id
-from tallymesh.messages import Accept, AuditCommit, AuditOrder, Offer, Open, Result, Tally, Verdict
+from tallymesh.messages import (
+    Accept,
+    Assign,
+    AuditCommit,
+    AuditOrder,
+    Lease,
+    Offer,
+    Open,
+    Receipt,
+    Result,
+    Tally,
+    Verdict,
+)
 from tallymesh.parameters import Parameters
 from tallymesh.plan import Plan
 from tallymesh.units import JobSpec, Stage, Unit
 from tallymesh_learning import options
-from tallymesh_ledger import sampling
+from tallymesh_ledger import merkle, sampling
+from tallymesh_ledger.jobs import seat_id
 from tallymesh_ledger.keys import AccountKey
+from tallymesh_ledger.seat import Range, Seat
 from tallymesh_node.auditor.service import AuditorService
 from tallymesh_node.cores import Cores
 from tallymesh_node.payer import PayerService
@@ -117,6 +150,7 @@ class Scene:
         self.network = NetworkWorld()
         self.swarm = Swarm()
         self.peers: list[Peer] = []
+        self.puppets: dict[str, Puppet] = {}
 
     def account_of(self, peer_id: str) -> bytes | None:
         return next((peer.key.address for peer in self.peers if peer.peer_id == peer_id), None)
@@ -133,7 +167,7 @@ class Scene:
     async def running(self) -> AsyncIterator[trio.Nursery]:
         async with trio.open_nursery() as nursery:
             for peer in self.peers:
-                await nursery.start(peer.run)
+                await nursery.start(self.puppets[peer.peer_id].run if peer.peer_id in self.puppets else peer.run)
             yield nursery
             nursery.cancel_scope.cancel()
 
@@ -441,3 +475,108 @@ def caught(payer: PayerNode, job: str) -> list[tuple[str, str]]:
 
 def paid_units(scene: Scene, peer: Peer) -> int:
     return sum(seat.paid_units for seat in scene.chain.seats.values() if seat.worker == peer.key.address)
+
+
+class Puppet:
+    """A worker whose every word the test says: it signs leases and keeps what it is given, and does nothing else."""
+
+    def __init__(self, scene: Scene, number: int, *, ask: int = PRICE // 10) -> None:
+        self.scene = scene
+        self.peer = scene.join(number, ask=ask)
+        scene.puppets[self.peer.peer_id] = self
+        self.key = self.peer.key
+        self.lease: Lease
+        self.assigned: dict[int, AssignRequest] = {}
+        self.closes: list[CloseRequest] = []
+        self.accepts: list[Accept] = []
+        self.forfeits: list[ForfeitRequest] = []
+        self.alive = True
+
+    async def run(self, *, task_status: Any) -> None:
+        network = self.peer.network
+        network.serve("lease", self._lease)
+        network.serve("seated", self._nothing)
+        network.serve("assign", self._assign)
+        network.serve("accept", self._accept)
+        network.serve("close", self._close)
+        network.serve("forfeit", self._forfeit)
+        task_status.started()
+        sequence = 0
+        while True:
+            await trio.sleep(1)
+            sequence += 1
+            if self.alive and hasattr(self, "lease"):
+                with suppress(RemoteError):
+                    await self.say(ProgressRequest(self.seat, sequence))
+
+    @property
+    def seat(self) -> bytes:
+        return seat_id(DOMAINS, self.lease)
+
+    async def wait(self, count: int) -> None:
+        """Until so many units are assigned."""
+        with trio.fail_after(30):
+            while len(self.assigned) < count:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+
+    async def say(self, request: Any, *, peer: FakeNetwork | None = None) -> bytes:
+        network = peer or self.peer.network
+        payer = self.scene.network.networks["payer"].source
+        return await network.request(payer, request.NAME, exchange.encode(request), timeout_s=20)
+
+    def opening(self, position: int, output: bytes = b"output", metrics: bytes = b"{}") -> Opening:
+        unit = units.decode_unit(self.assigned[position].unit)
+        return Opening(units.unit_id(unit), unit.start, blob_id(output), bytes(32), blob_id(metrics))
+
+    def receipt(self, position: int, output: bytes = b"output", **changes: Any) -> ReceiptRequest:
+        opening = msgspec.structs.replace(self.opening(position, output), **changes)
+        leaf = merkle.leaf(self.seat, position, opening)
+        message = Receipt(seat=self.seat, position=position, leaf=leaf)
+        return ReceiptRequest(self.key.sign(DOMAINS, message).body, opening, Report(), {blob_id(output): output})
+
+    def tally(self, seat: Seat, count: int, **changes: Any) -> TallyRequest:
+        """Of the payer's own picture of the seat."""
+        covered = Range(len(seat.tallies) + 1, seat.tallied, count)
+        number = max(0, self.scene.chain.now() - STARTED - self.scene.parameters.confirmations)
+        message = Tally(
+            seat=self.seat,
+            number=covered.number,
+            previous=seat.chain,
+            start=covered.start,
+            count=count,
+            root=seat.root_of(covered),
+            block_number=number,
+            block_hash=self.scene.chain.block_hash(number),
+        )
+        return TallyRequest(self.key.sign(DOMAINS, msgspec.structs.replace(message, **changes)).body)
+
+    async def _lease(self, peer: str, body: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        request = exchange.decode(body, LeaseRequest)
+        self.lease = wire.decode(request.lease, Lease).message
+        return exchange.encode(LeaseAnswer(self.key.sign(DOMAINS, self.lease).body))
+
+    async def _assign(self, peer: str, body: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        request = exchange.decode(body, AssignRequest)
+        self.assigned[wire.decode(request.assign, Assign).message.position] = request
+        return exchange.encode(Nothing())
+
+    async def _accept(self, peer: str, body: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        self.accepts.append(wire.decode(exchange.decode(body, AcceptRequest).accept, Accept).message)
+        return exchange.encode(ReleaseAnswer())
+
+    async def _close(self, peer: str, body: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        self.closes.append(exchange.decode(body, CloseRequest))
+        return exchange.encode(Nothing())
+
+    async def _forfeit(self, peer: str, body: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        self.forfeits.append(exchange.decode(body, ForfeitRequest))
+        return exchange.encode(Nothing())
+
+    async def _nothing(self, peer: str, body: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return exchange.encode(Nothing())

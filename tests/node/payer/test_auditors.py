@@ -148,6 +148,7 @@ async def test_silent_auditors_cost_time_and_nothing_else(scene: Scene, payer: P
         assert all(scene.chain.credits[peer.key.address] == 0 for peer in silent)
 
 
+@pytest.mark.slow
 async def test_an_auditor_that_commits_and_then_keeps_silent(scene: Scene, payer: PayerNode) -> None:
     async def half(peer: Peer, request: AuditRequest) -> None:
         await peer.commit(request, b"\x01" * 32)
@@ -224,6 +225,7 @@ async def test_a_program_that_is_not_deterministic_fails_and_is_paid_for(scene: 
         assert sum(paid_units(scene, peer) for peer in peers) >= 1
 
 
+@pytest.mark.slow
 async def test_without_auditors_and_without_own_executor_the_job_waits(scene: Scene) -> None:
     payer = PayerNode(scene, own=False)
     scene.crowd(2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from fakes.executor import Run, honest
 from fakes.payer_scene import (
     GARBAGE,
@@ -89,6 +91,7 @@ async def test_a_convicted_worker_is_not_leased_again_in_any_job(scene: Scene, p
         assert "peer-2" not in {peer.peer_id for peer in view.peers}
 
 
+@pytest.mark.slow
 async def test_one_bad_segment_is_found_if_and_only_if_it_is_drawn(tmp_path: Path) -> None:
     """Sampling protects wages, not models: a single bad unit among many is usually paid and kept."""
     found: list[bool] = []
@@ -141,6 +144,7 @@ async def test_the_final_model_holds_no_void_unit(scene: Scene, payer: PayerNode
         assert all(book.proven(unit) for unit in book.plan.history())
 
 
+@pytest.mark.slow
 async def test_a_cheating_aggregator_is_caught_and_its_rounds_done_again(scene: Scene, payer: PayerNode) -> None:
     peers = scene.crowd(5)
     for peer in peers:
