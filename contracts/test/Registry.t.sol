@@ -332,6 +332,21 @@ contract RegistryTest is Base {
         vm.assertEq(registry.withdraw(who(WORKER)), SLOT, "the second");
     }
 
+    function test_the_rest_of_a_release_that_a_lock_cut_short_matures_no_later_one() public {
+        stake(WORKER, 3);
+        vm.assertTrue(lock(WORKER, 3 * SLOT / 2), "locked");
+        release(WORKER, 0);
+        release(WORKER, 1);
+        vm.warp(START + UNBONDING);
+        vm.assertEq(registry.withdraw(who(WORKER)), 3 * SLOT / 2, "all but the lock");
+        vm.prank(address(escrow));
+        registry.unlock(who(WORKER), 3 * SLOT / 2);
+        release(WORKER, 2); // has its whole delay before it
+        vm.assertEq(registry.withdraw(who(WORKER)), SLOT / 2, "the rest");
+        vm.expectRevert(abi.encodeWithSelector(IRegistry.NothingToWithdraw.selector, who(WORKER)));
+        registry.withdraw(who(WORKER));
+    }
+
     // ---------------------------------------------------------------- locks
 
     function test_only_the_escrow_locks_and_unlocks() public {
