@@ -190,8 +190,8 @@ class Leasing:
         seed = int.from_bytes(driver.book.id[:8], "big")
         now = driver.tools.chain.block_time()
         new: list[Leased] = []
+        candidates = self._candidates()
         for stage, request in requests.items():
-            candidates = self._candidates()
             matched = self.matches[stage] = match(request, candidates, now, seed)
             driver.events.add(
                 "match",
@@ -200,7 +200,8 @@ class Leasing:
                 rejected=dict(Counter(rejection.code for rejection in matched.rejections)),
                 waiting=matched.waiting.code if matched.waiting else "",
             )
-            new += [self._lease(stage, request, proposal, now) for proposal in matched.proposals]
+            least_s = self._job_s(stage, sum(self._width(proposal) for proposal in matched.proposals))
+            new += [self._lease(stage, request, proposal, now, least_s) for proposal in matched.proposals]
         if not new:
             return
         before = set(driver.book.helds)
@@ -210,13 +211,27 @@ class Leasing:
             for held in asked:
                 nursery.start_soon(self._request, held)
 
-    def _lease(self, stage: int, request: MatchRequest, proposal: Proposal, now: int) -> Leased:
+    def _width(self, proposal: Proposal) -> int:
+        return max(1, proposal.candidate.free_cores // self.driver.book.order.cores)
+
+    def _job_s(self, stage: int, width: int) -> float:
+        """Seconds that the rest of a training takes at least: a seat of one stage waits while the others work."""
+        book = self.driver.book
+        if not book.training:
+            return 0.0
+        seconds = 0.0
+        for each, described in enumerate(book.spec.stages):
+            side = width if each == stage else sum(held.width for held in book.all() if held.stage == each)
+            seconds += book.units_left(each) * described.work_ms / 1000 / max(1, min(side, book.width(each)))
+        return seconds
+
+    def _lease(self, stage: int, request: MatchRequest, proposal: Proposal, now: int, least_s: float) -> Leased:
         driver, order = self.driver, self.driver.book.order
         parameters = driver.tools.parameters
         offer = proposal.candidate.offer
         self._nonce += 1
-        width = max(1, proposal.candidate.free_cores // order.cores)
-        expected_s = proposal.positions * request.work_ms / 1000 / width
+        width = self._width(proposal)
+        expected_s = max(least_s, proposal.positions * request.work_ms / 1000 / width)
         unit_s = waits.seconds(Step.UNIT, parameters, work_ms=request.work_ms)
         lasts = min(parameters.lease_max_s, int(LEASE_FACTOR * expected_s + 2 * unit_s) + 1)
         secrets = driver.book.secrets
@@ -249,6 +264,7 @@ class Leasing:
         request = LeaseRequest(driver.book.order_signed.body, held.offered.body, spec, tools.source)
         wait = waits.seconds(Step.LEASE_ANSWER, tools.parameters)
         try:
+            await tools.network.reach(held.peer)  # auditors fetch from it, too: our own connection is not enough
             body = await tools.network.request(held.peer, request.NAME, exchange.encode(request), timeout_s=wait)
             answer = exchange.decode(body, LeaseAnswer, peer=held.peer.peer_id)
             signed = keys.open_signed(tools.domains, answer.lease, Lease, held.account, peer=held.peer.peer_id)
