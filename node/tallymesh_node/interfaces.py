@@ -34,6 +34,10 @@ class PeerNetwork(Protocol):
 
     async def request(self, peer: Source, name: str, body: bytes, *, timeout_s: float) -> bytes: ...
 
+    async def reach(self, peer: Source) -> None:
+        """RemoteError `unreachable` unless the peer can be dialled at an address that it announces. A connection that
+        is open does not show that where the peer made it: others could not fetch anything from it."""
+
     def serve(self, name: str, handler: Handler) -> None:
         """Register the only handler of `name`. It runs in a task of its own, is cancelled with its stream, and what
         it raises ends that stream alone: TallymeshError becomes the refusal, anything else `internal` and a log

@@ -27,6 +27,7 @@ class World:
     def __init__(self, *, delay_s: float = 0.0) -> None:
         self.networks: dict[str, FakeNetwork] = {}
         self.down: set[str] = set()
+        self.walled: set[str] = set()  # they dial others and cannot be dialled
         self.delay_s = delay_s
         self.tap: Tap = lambda sender, receiver, frame: None
         self.lose: Callable[[str, str, str], bool] = lambda sender, receiver, name: False  # drop this request?
@@ -71,6 +72,11 @@ class FakeNetwork:
             answer = await self._exchange(peer.peer_id, name, frame)
             return decode_answer(answer, peer=peer.peer_id)
         raise RemoteError("timeout", f"No answer to {name!r} within {timeout_s:g} s.", peer=peer.peer_id)
+
+    async def reach(self, peer: Source) -> None:
+        await trio.lowlevel.checkpoint()
+        if peer.peer_id in self._world.walled | self._world.down:
+            raise RemoteError("unreachable", "None of the addresses that it announces answers.", peer=peer.peer_id)
 
     async def _exchange(self, peer: str, name: str, frame: bytes) -> bytes:
         world = self._world

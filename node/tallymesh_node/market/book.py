@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 MAX_OFFERS = 10_000  # 1 KiB each; beyond it the one that expires first makes room, staked accounts before others
 REFRESH_S = 2.0  # how old the chain's part may be on a node that matches jobs
 REFRESH_IDLE_S = 30.0  # … and on one that does not: there it only says whose offers to keep in a flood
+UNREACHABLE_S = 30.0  # a peer that could not be dialled is tried again after this
 MAX_STAKES = 500  # accounts whose free stake is asked for in one refresh
 
 
@@ -60,7 +61,7 @@ class OfferBook:
         self._offers: dict[bytes, Listed] = {}
         self._accounts: dict[str, bytes] = {}  # peer id -> account
         self._free: dict[bytes, int] = {}
-        self._unreachable: dict[bytes, str] = {}
+        self._unreachable: dict[bytes, tuple[str, float]] = {}  # account -> what the last dial said, until when
         self._changed = trio.Event()
         self.registry: RegistryAt | None = None
         self.seen = 0
@@ -120,7 +121,7 @@ class OfferBook:
     def note_unreachable(self, account: bytes, sentence: str) -> None:
         """What the last dial said; "" when it answered."""
         if sentence:
-            self._unreachable[account] = sentence
+            self._unreachable[account] = (sentence, self._now() + UNREACHABLE_S)
         else:
             self._unreachable.pop(account, None)
 
@@ -156,6 +157,7 @@ class OfferBook:
     def _candidate(self, listed: Listed, registry: RegistryAt) -> Candidate:
         offer = listed.offer
         chain_class = registry.classes.get(offer.account, b"")
+        sentence, until = self._unreachable.get(offer.account, ("", 0.0))
         accounts, share = registry.class_weight(offer.numeric_class, besides=offer.account)
         return Candidate(
             offer=offer,
@@ -167,7 +169,7 @@ class OfferBook:
             class_accounts=accounts,
             class_share_bp=share,
             free_cores=offer.cores,
-            unreachable=self._unreachable.get(offer.account, ""),
+            unreachable=sentence if until > self._now() else "",
         )
 
     def _make_room(self, offer: Offer) -> bool:

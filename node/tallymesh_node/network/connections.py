@@ -141,6 +141,10 @@ class Connections(INotifee):  # type: ignore[misc]
                 await self.disconnect(peer_id)
         raise self._unreachable(peer_id)
 
+    def dialled(self, peer_id: ID) -> bool:
+        """Whether a connection to the peer is open that this side made."""
+        return any(connection.muxed_conn.is_initiator for connection in self._open(peer_id))
+
     async def disconnect(self, peer_id: ID) -> None:
         with shielded(DIAL_S):
             async with trio.open_nursery() as nursery:

@@ -37,7 +37,7 @@ from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.gossip import Gossip, Validator, topic_name
 from tallymesh_node.network.keys import PeerKey
 from tallymesh_node.network.mends import MendedSwarm, MendedUpgrader, guard_streams
-from tallymesh_node.network.reachability import Dialback, DialbackRequest
+from tallymesh_node.network.reachability import Dialback, DialbackRequest, Prober
 from tallymesh_node.network.requests import Requests
 from tallymesh_node.network.wire import Handler as StreamHandler
 from tallymesh_node.network.wire import Router, Wire, opening
@@ -73,6 +73,7 @@ class Libp2pNetwork:
         self._requests = Requests(topic, connections, counters)
         router.serve(self._requests.protocol, self._requests.accept)
         self._requests.serve(DialbackRequest.NAME, Dialback(host.get_network()).answer)
+        self._prober = Prober(host.get_network(), connections.dialled)
 
     @property
     def peer_id(self) -> str:
@@ -99,6 +100,9 @@ class Libp2pNetwork:
 
     async def request(self, peer: Source, name: str, body: bytes, *, timeout_s: float) -> bytes:
         return await self._requests.request(peer, name, body, timeout_s=timeout_s)
+
+    async def reach(self, peer: Source) -> None:
+        await self._prober.reach(peer)
 
     def serve(self, name: str, handler: Handler) -> None:
         self._requests.serve(name, handler)

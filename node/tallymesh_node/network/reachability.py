@@ -1,4 +1,5 @@
-"""Can others reach us? A peer asks its neighbours to dial it back and says what they found.
+"""Can others reach us, and can we reach them? A peer asks its neighbours to dial it back and says what they found;
+and whoever would give a peer work dials what that peer announces.
 
 The answering side dials only the address at which it sees the asker, at the port that the asker names, and counts only
 a Noise handshake that proves the asker's own peer id: it can be used neither to reach third parties nor, beyond one
@@ -8,6 +9,7 @@ connection every few seconds, against the asker's neighbours behind the same add
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +24,7 @@ from multiaddr import Multiaddr
 
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import Body, Source, decode, encode
+from tallymesh_node.network.addresses import dialable
 from tallymesh_node.network.keys import parse_peer_id
 from tallymesh_node.network.mends import shielded
 
@@ -33,6 +36,8 @@ DIAL_S = 4.0
 PAUSE_S = 5.0  # between two dials for one asker
 MAX_ASKERS = 1024  # remembered; the pause makes them few
 DIALS_AT_ONCE = 4
+PROVEN_S = 300.0  # a peer that was reached counts as reachable for this long
+MAX_PROVEN = 1024  # remembered; the oldest is forgotten, and dialled again
 
 
 class DialbackRequest(Body, frozen=True):
@@ -59,7 +64,6 @@ class Dialback:
     def __init__(self, swarm: Swarm, now: Callable[[], float] = trio.current_time) -> None:
         self._swarm = swarm
         self._now = now
-        self._tcp = TCP()
         self._last: dict[str, float] = {}  # asker -> when we last dialled for it
         self._slots = trio.CapacityLimiter(DIALS_AT_ONCE)
 
@@ -73,8 +77,9 @@ class Dialback:
         if peer in self._last or len(self._last) >= MAX_ASKERS:
             raise RemoteError("busy", f"Dialled for you less than {PAUSE_S:g} s ago; ask again in a moment.", peer=peer)
         self._last[peer] = now
+        kind = "ip6" if ":" in host else "ip4"
         async with self._slots:
-            reached = await self._reach(host, port, parse_peer_id(peer))
+            reached = await _answers(self._swarm, Multiaddr(f"/{kind}/{host}/tcp/{port}"), parse_peer_id(peer))
         sentence = f"Reached you at {host} port {port}." if reached else f"Could not reach you at {host} port {port}."
         return encode(DialbackAnswer(reached=reached, sentence=sentence))
 
@@ -85,23 +90,60 @@ class Dialback:
                 return str(address[0])
         raise RemoteError("unreachable", "You are not connected to this peer directly.", peer=peer_id.to_base58())
 
-    async def _reach(self, host: str, port: int, peer_id: ID) -> bool:
-        """TCP and the Noise handshake, on a connection of its own that nothing else ever sees."""
-        kind = "ip6" if ":" in host else "ip4"
-        with trio.move_on_after(DIAL_S):
-            try:
-                raw = await self._tcp.dial(Multiaddr(f"/{kind}/{host}/tcp/{port}/p2p/{peer_id.to_base58()}"))
-            except OpenConnectionError:
-                return False
-            try:
-                await self._swarm.upgrader.upgrade_security(raw, True, peer_id)
-                return True
-            except (SecurityUpgradeFailure, BaseLibp2pError, OSError) as error:
-                log.debug("dialback to %s: %r", host, error)
-            finally:
-                with shielded(DIAL_S):
-                    await raw.close()
+
+class Prober:
+    """The dialling side: whether a peer can be reached at what it announces, whoever opened the connection in use."""
+
+    def __init__(
+        self, swarm: Swarm, dialled: Callable[[ID], bool], now: Callable[[], float] = trio.current_time
+    ) -> None:
+        self._swarm = swarm
+        self._dialled = dialled  # whether a connection to the peer is open that we made ourselves
+        self._now = now
+        self._proven: OrderedDict[Source, float] = OrderedDict()  # until when
+        self._slots = trio.CapacityLimiter(DIALS_AT_ONCE)
+
+    async def reach(self, peer: Source) -> None:
+        """RemoteError `unreachable` where none of the announced addresses answers as this peer."""
+        peer_id = parse_peer_id(peer.peer_id)
+        if self._proven.get(peer, 0.0) > self._now():
+            return
+        if not self._dialled(peer_id) and not await self._any(dialable(peer.addresses), peer_id):
+            raise RemoteError(
+                "unreachable",
+                f"None of the addresses that it announces answers: {', '.join(peer.addresses) or 'there are none'}.",
+                peer=peer.peer_id,
+                remedy="Its port is closed, or it is offline.",
+            )
+        self._proven[peer] = self._now() + PROVEN_S
+        self._proven.move_to_end(peer)
+        while len(self._proven) > MAX_PROVEN:
+            self._proven.popitem(last=False)
+
+    async def _any(self, addresses: Sequence[Multiaddr], peer_id: ID) -> bool:
+        for address in addresses:
+            async with self._slots:
+                if await _answers(self._swarm, address, peer_id):
+                    return True
         return False
+
+
+async def _answers(swarm: Swarm, address: Multiaddr, peer_id: ID) -> bool:
+    """TCP and the Noise handshake, on a connection of its own that nothing else ever sees."""
+    with trio.move_on_after(DIAL_S):
+        try:
+            raw = await TCP().dial(Multiaddr(f"{address}/p2p/{peer_id.to_base58()}"))
+        except OpenConnectionError:
+            return False
+        try:
+            await swarm.upgrader.upgrade_security(raw, True, peer_id)
+            return True
+        except (SecurityUpgradeFailure, BaseLibp2pError, OSError) as error:
+            log.debug("dialling %s: %r", address, error)
+        finally:
+            with shielded(DIAL_S):
+                await raw.close()
+    return False
 
 
 class Asker(Protocol):

@@ -15,7 +15,7 @@ from tallymesh.messages import Offer
 from tallymesh.parameters import Parameters
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_node.market import book as book_module
-from tallymesh_node.market.book import OfferBook
+from tallymesh_node.market.book import UNREACHABLE_S, OfferBook
 from tallymesh_node.market.envelope import MAX_OFFER_BYTES, Binding, Envelope, Opener, bind, seal
 from tallymesh_node.market.publisher import Capacity, Publisher
 from tallymesh_node.network import Verdict, keys
@@ -189,6 +189,20 @@ async def test_candidates_carry_what_the_chain_says() -> None:
     assert _addresses(learner.learned) == ["/ip4/127.0.0.1/tcp/4001"]
     market.note_unreachable(ACCOUNT.address, "Port 4001 is closed.")
     assert market.candidates(NOW)[0].unreachable == "Port 4001 is closed."
+
+
+async def test_a_peer_that_could_not_be_dialled_is_tried_again_later() -> None:
+    now = float(NOW)
+    world = World()
+    world.stake(ACCOUNT.address, 1, b"\5" * 32)
+    market = OfferBook(opener(), world.view(ACCOUNT.address), lambda: now)
+    market.add(offer(), PEER.peer_id)
+    await market.refresh()
+    market.note_unreachable(ACCOUNT.address, "Port 4001 is closed.")
+    now += UNREACHABLE_S - 1
+    assert market.candidates(NOW)[0].unreachable
+    now += 2
+    assert not market.candidates(NOW)[0].unreachable
 
 
 def _addresses(sources: Sequence[Source]) -> list[str]:

@@ -8,9 +8,10 @@ import trio
 from fakes.network import World
 from fakes.peers import address_of, peer, peers
 from tallymesh.errors import RemoteError
-from tallymesh.exchange import decode, encode
+from tallymesh.exchange import Source, decode, encode
 from tallymesh_node.network import Libp2pNetwork, check_reachability, reachability
-from tallymesh_node.network.reachability import DialbackAnswer, DialbackRequest
+from tallymesh_node.network.keys import parse_peer_id
+from tallymesh_node.network.reachability import DialbackAnswer, DialbackRequest, Prober
 
 
 async def ask(asker: Libp2pNetwork, neighbour: Libp2pNetwork, port: int) -> DialbackAnswer:
@@ -104,3 +105,38 @@ async def test_dialback_leaves_no_connection_behind(monkeypatch: pytest.MonkeyPa
         await trio.sleep(0.05)
         for network in (neighbour, asker):
             assert len(network._host.get_network().get_connections()) == 1
+
+
+async def test_a_peer_that_can_only_dial_is_not_reachable_though_it_is_connected() -> None:
+    async with peers(3) as (neighbour, asker, third):
+        walled = Source(asker.peer_id, ("/ip4/127.0.0.1/tcp/1",))
+        await neighbour.request(asker.source, DialbackRequest.NAME, encode(DialbackRequest(port=1)), timeout_s=5)
+        assert not neighbour.connections.dialled(parse_peer_id(asker.peer_id)), "the asker made the connection"
+        with pytest.raises(RemoteError, match="tcp/1") as error:
+            await neighbour.reach(walled)
+        assert error.value.code == "unreachable"
+        await neighbour.reach(asker.source)
+        with pytest.raises(RemoteError):  # somebody else answers there
+            await neighbour.reach(Source(third.peer_id, tuple(asker.addresses)))
+        with pytest.raises(RemoteError, match="there are none"):
+            await neighbour.reach(Source(asker.peer_id))
+
+
+async def test_a_peer_that_was_reached_is_not_dialled_again_for_a_while() -> None:
+    now = 0.0
+    async with peers(2) as (neighbour, asker):
+        prober = Prober(neighbour._host.get_network(), lambda _: False, lambda: now)
+        await prober.reach(asker.source)
+        dials: list[object] = []
+        prober._any = lambda addresses, peer_id: dials.append(addresses) or _no()  # type: ignore[method-assign,func-returns-value]
+        await prober.reach(asker.source)
+        assert not dials
+        now = reachability.PROVEN_S + 1
+        with pytest.raises(RemoteError):
+            await prober.reach(asker.source)
+        assert len(dials) == 1
+
+
+async def _no() -> bool:
+    await trio.lowlevel.checkpoint()
+    return False
