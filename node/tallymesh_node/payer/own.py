@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections import OrderedDict
 from typing import TYPE_CHECKING
+
+import trio
 
 from tallymesh.api import Problem
 from tallymesh.errors import LocalError
@@ -29,6 +32,7 @@ LOSS_MARGIN = 0.1  # … and this forces an audit; honest local training lowers 
 ATTEMPTS = 3  # of our own sandbox, before a check is left out or a recomputation is reported as impossible
 NO_OUTPUT = ZERO32  # what an auditor finds, too, where the program gives no output
 OURS = ("sandbox", "inputs")  # failures that say nothing about the unit
+MEASURED_KEPT = 64  # states whose metrics are remembered: a check asks for the round before, a redo for a few more
 
 
 class OwnUnits:
@@ -36,7 +40,8 @@ class OwnUnits:
         self.driver = driver
         self._tries: dict[tuple[bytes, int], int] = {}
         self._broken: Failure | None = None  # the newest failure that is this machine's fault
-        self._losses: dict[tuple[bytes, bytes], float] = {}  # (state, data) -> loss, of the rounds' states
+        self._measured: OrderedDict[tuple[bytes, bytes], dict[str, float]] = OrderedDict()  # (state, data) -> metrics
+        self._measuring: dict[tuple[bytes, bytes], trio.Event] = {}
         self._evaluated: tuple[int, bytes] | None = None  # (round, state) up to which all are measured
 
     @property
@@ -150,14 +155,29 @@ class OwnUnits:
 
     async def _loss(self, state: BlobId, work_ms: int) -> float:
         data = self._yardstick
-        if (state, data) not in self._losses:
-            metrics = await self._measure(state, data, work_ms)
-            self._losses[state, data] = float(metrics.get("loss", math.nan))
-        return self._losses[state, data]
+        return (await self._measure(state, data, work_ms)).get("loss", math.nan)
 
     async def _measure(self, state: BlobId, data: BlobId, work_ms: int) -> dict[str, float]:
-        outcome = await self.run(side.evaluate(self.driver.book.spec, state, data), work_ms)
-        return {name: float(value) for name, value in json.loads(outcome.metrics).items()}
+        """Once for all who ask: an aggregate's check and its round's metrics are the same unit."""
+        key = (state, data)
+        while key not in self._measured:
+            if key in self._measuring:
+                await self._measuring[key].wait()  # if that try fails, the next one is ours
+                continue
+            done = self._measuring[key] = trio.Event()
+            try:
+                outcome = await self.run(side.evaluate(self.driver.book.spec, state, data), work_ms)
+                found = {name: float(value) for name, value in json.loads(outcome.metrics).items()}
+                self._remember(state, data, found)
+            finally:
+                del self._measuring[key]
+                done.set()
+        return self._measured[key]
+
+    def _remember(self, state: BlobId, data: BlobId, metrics: dict[str, float]) -> None:
+        self._measured[state, data] = metrics
+        while len(self._measured) > MEASURED_KEPT:
+            self._measured.popitem(last=False)
 
     @property
     def _yardstick(self) -> BlobId:
@@ -200,5 +220,5 @@ class OwnUnits:
                 if self.driver.doing.failures(("evaluate", number, state)) < ATTEMPTS:
                     raise LocalError("not_measured", f"Round {number}: {failure.sentence}") from None
                 self.driver.events.add("warning", sentence=f"Round {number} was not measured: {failure.sentence}")
-            self._losses[state, self._yardstick] = metrics.get("loss", math.nan)
+                self._remember(state, self._yardstick, {})  # checks must not try for ever what cannot be had
         await self.driver.commit(Evaluated(number, state, json.dumps(metrics, sort_keys=True).encode()))

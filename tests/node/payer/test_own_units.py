@@ -1,0 +1,58 @@
+"""What the payer's node runs itself: not more often than it must."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from fakes.payer_scene import PayerNode, Scene, evaluate
+from tallymesh.ids import BlobId
+from tallymesh.units import Unit, unit_id
+from tallymesh_node.interfaces import Failure
+
+
+def count_evaluations(payer: PayerNode) -> Counter[bytes]:
+    """Runs of each `tallymesh:evaluate` unit from now on."""
+    assert payer.executor is not None
+    ran: Counter[bytes] = Counter()
+
+    def counted(unit: Unit, inputs: Mapping[BlobId, bytes]) -> tuple[bytes, dict[str, float]]:
+        ran[unit_id(unit)] += 1
+        return evaluate(unit, inputs)
+
+    payer.executor.functions["tallymesh:evaluate"] = counted
+    return ran
+
+
+async def test_the_state_of_a_round_is_measured_once_for_its_check_and_its_metrics(
+    scene: Scene, payer: PayerNode
+) -> None:
+    scene.crowd(5)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        ran = count_evaluations(payer)
+        job = await payer.submit(payer.spec("federated", items=4, rounds=3))
+        view = await payer.wait(job)
+        assert view.rounds_done == 3
+        assert set(ran.values()) == {1}
+        assert len(ran) == 4, "checkpoint 0 and the states of three rounds"
+
+
+async def test_a_measurement_that_fails_once_is_tried_again_by_whoever_waited(scene: Scene, payer: PayerNode) -> None:
+    scene.crowd(5)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        assert payer.executor is not None
+        broken = [2]
+
+        def first_fails(unit: Unit, inputs: Mapping[BlobId, bytes]) -> tuple[bytes, dict[str, float]]:
+            if broken[0]:
+                broken[0] -= 1
+                raise Failure("sandbox", "It broke.")
+            return evaluate(unit, inputs)
+
+        payer.executor.functions["tallymesh:evaluate"] = first_fails
+        job = await payer.submit(payer.spec("federated", items=4, rounds=3))
+        view = await payer.wait(job)
+        assert (view.rounds_done, view.metrics) == (3, {"loss": 1.0, "accuracy": 0.9})
+        assert broken == [0]
