@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 import tomllib
@@ -37,8 +38,14 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield package, path
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imports(path: Path, *, top_level_only: bool) -> set[str]:
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     nodes: list[ast.AST] = list(ast.walk(tree))
     if top_level_only:
         late = {id(n) for f in nodes if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)}
@@ -85,7 +92,7 @@ def test_no_module_unpickles_or_evaluates() -> None:
             "marshal",
             "shelve",
         }, path
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id != "eval", path
 
@@ -101,9 +108,7 @@ def test_component_folders_are_no_packages_and_versions_agree() -> None:
 
 def test_every_module_says_what_it_is_for() -> None:
     silent = [
-        str(p.relative_to(ROOT))
-        for _, p in modules()
-        if p.read_text().strip() and not ast.get_docstring(ast.parse(p.read_text()))
+        str(p.relative_to(ROOT)) for _, p in modules() if p.read_text().strip() and not ast.get_docstring(parsed(p))
     ]
     assert not silent
 

@@ -33,6 +33,9 @@ from tallymesh_learning.local import Event, LocalRun
 from tallymesh_learning.prepare import prepare_training
 from tallymesh_learning.runtime.pool import UnitPool
 
+pytestmark = pytest.mark.slow  # real processes: run by scripts/test, not by plain pytest
+
+
 LOCAL = {"epochs": 2, "batch": 8, "lr": 0.1}
 
 

@@ -28,6 +28,9 @@ from tallymesh_learning.runtime.work import UnitFailure, probe_step
 from tallymesh_learning.steps.aggregate import average
 from tallymesh_learning.steps.common import REPORTS
 
+pytestmark = pytest.mark.slow  # real processes: run by scripts/test, not by plain pytest
+
+
 STEPS = 20
 RECIPES: dict[str, Any] = {
     "plain sgd": {"model": "mlp", "local": {"batch": 8, "lr": 0.1}},

@@ -13,6 +13,9 @@ from tallymesh.errors import CallerError, LocalError
 from tallymesh_ledger import keystore
 from tallymesh_ledger.keys import AccountKey
 
+pytestmark = pytest.mark.slow  # real processes: run by scripts/test, not by plain pytest
+
+
 # geth's own test vector: pbkdf2, so that reading it takes no memory (Web3 Secret Storage definition)
 GETH = {
     "crypto": {

@@ -20,6 +20,9 @@ from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.jobs import seat_id
 from tallymesh_ledger.keys import AccountKey
 
+pytestmark = pytest.mark.slow  # real processes: run by scripts/test, not by plain pytest
+
+
 SLOT = 1_000 * WEI_PER_TOKEN
 
 

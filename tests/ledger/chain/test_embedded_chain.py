@@ -25,6 +25,9 @@ from tallymesh_ledger.embedded_chain.methods import WAITING_PER_SENDER, Methods
 from tallymesh_ledger.embedded_chain.store import Store
 from tallymesh_ledger.keys import AccountKey
 
+pytestmark = pytest.mark.slow  # real processes: run by scripts/test, not by plain pytest
+
+
 HERE = b"\x52" * 20
 
 

@@ -12,6 +12,9 @@ from tallymesh_ledger.chain.registry_view import RegistryView
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_ledger.registry import RegistryAt
 
+pytestmark = pytest.mark.slow  # real processes: run by scripts/test, not by plain pytest
+
+
 CLASS = b"\x0c" * 32
 
 

@@ -24,6 +24,9 @@ from tallymesh_node.network.keys import generate
 from tallymesh_node.network.requests import encode_answer, encode_refusal
 from tallymesh_node.network.wire import Wire, expect_protocol
 
+pytestmark = pytest.mark.slow  # real processes: run by scripts/test, not by plain pytest
+
+
 Patch = pytest.MonkeyPatch
 TICKET = b"a ticket"
 BIG = random.Random(7).randbytes(3 * CHUNK_BYTES + 12_345)

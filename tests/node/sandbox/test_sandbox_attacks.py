@@ -20,6 +20,9 @@ from tallymesh_node.interfaces import Failure, Outcome
 from tallymesh_node.sandbox.executor import PAUSE_S
 from tallymesh_node.sandbox.logs import FREE_BYTES, Logs
 
+pytestmark = pytest.mark.slow  # real processes: run by scripts/test, not by plain pytest
+
+
 REFUSED = {"EPERM", "EACCES", "EROFS", "ENOENT", "ESRCH", "ENOSYS", "ENOTDIR", "EINVAL", "ValueError", "EAFNOSUPPORT"}
 
 

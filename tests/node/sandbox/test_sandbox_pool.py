@@ -23,6 +23,9 @@ from tallymesh_node.blobs.store import BlobStore
 from tallymesh_node.interfaces import Failure
 from tallymesh_node.sandbox import SandboxExecutor, SandboxStatus, check_sandbox, command, drop
 
+pytestmark = pytest.mark.slow  # real processes: run by scripts/test, not by plain pytest
+
+
 ROOT = Path(__file__).resolve().parents[3]
 Open = Callable[..., AbstractAsyncContextManager[Machine]]
 
