@@ -15,26 +15,19 @@ from tallymesh.ids import ZERO32, BlobId, UnitId
 from tallymesh.messages import (
     Accept,
     Assign,
-    AuditCommit,
-    AuditOrder,
     AuditReason,
     Close,
     Lease,
     Leave,
-    Open,
     Receipt,
     Release,
-    Result,
-    Tally,
-    Verdict,
 )
 from tallymesh.plan import Node, Task
-from tallymesh_ledger import sampling
-from tallymesh_ledger.audit import Audit, CallState, Outcome, Subject
 from tallymesh_ledger.jobs import seat_id
 from tallymesh_ledger.phases import Phase
+from tallymesh_node.payer import judging
 from tallymesh_node.payer import records as r
-from tallymesh_node.payer.book import Book, Calling
+from tallymesh_node.payer.book import Book
 from tallymesh_node.payer.held import Held
 from tallymesh_node.unit_inputs import names_of
 from tallymesh_scheduler.leases import LeaseEvent, LeaseState, step
@@ -120,111 +113,12 @@ def _checked(book: Book, record: r.Checked) -> None:
         held.bad[record.position] = record.sentence
         for closed in held.pending_tallies():
             if closed.secret and closed.range.start <= record.position < closed.range.end:
-                _audit(book, held, record.position, AuditReason.FORCED)
+                judging.force(book, held, record.position, AuditReason.FORCED)
     book.use(held, record.position)
 
 
 def _failed(book: Book, record: r.Failed) -> None:
     book.held(record.seat).failures.setdefault(record.position, (record.code, record.sentence))
-
-
-# Tallies and audits.
-
-
-def _tallied(book: Book, record: r.Tallied) -> None:
-    tally: Tally = wire.decode(record.tally, Tally).message
-    held = book.held(tally.seat)
-    if held.seat.tally(tally):
-        held.tallies.append(record.tally)
-
-
-def _shown(book: Book, record: r.Shown) -> None:
-    held = book.held(record.seat)
-    if not held.seat.show_secret(record.number, book.secrets.of(held.lease, record.number)):
-        return
-    covered = held.seat.tallies[record.number - 1].range
-    seed = book.seed(held, record.number)
-    k = sampling.sample_count(seed, covered.count, book.order.audit_rate_bp)
-    reason = AuditReason.FIRST if record.number == 1 else AuditReason.DRAWN
-    for index in sorted(sampling.draw_units(seed, covered.count, k)):
-        _audit(book, held, covered.start + index, reason)
-    for position in sorted(held.bad):
-        if covered.start <= position < covered.end:
-            _audit(book, held, position, AuditReason.FORCED)
-
-
-def _audit(book: Book, held: Held, position: int, reason: AuditReason) -> None:
-    if position in held.audits:
-        return
-    number = held.seat.tally_of(position)
-    covered = held.seat.tallies[number - 1].range
-    subject = Subject(
-        seed=book.seed(held, number),
-        index=position - covered.start,
-        end=held.seat.openings[position].end,
-        reason=reason,
-    )
-    held.audits[position] = Audit(
-        subject, auditors_min=book.parameters.auditors_min, answers_max=book.parameters.audit_answers_max
-    )
-
-
-def _called(book: Book, record: r.Called) -> None:
-    order = wire.decode(record.order, AuditOrder)
-    message: AuditOrder = order.message
-    held = book.held(message.seat)
-    audit = held.audits[message.position]
-    audit.ordered(message.draw, message.attempt, message.auditor)
-    digest = book.domains.digest(message)
-    book.calls.setdefault(digest, Calling(order, held, audit, audit.call_of(message.auditor)))
-    book.orders[held.id, message.position, message.auditor] = digest
-
-
-def _committed(book: Book, record: r.Committed) -> None:
-    commit = wire.decode(record.commit, AuditCommit)
-    calling = book.calls[commit.message.audit_order]
-    calling.audit.commit(calling.call.auditor, commit.message.commitment)
-    calling.commit = commit
-
-
-def _handed(book: Book, record: r.Handed) -> None:
-    opened = wire.decode(record.open, Open)
-    calling = book.calls[opened.message.audit_order]
-    calling.audit.open(calling.call.auditor)
-    calling.open = opened
-
-
-def _judged(book: Book, record: r.Judged) -> None:
-    verdict = wire.decode(record.verdict, Verdict)
-    message: Verdict = verdict.message
-    calling = book.calls[message.audit_order]
-    if not calling.audit.verdict(
-        calling.call.auditor, Result(message.result), message.end, message.salt, message.probe
-    ):
-        return
-    calling.verdict = verdict
-    if calling.call.state is CallState.DONE and message.result != Result.UNAVAILABLE:
-        book.recomputations += 1
-    _strike(book, calling.audit)
-
-
-def _silent(book: Book, record: r.Silent) -> None:
-    calling = book.calls[record.audit_order]
-    calling.audit.silence(calling.call.auditor)
-
-
-def _recomputed(book: Book, record: r.Recomputed) -> None:
-    audit = book.held(record.seat).audits[record.position]
-    if audit.own_end is None:
-        book.recomputations += 1
-    audit.recomputed(record.end, record.draws)
-    _strike(book, audit)
-
-
-def _strike(book: Book, audit: Audit) -> None:
-    book.struck |= audit.struck
-    if audit.outcome in (Outcome.SOUND, Outcome.CONVICTED):
-        book.struck |= audit.outvoted
 
 
 def _accepted(book: Book, record: r.Accepted) -> None:
@@ -348,14 +242,14 @@ TABLE: dict[type[r.Record], Callable[[Book, Any], None]] = {
     r.Received: _received,
     r.Checked: _checked,
     r.Failed: _failed,
-    r.Tallied: _tallied,
-    r.Shown: _shown,
-    r.Called: _called,
-    r.Committed: _committed,
-    r.Handed: _handed,
-    r.Judged: _judged,
-    r.Silent: _silent,
-    r.Recomputed: _recomputed,
+    r.Tallied: judging.tallied,
+    r.Shown: judging.shown,
+    r.Called: judging.called,
+    r.Committed: judging.committed,
+    r.Handed: judging.handed,
+    r.Judged: judging.judged,
+    r.Silent: judging.silent,
+    r.Recomputed: judging.recomputed,
     r.Accepted: _accepted,
     r.CloseAsked: _closeasked,
     r.Cancelled: _cancelled,

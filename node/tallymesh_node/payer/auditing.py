@@ -8,42 +8,28 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-import trio
-
-from tallymesh import exchange, units
+from tallymesh import exchange
 from tallymesh.api import Problem
-from tallymesh.errors import RemoteError
 from tallymesh.exchange import (
-    INLINE_BYTES,
     AcceptRequest,
-    AuditRequest,
     ForfeitRequest,
     Nothing,
-    OpenAnswer,
     ReleaseAnswer,
 )
-from tallymesh.ids import BlobId
-from tallymesh.messages import Accept, AuditCommit, AuditOrder, Open, Release, Result, Verdict
+from tallymesh.messages import Accept, Release, Result
 from tallymesh.wire import Signed
-from tallymesh_ledger import keys, sampling, waits
-from tallymesh_ledger.audit import Audit, CallState, Order, Outcome, Recompute, Stuck
+from tallymesh_ledger import keys, sampling
+from tallymesh_ledger.audit import Action, Audit, Order, Outcome, Recompute, Stuck
 from tallymesh_ledger.registry import RegistryAt
 from tallymesh_ledger.seat import ClosedTally
-from tallymesh_ledger.waits import Step
-from tallymesh_node.payer.book import Calling
 from tallymesh_node.payer.held import AT_WORK, Held
 from tallymesh_node.payer.own import NO_OUTPUT
 from tallymesh_node.payer.records import (
     Accepted,
-    Called,
-    Committed,
     Forfeited,
-    Handed,
-    Judged,
     Recomputed,
     Released,
     Shown,
-    Silent,
 )
 
 if TYPE_CHECKING:
@@ -58,8 +44,6 @@ class Auditing:
     def __init__(self, driver: JobDriver) -> None:
         self.driver = driver
         self._registries: OrderedDict[tuple[int, bytes], RegistryAt] = OrderedDict()
-        self._sent: set[bytes] = set()  # AuditOrders that their auditor has
-        self._since: dict[bytes, float] = {}  # when the present wait for an auditor began
         self._stuck: set[tuple[bytes, int]] = set()
 
     def problems(self) -> list[Problem]:
@@ -142,160 +126,49 @@ class Auditing:
     def _audit(self, held: Held, closed: ClosedTally, position: int, audit: Audit, registry: RegistryAt) -> None:
         driver = self.driver
         for call in audit.open_calls():
-            self._wait(driver.book.calls[driver.book.orders[held.id, position, call.auditor]])
+            driver.calling.wait(driver.book.calls[driver.book.orders[held.id, position, call.auditor]])
         if not audit.idle:
             return
+        for action in self._actions(held, position, audit, registry):
+            if isinstance(action, Order):
+                key = ("call", held.id, position)
+                driver.doing.start(key, self._order, held, closed, position, audit, registry)
+            elif isinstance(action, Recompute):
+                own_key = ("recompute", held.id, position)
+                driver.doing.start(own_key, self._recompute, held, position, audit, action.draws)
+            elif audit.tied:
+                # Three different ends, and this node cannot side with any: it has no result, so nothing agrees.
+                own_key = ("recompute", held.id, position)
+                driver.doing.start(own_key, driver.commit, Recomputed(held.id, position, NO_OUTPUT, ()))
+            else:
+                assert isinstance(action, Stuck)
+                self._stuck.add((held.id, position))
+
+    def _actions(self, held: Held, position: int, audit: Audit, registry: RegistryAt) -> list[Action]:
+        driver = self.driver
         own = driver.own.judges
         excluded = driver.trust.struck
         if own:  # an auditor that kept silent lately is spared while this node can do without it
             excluded = excluded | set(driver.trust.resting("auditor"))
         admissible = driver.book.admissible(held, position, registry, excluded=excluded)
-        if driver.book.free_reserve < 3 * self._fee(held):
+        if driver.book.free_reserve < 3 * driver.calling.fee(held):
             admissible = set()  # what is promised to auditors must be there, confirmations included
-        for action in audit.next(registry, admissible, own=own):
-            if isinstance(action, Order):
-                driver.doing.start(("call", held.id, position, action.draw), self._call, held, closed, position, action)
-            elif isinstance(action, Recompute):
-                key = ("recompute", held.id, position)
-                driver.doing.start(key, self._recompute, held, position, audit, action.draws)
-            elif audit.tied:
-                # Three different ends, and this node cannot side with any: it has no result, so nothing agrees.
-                key = ("recompute", held.id, position)
-                driver.doing.start(key, driver.commit, Recomputed(held.id, position, NO_OUTPUT, ()))
-            else:
-                assert isinstance(action, Stuck)
-                self._stuck.add((held.id, position))
+        return audit.next(registry, admissible, own=own)
 
-    def _fee(self, held: Held) -> int:
-        return held.lease.price * self.driver.tools.parameters.auditor_fee_bp // sampling.BP
+    async def _order(self, held: Held, closed: ClosedTally, position: int, audit: Audit, registry: RegistryAt) -> None:
+        """Drawn anew, and in the book before anything else happens: a neighbouring unit's audit may have been ordered
+        since, and what an auditor was given may have changed."""
+        actions = self._actions(held, position, audit, registry)
+        orders = [action for action in actions if isinstance(action, Order)]
+        if orders:
+            await self.driver.calling.order(held, closed, position, audit, orders)
 
     async def _recompute(self, held: Held, position: int, audit: Audit, draws: tuple[int, ...]) -> None:
         if audit.own_end is None:
             await self.driver.own.recompute(held, position, draws)
         else:
             await self.driver.commit(Recomputed(held.id, position, audit.own_end, draws))
-        await self._strike()
-
-    # One call.
-
-    async def _call(self, held: Held, closed: ClosedTally, position: int, action: Order) -> None:
-        driver, tools = self.driver, self.driver.tools
-        wait = waits.seconds(Step.AUDIT_COMMIT, tools.parameters, work_ms=held.lease.work_ms)
-        audit = held.audits[position]
-        if any(call.draw == action.draw for call in audit.open_calls()) or audit.outcome is not None:
-            return
-        order = AuditOrder(
-            seat=held.id,
-            tally=closed.range.number,
-            position=position,
-            unit_id=held.seat.assigned[position],
-            reason=audit.reason_of(action.draw),
-            draw=action.draw,
-            attempt=action.attempt,
-            auditor=action.auditor,
-            fee=self._fee(held),
-            commit_by=tools.chain.block_time() + int(wait) + 1,
-        )
-        await driver.commit(Called(driver.sign(order).body))
-
-    def _wait(self, calling: Calling) -> None:
-        """Send the order, and end the wait when its time is over."""
-        driver, tools = self.driver, self.driver.tools
-        message: AuditOrder = calling.order.message
-        digest = driver.book.orders[message.seat, message.position, message.auditor]
-        now = trio.current_time()
-        if calling.call.state is CallState.ORDERED:
-            if tools.chain.block_time() > message.commit_by:
-                self._silence(digest, "It committed to nothing in time.")
-            elif digest not in self._sent:
-                driver.doing.start(("audit", digest), self._send, calling, digest)
-            return
-        # Committed or opened: a restart begins this wait anew.
-        since = self._since.setdefault(digest, now)
-        limit = waits.seconds(Step.OPEN, tools.parameters) + waits.seconds(Step.VERDICT, tools.parameters)
-        if now - since > limit:
-            self._silence(digest, "It gave no verdict after its commitment was opened.")
-
-    def _silence(self, digest: bytes, sentence: str) -> None:
-        self.driver.doing.start(("silent", digest), self._silent, digest, sentence)
-
-    async def _silent(self, digest: bytes, sentence: str) -> None:
-        calling = self.driver.book.calls[digest]
-        await self.driver.commit(Silent(digest, sentence))
-        self.driver.trust.rest("auditor", calling.call.auditor, sentence)
-
-    async def _send(self, calling: Calling, digest: bytes) -> None:
-        tools, book = self.driver.tools, self.driver.book
-        message, held = calling.order.message, calling.held
-        source = tools.offers.source_of(message.auditor)
-        if source is None:
-            await self._silent(digest, "No offer of it is known: it cannot be reached.")
-            return
-        closed = held.seat.tallies[message.tally - 1]
-        await self.driver.durable()
-        template = tools.blobs.get(BlobId(book.order.template))
-        assert held.agreed is not None
-        request = AuditRequest(
-            audit_order=calling.order.body,
-            order=book.order_signed.body,
-            lease=held.agreed.body,
-            tally=held.tallies[message.tally - 1],
-            secret=closed.secret,
-            assign=held.assigns[message.position],
-            unit=units.encode(held.units[message.position]),
-            spec=template if len(template) <= INLINE_BYTES else b"",
-            sources=(tools.source, held.peer),
-        )
-        try:
-            await tools.network.request(source, request.NAME, exchange.encode(request), timeout_s=REQUEST_S)
-        except RemoteError as error:
-            await self._silent(digest, f"{error.code}: {error.sentence}")
-            return
-        self._sent.add(digest)
-
-    # What auditors send.
-
-    def _calling(self, digest: bytes, peer: str) -> Calling:
-        calling = self.driver.book.calls.get(digest)
-        if calling is None:
-            raise RemoteError("unknown_audit", "This payer gave no such AuditOrder.", peer=peer)
-        return calling
-
-    async def committed(self, peer: str, data: bytes, digest: bytes) -> bytes:
-        """An AuditCommit is answered with the worker's opening, and never anything before it."""
-        driver, calling = self.driver, self._calling(digest, peer)
-        signed = keys.open_signed(driver.tools.domains, data, AuditCommit, calling.call.auditor, peer=peer)
-        if calling.commit is None or calling.open is None:
-            opening = calling.held.seat.openings[calling.order.message.position]
-            opened = Open(
-                audit_order=digest,
-                commit=driver.tools.domains.digest(signed.message),
-                end=opening.end,
-                salt=opening.salt,
-                aux=opening.aux,
-                recheck=sampling.secret_hash(driver.book.secrets.recheck(digest)),
-            )
-            await driver.commit(Committed(data), Handed(driver.sign(opened).body))
-            self._since[digest] = trio.current_time()
-        elif calling.commit.message != signed.message:
-            raise RemoteError("two_commits", "This auditor committed to something else before.", peer=peer)
-        await driver.durable()  # a repeat may come while the first is still being written
-        assert calling.open is not None
-        return exchange.encode(OpenAnswer(calling.open.body))
-
-    async def judged(self, peer: str, data: bytes, digest: bytes) -> bytes:
-        driver, calling = self.driver, self._calling(digest, peer)
-        signed = keys.open_signed(driver.tools.domains, data, Verdict, calling.call.auditor, peer=peer)
-        if signed.message.result not in set(Result):
-            raise RemoteError("bad_verdict", "The result is none of those that there are.", peer=peer)
-        await driver.commit(Judged(data))
-        await self._strike()
-        if calling.call.state is CallState.SILENT:
-            raise RemoteError("bad_verdict", "The verdict does not open its commitment.", peer=peer)
-        return OK
-
-    async def _strike(self) -> None:
-        await self.driver.trust.strike(self.driver.book.struck, "Its verdict was outvoted or contradicted itself.")
+        await self.driver.calling.strike()
 
     # What follows.
 
@@ -348,7 +221,7 @@ class Auditing:
         check = f"recomputation:{reason}:{'payer' if audit.by_payer else 'auditors'}"
         await driver.commit(Forfeited(held.id, position, check, sentence))
         await driver.trust.convict(held.account, sentence)
-        await self._strike()
+        await self.driver.calling.strike()
 
     async def _tell_forfeit(self, held: Held) -> None:
         assert held.problem is not None

@@ -24,6 +24,7 @@ from tallymesh_node.payer import announcing, records
 from tallymesh_node.payer.applying import apply
 from tallymesh_node.payer.auditing import Auditing
 from tallymesh_node.payer.book import Book
+from tallymesh_node.payer.calling import Calls
 from tallymesh_node.payer.closing import Closing
 from tallymesh_node.payer.events import EventLog
 from tallymesh_node.payer.leasing import Leasing
@@ -101,6 +102,7 @@ class JobDriver:
         self.placing = Placing(self)
         self.receiving = Receiving(self)
         self.watching = Watching(self)
+        self.calling = Calls(self)
         self.auditing = Auditing(self)
         self.own = OwnUnits(self)
         self.closing = Closing(self)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import msgspec
 import trio
 
 from tallymesh import exchange
@@ -22,18 +21,17 @@ from tallymesh_ledger.jobs import seat_id
 from tallymesh_ledger.waits import Step
 from tallymesh_node.interfaces import SignedLease
 from tallymesh_node.payer.held import Held
-from tallymesh_node.payer.ordering import PRICE_ANY
+from tallymesh_node.payer.needs import Needs
 from tallymesh_node.payer.records import Agreed, Declined, Leased, Opened, Seated
 from tallymesh_node.payer.trust import BUSY_S
 from tallymesh_scheduler.leases import LeaseState
-from tallymesh_scheduler.matching import Candidate, Match, MatchRequest, Proposal, match, summary
+from tallymesh_scheduler.matching import Match, MatchRequest, Proposal, match, summary
 
 if TYPE_CHECKING:
     from tallymesh_node.payer.driver import JobDriver
 
 MATCH_S = 1.0  # between two rounds of matching that found nobody
 MATCH_MORE_S = 5.0  # … and that look for more workers than are needed
-MORE_UNITS = 4  # another worker pays (its first unit is audited) from this many units a core on
 LEASE_FACTOR = 4  # a lease lasts this many times what its units should take, within the network's bound
 SEAT_LOOKS = 3  # how often the chain is asked whether a seat was taken
 
@@ -41,6 +39,7 @@ SEAT_LOOKS = 3  # how often the chain is asked whether a seat was taken
 class Leasing:
     def __init__(self, driver: JobDriver) -> None:
         self.driver = driver
+        self.needs = Needs(driver)
         self.matches: dict[int, Match] = {}  # stage -> the newest
         self._next_at = 0.0
         self._nonce = max((held.lease.nonce for held in driver.book.all()), default=0)
@@ -49,7 +48,7 @@ class Leasing:
     def reconcile(self) -> None:
         driver = self.driver
         unseated = any(held.state is LeaseState.AGREED for held in driver.book.all())
-        if self._stale or unseated or (trio.current_time() >= self._next_at and self._needs()):
+        if self._stale or unseated or (trio.current_time() >= self._next_at and self.needs.now()):
             driver.doing.start(("lease",), self._round)
 
     def problems(self) -> list[Problem]:
@@ -80,96 +79,16 @@ class Leasing:
         why = f" {summary(matched.rejections)}" if waiting.code != "no_offers" and matched.rejections else ""
         return Problem(code=waiting.code, sentence=f"{stage}: {waiting.sentence}{why}", remedy=remedy)
 
-    # What is needed.
-
-    def _needs(self) -> dict[int, tuple[int, int]]:
-        """Stage -> (units to lease for, units side by side)."""
-        book = self.driver.book
-        if book.over or book.plan.finished:
-            return {}
-        needs: dict[int, tuple[int, int]] = {}
-        for stage in range(len(book.spec.stages)):
-            live = [h for h in book.all() if h.stage == stage and (h.takes_work or h.state is LeaseState.ASKED)]
-            left = book.units_left(stage) - len(book.working[stage])
-            uncovered = left - sum(held.positions_left for held in live)
-            wanted, width = book.width(stage), sum(held.width for held in live)
-            if left <= 0:
-                continue
-            if not live or uncovered > 0:
-                needs[stage] = (left if not live else uncovered, max(1, wanted - width))
-            elif width < wanted and left >= MORE_UNITS * width:
-                needs[stage] = (-(-left * (wanted - width) // wanted), wanted - width)
-        return needs
-
-    def _requests(self, needs: dict[int, tuple[int, int]], candidates: list[Candidate]) -> dict[int, MatchRequest]:
-        driver, book = self.driver, self.driver.book
-        order, parameters = book.order, driver.tools.parameters
-        numeric_class = self._numeric_class(candidates)
-        owner = next((c.owner for c in candidates if c.offer.account == order.payer), order.payer)
-        weights = {stage: units * book.spec.stages[stage].work_ms for stage, (units, _) in needs.items()}
-        requests = {}
-        for stage, (units_left, width) in needs.items():
-            busy = frozenset(
-                h.account for h in book.all() if h.stage == stage and (h.takes_work or h.state is LeaseState.ASKED)
-            )
-            if book.terms.workers_max and len(busy) >= book.terms.workers_max:
-                continue
-            requests[stage] = MatchRequest(
-                payer=order.payer,
-                payer_owner=owner,
-                numeric_class=numeric_class,
-                cores=order.cores,
-                memory_mib=order.memory_mib,
-                disk_mib=order.disk_mib,
-                gpus=order.gpus,
-                price_max=0 if order.price_max == PRICE_ANY else order.price_max,
-                work_ms=book.spec.stages[stage].work_ms,
-                units_left=units_left,
-                width=width,
-                wages=max(0, book.free_wages) * weights[stage] // sum(weights.values()),
-                lock=order.lock_per_seat,
-                workers_max=max(0, book.terms.workers_max - len(busy)) if book.terms.workers_max else 0,
-                class_accounts_min=parameters.class_accounts_min,
-                class_share_min_bp=parameters.class_stake_bp,
-                busy=busy,
-            )
-        return requests
-
-    def _numeric_class(self, candidates: list[Candidate]) -> bytes:
-        """The job's class once it has a lease; before, this node's own where anybody offers it, because then it can
-        recompute itself; else the one that most offer."""
-        for held in self.driver.book.all():
-            if held.state is not LeaseState.REFUSED:
-                return held.lease.numeric_class
-        own = self.driver.tools.numeric_class()
-        offered = Counter(c.offer.numeric_class for c in candidates if not c.offer.provisional and c.slots)
-        if own in offered or not offered:
-            return own or bytes(32)
-        return max(sorted(offered), key=lambda each: offered[each])
-
-    def _candidates(self) -> list[Candidate]:
-        driver, book = self.driver, self.driver.book
-        resting = driver.trust.resting("worker")
-        distrust = {**resting, **driver.trust.convicted, **book.convicted}
-        return [
-            msgspec.structs.replace(
-                candidate,
-                free_cores=candidate.offer.cores - driver.cores_held(candidate.offer.account, book.id),
-                distrust=distrust.get(candidate.offer.account, candidate.distrust),
-            )
-            for candidate in driver.tools.offers.candidates(driver.tools.chain.block_time())
-        ]
-
     # One round.
 
     async def _round(self) -> None:
         driver = self.driver
         await self._clear()
-        needs = self._needs()
+        needs = self.needs.now()
         if needs:
             more = all(any(h.stage == stage and h.takes_work for h in driver.book.all()) for stage in needs)
             self._next_at = trio.current_time() + (MATCH_MORE_S if more else MATCH_S)
-            await self._ask(self._requests(needs, self._candidates()))
+            await self._ask(self.needs.requests(needs, self.needs.candidates()))
         agreed = [held for held in driver.book.all() if held.state is LeaseState.AGREED]
         if agreed and not driver.book.over:
             await self._seat(agreed)
@@ -190,7 +109,7 @@ class Leasing:
         seed = int.from_bytes(driver.book.id[:8], "big")
         now = driver.tools.chain.block_time()
         new: list[Leased] = []
-        candidates = self._candidates()
+        candidates = self.needs.candidates()
         for stage, request in requests.items():
             matched = self.matches[stage] = match(request, candidates, now, seed)
             driver.events.add(
@@ -200,7 +119,7 @@ class Leasing:
                 rejected=dict(Counter(rejection.code for rejection in matched.rejections)),
                 waiting=matched.waiting.code if matched.waiting else "",
             )
-            least_s = self._job_s(stage, sum(self._width(proposal) for proposal in matched.proposals))
+            least_s = self.needs.job_s(stage, sum(self.needs.width(proposal) for proposal in matched.proposals))
             new += [self._lease(stage, request, proposal, now, least_s) for proposal in matched.proposals]
         if not new:
             return
@@ -211,26 +130,12 @@ class Leasing:
             for held in asked:
                 nursery.start_soon(self._request, held)
 
-    def _width(self, proposal: Proposal) -> int:
-        return max(1, proposal.candidate.free_cores // self.driver.book.order.cores)
-
-    def _job_s(self, stage: int, width: int) -> float:
-        """Seconds that the rest of a training takes at least: a seat of one stage waits while the others work."""
-        book = self.driver.book
-        if not book.training:
-            return 0.0
-        seconds = 0.0
-        for each, described in enumerate(book.spec.stages):
-            side = width if each == stage else sum(held.width for held in book.all() if held.stage == each)
-            seconds += book.units_left(each) * described.work_ms / 1000 / max(1, min(side, book.width(each)))
-        return seconds
-
     def _lease(self, stage: int, request: MatchRequest, proposal: Proposal, now: int, least_s: float) -> Leased:
         driver, order = self.driver, self.driver.book.order
         parameters = driver.tools.parameters
         offer = proposal.candidate.offer
         self._nonce += 1
-        width = self._width(proposal)
+        width = self.needs.width(proposal)
         expected_s = max(least_s, proposal.positions * request.work_ms / 1000 / width)
         unit_s = waits.seconds(Step.UNIT, parameters, work_ms=request.work_ms)
         lasts = min(parameters.lease_max_s, int(LEASE_FACTOR * expected_s + 2 * unit_s) + 1)

@@ -1,6 +1,6 @@
 """All jobs of this node's owner: takes them on, drives each, finds them again after a crash, shows them to the API.
 
-Handlers of what peers send find the job by the seat or the AuditOrder that the message names.
+This module drives nothing itself: driver.py does, and doors.py answers the peers.
 """
 
 from __future__ import annotations
@@ -13,34 +13,24 @@ from typing import Any
 import msgspec
 import trio
 
-from tallymesh import api, exchange, units, wire
-from tallymesh.errors import CallerError, LocalError, RemoteError, TallymeshError
-from tallymesh.exchange import (
-    CommitRequest,
-    FailureRequest,
-    LeaveRequest,
-    ProgressRequest,
-    ReceiptRequest,
-    TallyRequest,
-    VerdictRequest,
-)
+from tallymesh import api, units
+from tallymesh.errors import CallerError, LocalError, RemoteError
 from tallymesh.ids import BlobId, JobId
-from tallymesh.messages import AuditCommit, AuditOrder, Lease, Leave, Receipt, Tally, Verdict
 from tallymesh.parameters import Parameters
 from tallymesh_ledger.eip712 import Domains
-from tallymesh_ledger.jobs import job_id, seat_id
+from tallymesh_ledger.jobs import job_id
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_node.interfaces import Blobs, Chain, Executor, Journal, PeerNetwork
 from tallymesh_node.payer import records, views
+from tallymesh_node.payer.doors import Doors
 from tallymesh_node.payer.driver import SCOPE, JobDriver
 from tallymesh_node.payer.events import EventLog
-from tallymesh_node.payer.held import LIVE, Held
+from tallymesh_node.payer.held import LIVE
 from tallymesh_node.payer.ordering import make_order
 from tallymesh_node.payer.records import Submitted
 from tallymesh_node.payer.secrets import JobSecrets
 from tallymesh_node.payer.tools import Offers, Tools, log
 from tallymesh_node.payer.trust import Trust
-from tallymesh_node.unit_inputs import names_of
 
 INDEX = "payer-index"  # which jobs there are, and the last view of those that are over
 JOBS_MAX = 256  # driven at a time: each holds its book in memory
@@ -78,6 +68,7 @@ class PayerService:
         self._past: dict[str, api.JobView] = {}
         self._past_drivers: OrderedDict[str, JobDriver] = OrderedDict()
         self._nursery: trio.Nursery | None = None
+        self._doors = Doors(self.tools, self._drivers)
 
     # Running.
 
@@ -96,7 +87,7 @@ class PayerService:
                     self._start(scope)
                 except LocalError as error:  # its template is gone: nothing can be done for it, but for the others
                     log.error("job %s cannot go on: %s", scope.removeprefix(SCOPE), error)
-            self._open_doors()
+            self._doors.open()
             task_status.started()
             try:
                 await trio.sleep_forever()
@@ -219,91 +210,6 @@ class PayerService:
                 self._past_drivers.popitem(last=False)
         return found
 
-    # What peers send.
-
-    def _open_doors(self) -> None:
-        serve = self.tools.network.serve
-        serve(ReceiptRequest.NAME, self._receipt)
-        serve(FailureRequest.NAME, self._failure)
-        serve(TallyRequest.NAME, self._tally)
-        serve(LeaveRequest.NAME, self._leave)
-        serve(ProgressRequest.NAME, self._progress)
-        serve(CommitRequest.NAME, self._commit)
-        serve(VerdictRequest.NAME, self._verdict)
-
-    def _seat(self, seat: bytes, peer: str) -> tuple[JobDriver, Held]:
-        for driver in self._drivers.values():
-            held = driver.book.helds.get(seat)
-            if held is not None:
-                driver.check_disk()
-                return driver, held
-        raise RemoteError("unknown_seat", f"This payer has no seat {seat[:4].hex()}.", peer=peer)
-
-    async def _receipt(self, peer: str, body: bytes) -> bytes:
-        request = exchange.decode(body, ReceiptRequest, peer=peer)
-        driver, held = self._seat(wire.decode(request.receipt, Receipt, peer=peer).message.seat, peer)
-        return await driver.receiving.receipt(held, peer, request)
-
-    async def _tally(self, peer: str, body: bytes) -> bytes:
-        request = exchange.decode(body, TallyRequest, peer=peer)
-        driver, held = self._seat(wire.decode(request.tally, Tally, peer=peer).message.seat, peer)
-        return await driver.receiving.tally(held, peer, request)
-
-    async def _leave(self, peer: str, body: bytes) -> bytes:
-        request = exchange.decode(body, LeaveRequest, peer=peer)
-        driver, held = self._seat(wire.decode(request.leave, Leave, peer=peer).message.seat, peer)
-        return await driver.receiving.leave(held, peer, request)
-
-    async def _failure(self, peer: str, body: bytes) -> bytes:
-        request = exchange.decode(body, FailureRequest, peer=peer)
-        driver, held = self._seat(request.seat, peer)
-        return await driver.receiving.failure(held, peer, request)
-
-    async def _progress(self, peer: str, body: bytes) -> bytes:
-        request = exchange.decode(body, ProgressRequest, peer=peer)
-        driver, held = self._seat(request.seat, peer)
-        return await driver.receiving.progress(held, peer, request)
-
-    def _audited(self, digest: bytes, peer: str) -> JobDriver:
-        for driver in self._drivers.values():
-            if digest in driver.book.calls:
-                driver.check_disk()
-                return driver
-        raise RemoteError("unknown_audit", "This payer gave no such AuditOrder.", peer=peer)
-
-    async def _commit(self, peer: str, body: bytes) -> bytes:
-        data = exchange.decode(body, CommitRequest, peer=peer).commit
-        digest = wire.decode(data, AuditCommit, peer=peer).message.audit_order
-        return await self._audited(digest, peer).auditing.committed(peer, data, digest)
-
-    async def _verdict(self, peer: str, body: bytes) -> bytes:
-        data = exchange.decode(body, VerdictRequest, peer=peer).verdict
-        digest = wire.decode(data, Verdict, peer=peer).message.audit_order
-        return await self._audited(digest, peer).auditing.judged(peer, data, digest)
-
-    # Who may fetch what from this node.
-
     def may_fetch(self, peer: str, blob: BlobId, ticket: bytes) -> bool:
-        """A worker gets what its own units take; an auditor what the unit that it was called for takes, never its
-        output; both get the template. The ticket is the Lease, or the AuditOrder, in its wire form."""
-        return self._by_lease(peer, blob, ticket) or self._by_audit(peer, blob, ticket)
-
-    def _by_lease(self, peer: str, blob: BlobId, ticket: bytes) -> bool:
-        try:
-            driver, held = self._seat(seat_id(self.tools.domains, wire.decode(ticket, Lease).message), peer)
-        except TallymeshError:
-            return False
-        return held.peer.peer_id == peer and (blob in held.blobs or blob == driver.book.order.template)
-
-    def _by_audit(self, peer: str, blob: BlobId, ticket: bytes) -> bool:
-        try:
-            digest = self.tools.domains.digest(wire.decode(ticket, AuditOrder).message)
-            driver = self._audited(digest, peer)
-        except TallymeshError:
-            return False
-        calling = driver.book.calls[digest]
-        source = self.tools.offers.source_of(calling.call.auditor)
-        if source is None or source.peer_id != peer:
-            return False
-        unit = calling.held.units.get(calling.order.message.position)
-        return blob == driver.book.order.template or (unit is not None and blob in names_of(unit))
+        """For the blob server: see doors.py."""
+        return self._doors.may_fetch(peer, blob, ticket)

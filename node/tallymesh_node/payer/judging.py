@@ -1,0 +1,107 @@
+"""Records of tallies and audits into the book: see applying.py."""
+
+from __future__ import annotations
+
+from tallymesh import wire
+from tallymesh.messages import AuditCommit, AuditOrder, AuditReason, Open, Result, Tally, Verdict
+from tallymesh_ledger import sampling
+from tallymesh_ledger.audit import Audit, CallState, Outcome, Subject
+from tallymesh_node.payer import records as r
+from tallymesh_node.payer.book import Book, Calling
+from tallymesh_node.payer.held import Held
+
+
+def tallied(book: Book, record: r.Tallied) -> None:
+    tally: Tally = wire.decode(record.tally, Tally).message
+    held = book.held(tally.seat)
+    if held.seat.tally(tally):
+        held.tallies.append(record.tally)
+
+
+def shown(book: Book, record: r.Shown) -> None:
+    held = book.held(record.seat)
+    if not held.seat.show_secret(record.number, book.secrets.of(held.lease, record.number)):
+        return
+    covered = held.seat.tallies[record.number - 1].range
+    seed = book.seed(held, record.number)
+    k = sampling.sample_count(seed, covered.count, book.order.audit_rate_bp)
+    reason = AuditReason.FIRST if record.number == 1 else AuditReason.DRAWN
+    for index in sorted(sampling.draw_units(seed, covered.count, k)):
+        force(book, held, covered.start + index, reason)
+    for position in sorted(held.bad):
+        if covered.start <= position < covered.end:
+            force(book, held, position, AuditReason.FORCED)
+
+
+def force(book: Book, held: Held, position: int, reason: AuditReason) -> None:
+    if position in held.audits:
+        return
+    number = held.seat.tally_of(position)
+    covered = held.seat.tallies[number - 1].range
+    subject = Subject(
+        seed=book.seed(held, number),
+        index=position - covered.start,
+        end=held.seat.openings[position].end,
+        reason=reason,
+    )
+    held.audits[position] = Audit(
+        subject, auditors_min=book.parameters.auditors_min, answers_max=book.parameters.audit_answers_max
+    )
+
+
+def called(book: Book, record: r.Called) -> None:
+    order = wire.decode(record.order, AuditOrder)
+    message: AuditOrder = order.message
+    held = book.held(message.seat)
+    audit = held.audits[message.position]
+    audit.ordered(message.draw, message.attempt, message.auditor)
+    digest = book.domains.digest(message)
+    book.calls.setdefault(digest, Calling(order, held, audit, audit.call_of(message.auditor)))
+    book.orders[held.id, message.position, message.auditor] = digest
+
+
+def committed(book: Book, record: r.Committed) -> None:
+    commit = wire.decode(record.commit, AuditCommit)
+    calling = book.calls[commit.message.audit_order]
+    calling.audit.commit(calling.call.auditor, commit.message.commitment)
+    calling.commit = commit
+
+
+def handed(book: Book, record: r.Handed) -> None:
+    opened = wire.decode(record.open, Open)
+    calling = book.calls[opened.message.audit_order]
+    calling.audit.open(calling.call.auditor)
+    calling.open = opened
+
+
+def judged(book: Book, record: r.Judged) -> None:
+    verdict = wire.decode(record.verdict, Verdict)
+    message: Verdict = verdict.message
+    calling = book.calls[message.audit_order]
+    if not calling.audit.verdict(
+        calling.call.auditor, Result(message.result), message.end, message.salt, message.probe
+    ):
+        return
+    calling.verdict = verdict
+    if calling.call.state is CallState.DONE and message.result != Result.UNAVAILABLE:
+        book.recomputations += 1
+    strike(book, calling.audit)
+
+
+def silent(book: Book, record: r.Silent) -> None:
+    calling = book.calls[record.audit_order]
+    calling.audit.silence(calling.call.auditor)
+
+
+def recomputed(book: Book, record: r.Recomputed) -> None:
+    audit = book.held(record.seat).audits[record.position]
+    if audit.own_end is None:
+        book.recomputations += 1
+    audit.recomputed(record.end, record.draws)
+    strike(book, audit)
+
+
+def strike(book: Book, audit: Audit) -> None:
+    book.struck |= audit.struck
+    if audit.outcome in (Outcome.SOUND, Outcome.CONVICTED):
+        book.struck |= audit.outvoted

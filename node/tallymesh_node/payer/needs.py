@@ -1,0 +1,117 @@
+"""What workers a job needs now, as the scheduler's request: stage by stage, within the wages that are free.
+
+Reads the book and the market; asks nobody and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tallymesh_node.payer.ordering import PRICE_ANY
+from tallymesh_scheduler.leases import LeaseState
+from tallymesh_scheduler.matching import Candidate, MatchRequest, Proposal
+
+if TYPE_CHECKING:
+    from tallymesh_node.payer.driver import JobDriver
+
+MORE_UNITS = 4  # another worker pays (its first unit is audited) from this many units a core on
+
+
+class Needs:
+    def __init__(self, driver: JobDriver) -> None:
+        self.driver = driver
+
+    def now(self) -> dict[int, tuple[int, int]]:
+        """Stage -> (units to lease for, units side by side)."""
+        book = self.driver.book
+        if book.over or book.plan.finished:
+            return {}
+        needs: dict[int, tuple[int, int]] = {}
+        for stage in range(len(book.spec.stages)):
+            live = [h for h in book.all() if h.stage == stage and (h.takes_work or h.state is LeaseState.ASKED)]
+            left = book.units_left(stage) - len(book.working[stage])
+            uncovered = left - sum(held.positions_left for held in live)
+            wanted, width = book.width(stage), sum(held.width for held in live)
+            if left <= 0:
+                continue
+            if not live or uncovered > 0:
+                needs[stage] = (left if not live else uncovered, max(1, wanted - width))
+            elif width < wanted and left >= MORE_UNITS * width:
+                needs[stage] = (-(-left * (wanted - width) // wanted), wanted - width)
+        return needs
+
+    def requests(self, needs: dict[int, tuple[int, int]], candidates: list[Candidate]) -> dict[int, MatchRequest]:
+        driver, book = self.driver, self.driver.book
+        order, parameters = book.order, driver.tools.parameters
+        numeric_class = self._numeric_class(candidates)
+        owner = next((c.owner for c in candidates if c.offer.account == order.payer), order.payer)
+        weights = {stage: units * book.spec.stages[stage].work_ms for stage, (units, _) in needs.items()}
+        requests = {}
+        for stage, (units_left, width) in needs.items():
+            busy = frozenset(
+                h.account for h in book.all() if h.stage == stage and (h.takes_work or h.state is LeaseState.ASKED)
+            )
+            if book.terms.workers_max and len(busy) >= book.terms.workers_max:
+                continue
+            requests[stage] = MatchRequest(
+                payer=order.payer,
+                payer_owner=owner,
+                numeric_class=numeric_class,
+                cores=order.cores,
+                memory_mib=order.memory_mib,
+                disk_mib=order.disk_mib,
+                gpus=order.gpus,
+                price_max=0 if order.price_max == PRICE_ANY else order.price_max,
+                work_ms=book.spec.stages[stage].work_ms,
+                units_left=units_left,
+                width=width,
+                wages=max(0, book.free_wages) * weights[stage] // sum(weights.values()),
+                lock=order.lock_per_seat,
+                workers_max=max(0, book.terms.workers_max - len(busy)) if book.terms.workers_max else 0,
+                class_accounts_min=parameters.class_accounts_min,
+                class_share_min_bp=parameters.class_stake_bp,
+                busy=busy,
+            )
+        return requests
+
+    def _numeric_class(self, candidates: list[Candidate]) -> bytes:
+        """The job's class once it has a lease; before, this node's own where anybody offers it, because then it can
+        recompute itself; else the one that most offer."""
+        for held in self.driver.book.all():
+            if held.state is not LeaseState.REFUSED:
+                return held.lease.numeric_class
+        own = self.driver.tools.numeric_class()
+        offered = Counter(c.offer.numeric_class for c in candidates if not c.offer.provisional and c.slots)
+        if own in offered or not offered:
+            return own or bytes(32)
+        return max(sorted(offered), key=lambda each: offered[each])
+
+    def candidates(self) -> list[Candidate]:
+        driver, book = self.driver, self.driver.book
+        resting = driver.trust.resting("worker")
+        distrust = {**resting, **driver.trust.convicted, **book.convicted}
+        return [
+            msgspec.structs.replace(
+                candidate,
+                free_cores=candidate.offer.cores - driver.cores_held(candidate.offer.account, book.id),
+                distrust=distrust.get(candidate.offer.account, candidate.distrust),
+            )
+            for candidate in driver.tools.offers.candidates(driver.tools.chain.block_time())
+        ]
+
+    def width(self, proposal: Proposal) -> int:
+        return max(1, proposal.candidate.free_cores // self.driver.book.order.cores)
+
+    def job_s(self, stage: int, width: int) -> float:
+        """Seconds that the rest of a training takes at least: a seat of one stage waits while the others work."""
+        book = self.driver.book
+        if not book.training:
+            return 0.0
+        seconds = 0.0
+        for each, described in enumerate(book.spec.stages):
+            side = width if each == stage else sum(held.width for held in book.all() if held.stage == each)
+            seconds += book.units_left(each) * described.work_ms / 1000 / max(1, min(side, book.width(each)))
+        return seconds
