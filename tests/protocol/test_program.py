@@ -420,10 +420,10 @@ def _without_source() -> Any:
 
 
 def test_a_class_travels(folder: Folder) -> None:
-    folder(shapes="class Base:\n    pass\nclass Net(Base):\n    def go(self): return 4")
-    import shapes  # type: ignore[import-not-found]
+    folder(travelling_shapes="class Base:\n    pass\nclass Net(Base):\n    def go(self): return 4")
+    import travelling_shapes  # type: ignore[import-not-found]
 
-    captured = capture(shapes.Net)
+    captured = capture(travelling_shapes.Net)
     with program.importable(files_of(captured)):
         assert program.resolve(captured.entries[0])().go() == 4
 
