@@ -105,6 +105,14 @@ class Market:
                 lines += [str(peer) for peer in view["peers"]]
         return "\n".join([*lines, *(f"-- {node!r}\n{node.tail()}" for node in self.local.nodes.values())])
 
+    def restart(self, node: NodeProcess) -> None:
+        """kill -9, and the same command on the same folder again."""
+        node.kill()
+        (node.folder / "api.json").unlink()
+        node.start()
+        node.wait("it listened again", lambda: node.api is not None)
+        self.local.wait_ready([node])
+
     # The chain.
 
     def ask(self, question: Callable[[Rpc, Contracts], Any]) -> Any:

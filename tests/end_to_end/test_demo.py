@@ -1,0 +1,137 @@
+"""`scripts/demo` as a newcomer runs it: in a home of one's own, with and without the cheat."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+
+from end_to_end.scene import TESTS
+
+pytestmark = pytest.mark.end_to_end
+
+ROOT = TESTS.parent
+DEMO_S = 280.0  # a minute on a machine of one's own
+
+
+class Run(NamedTuple):
+    summary: dict[str, Any]
+    shown: str
+
+
+class Home:
+    """A user's shell: PATH and HOME, and a mark by which everything that was started from it can be found."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "TMPDIR": str(self.temporary),
+            "DEMO_MARK": folder.name,
+        }
+
+    def demo(self, *options: str) -> Run:
+        done = subprocess.run(
+            [ROOT / "scripts/demo", "--json", *options],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=DEMO_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-4000:] + done.stdout
+        return Run(json.loads(done.stdout.splitlines()[-1]), done.stderr)
+
+    def processes(self) -> list[str]:
+        """What still runs of all that was started from here."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("DEMO_MARK") == self.folder.name:
+                    found.append(" ".join(process.cmdline()))
+            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+                continue
+        return found
+
+
+def below(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return Home(tmp_path_factory.mktemp("newcomer"))
+
+
+@pytest.fixture(scope="module")
+def before(home: Home) -> dict[str, set[Path]]:
+    return {"home": below(home.folder), "demos": set((ROOT / ".tallymesh").glob("*")), "temporary": _strays()}
+
+
+def _strays() -> set[Path]:
+    """Files of ours in the machine's own temporary folder, by the names under which nodes and sandboxes make them."""
+    return {path for path in Path("/tmp").glob("tallymesh*")}
+
+
+@pytest.fixture(scope="module")
+def cheated(home: Home, before: dict[str, set[Path]]) -> Iterator[Run]:
+    yield home.demo()
+
+
+@pytest.fixture(scope="module")
+def honest(home: Home, before: dict[str, set[Path]]) -> Iterator[Run]:
+    yield home.demo("--no-cheat")
+
+
+def test_the_cheat_is_caught_by_a_recomputation_and_only_the_cheat_is_unpaid(cheated: Run) -> None:
+    summary = cheated.summary
+    assert len(summary["caught"]) == 1
+    (cheat,) = summary["caught"]
+    assert "recomputed" in summary["caught"][cheat]
+    assert set(summary["unpaid"]) == {cheat}
+    assert summary["redone"] > 0
+    assert len(summary["paid_wei"]) >= 5, "all five contributors earned something"
+    assert all(int(wei) > 0 for wei in summary["paid_wei"].values())
+
+
+@pytest.mark.parametrize("which", ["cheated", "honest"])
+def test_every_wei_is_accounted_for_and_the_model_is_good(which: str, request: pytest.FixtureRequest) -> None:
+    summary = request.getfixturevalue(which).summary
+    assert summary["accuracy"] >= 0.9
+    assert 0 < summary["audits"] < summary["units"]
+    assert summary["rounds"] <= 20
+    assert summary["balanced"] is True
+    assert summary["escrow_wei"] == 0
+    assert "bubblewrap" in summary["sandbox"]
+    assert summary["sandboxes"] >= 5
+    assert summary["gossip_messages"] > 0
+    assert summary["blob_bytes_libp2p"] > 0
+
+
+def test_with_and_without_the_cheat_the_model_is_the_same(cheated: Run, honest: Run) -> None:
+    assert cheated.summary["model_sha"] == honest.summary["model_sha"]
+    assert (honest.summary["caught"], honest.summary["unpaid"], honest.summary["redone"]) == ({}, {}, 0)
+
+
+def test_it_shows_offers_progress_the_catch_and_balances(cheated: Run) -> None:
+    for shown in ("Offers that the payer's node has heard", "round  15", "caught", "redo", "settle", "Balances, read"):
+        assert shown in cheated.shown, shown
+    assert re.search(r"worker1 .* MESH", cheated.shown)
+
+
+def test_it_leaves_no_process_and_no_file(cheated: Run, honest: Run, home: Home, before: dict[str, set[Path]]) -> None:
+    assert home.processes() == []
+    assert below(home.folder) == before["home"]
+    assert set((ROOT / ".tallymesh").glob("demo-*")) <= before["demos"]
+    assert _strays() <= before["temporary"]

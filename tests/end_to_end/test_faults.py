@@ -1,0 +1,163 @@
+"""Nodes that die, vanish, cannot be reached, or hold no stake: the job finishes, and who worked is paid. Real
+processes, killed with SIGKILL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import tallymesh
+from end_to_end import functions, shop
+from end_to_end.scene import ENDED, Market, free_port, run, shell, wait_until
+from tallymesh import Require
+from tallymesh_node.local_network import NodeProcess
+
+pytestmark = pytest.mark.end_to_end
+
+WAIT_S = 150.0
+SETTLES_S = 120.0  # a short lease's last quarter begins after 50 s
+
+
+def why_node(market: Market, name: str) -> str:
+    """What `tallymesh why --node` says to the node's owner."""
+    environment = {**shell(market.local.folder), "TALLYMESH_HOME": str(market.node(name).folder)}
+    done = run(["tallymesh", "why", "--node", "--json"], cwd=market.local.folder, environment=environment)
+    assert done.returncode == 0, done.stderr
+    return " ".join(json.loads(done.stdout)["reasons"])
+
+
+class Orphan(NamedTuple):
+    """A seat whose payer is gone for good."""
+
+    seat: str
+    account: str
+    accepted: int
+    before: int  # wei that the account had earned by then
+
+
+@pytest.fixture(scope="module")
+def orphan(market: Market) -> Iterator[Orphan]:
+    """A payer that is killed once its worker holds an Accept. Begun first: its lease runs while other tests do."""
+    doomed = market.add_ready("doomed", slots=0, roles=("submit",), listen_port=str(free_port()))
+    market.connect("doomed")
+    job = tallymesh.map(functions.slow, range(200), budget="2.0", work=0.5, workers=1)
+
+    def accepted() -> Any:
+        return next((peer for peer in job.view.peers if peer.accepted), None)
+
+    peer = wait_until("the worker holds an Accept", accepted, timeout_s=WAIT_S)
+    assert market.paid_units(peer.seat) == 0, "nothing was settled yet"
+    doomed.kill()
+    market.connect()
+    yield Orphan(peer.seat, peer.account, peer.accepted, market.balance(peer.account).credits_wei)
+    market.drop(doomed)
+
+
+def test_a_worker_killed_in_a_unit_is_replaced_and_all_are_paid_for_what_was_verified(
+    market: Market, orphan: Orphan
+) -> None:
+    victim = market.add_ready("victim", ask_price="0.005")  # the cheapest: it is taken first
+    account = market.account("victim")
+    market.connect()
+    job = tallymesh.map(functions.slow, range(36), budget="2.0", work=0.5)
+
+    def at_work() -> bool:
+        """One unit is verified, and one is running."""
+        return any(p.account == account and p.accepted and p.assigned > p.received for p in job.view.peers)
+
+    wait_until("the victim is in the middle of a unit", at_work, timeout_s=WAIT_S)
+    victim.kill()
+    wait_until("the job is done", lambda: job.status in ENDED, timeout_s=WAIT_S)
+    assert job.results() == [3 * x + 1 for x in range(36)]
+    peers = job.view.peers
+    for peer in peers:
+        assert market.paid_units(peer.seat) == peer.accepted
+    (mine,) = [peer for peer in peers if peer.account == account]
+    assert 1 <= mine.accepted == mine.received < mine.assigned, "paid for what it had a receipt for"
+    assert mine.problem is not None
+    assert sum(peer.accepted for peer in peers) == 36, "the rest ran elsewhere, and each unit was paid once"
+    market.drop(victim)
+
+
+def test_a_payer_that_was_killed_goes_on_where_it_was(
+    market: Market, orphan: Orphan, folder: Path, reference: dict[str, Any]
+) -> None:
+    submitted = shop.submit(market, folder, shop.FEDERATED)
+    market.connect()
+    job = tallymesh.attach(submitted)
+    wait_until("the first round is done", lambda: job.view.rounds_done >= 1, timeout_s=WAIT_S, pause_s=0.02)
+    assert job.view.rounds_done < 3
+    market.restart(market.payer)
+    market.connect()
+    job = tallymesh.attach(submitted)
+    wait_until("the job is done", lambda: job.status in ENDED, timeout_s=WAIT_S)
+    assert job.result.model_sha == reference["sha"]
+    seats = [peer.seat for peer in job.view.peers]
+    wait_until("the refund", lambda: market.held_by(job.id, seats) == 0)
+    for peer in job.view.peers:
+        assert market.paid_units(peer.seat) == peer.accepted == peer.received, "nobody lost a unit by it"
+
+
+@pytest.fixture
+def walled(market: Market) -> Iterator[NodeProcess]:
+    """A node whose port nobody reaches: it dials out, and what it announces leads nowhere. It alone has the memory."""
+    announce = f"/ip4/127.0.0.1/tcp/{free_port()}"
+    node = market.add_ready("walled", memory_mib="3000", announce=announce)
+    yield node
+    market.drop(node)
+
+
+def test_a_node_with_a_blocked_port_gets_no_work_and_both_sides_say_why(
+    market: Market, orphan: Orphan, walled: NodeProcess
+) -> None:
+    market.connect()
+    job = tallymesh.map(functions.square, range(3), budget="1.0", require=Require(memory_gib=2.0))
+    try:
+        wait_until("the job says why it waits", lambda: "None of the addresses" in " ".join(job.why()))
+        reasons = " ".join(job.why())
+        assert "too_little_memory" in reasons, "the others were looked at, too"
+        assert job.view.units_done == 0
+        assert market.account("walled") not in {peer.account for peer in job.view.peers}
+        wait_until("the node knows", lambda: market.view("walled").reachable.startswith("no"))
+        said = why_node(market, "walled")
+        assert "cannot reach this node" in said
+        assert "closed" in said
+        assert "--announce" in said, "and what to do"
+        assert {"unreachable"} <= {problem.code for problem in market.view("walled").problems}
+    finally:
+        job.cancel()
+    wait_until("it has ended", lambda: job.status in ENDED)
+
+
+def test_a_node_without_a_slot_gets_no_lease_and_says_so(market: Market, orphan: Orphan) -> None:
+    node = market.add_ready("poor", slots=0, memory_mib="3000")
+    market.connect()
+    job = tallymesh.map(functions.square, range(3), budget="1.0", require=Require(memory_gib=2.0))
+    try:
+        wait_until("the job says why it waits", lambda: "unstaked" in " ".join(job.why()))
+        assert not market.view("poor").staked
+        said = wait_until("the node says why", lambda: why_node(market, "poor"))
+        assert "holds no slot" in said
+        assert "--stake 1" in said
+        assert not job.view.peers
+        assert market.view("poor").counters["worker_leases_open"] == 0
+    finally:
+        job.cancel()
+    wait_until("it has ended", lambda: job.status in ENDED)
+    market.drop(node)
+
+
+def test_a_worker_with_an_accept_is_paid_though_its_payer_is_gone_for_good(market: Market, orphan: Orphan) -> None:
+    """It settles the voucher itself before its lease ends. Last in this file: the lease runs meanwhile."""
+    wait_until(
+        "the worker settled its Accept",
+        lambda: market.paid_units(orphan.seat) >= orphan.accepted,
+        timeout_s=SETTLES_S,
+        pause_s=0.5,
+    )
+    assert not market.node("doomed").running
+    assert market.name_of(orphan.account).startswith("worker")
