@@ -102,7 +102,7 @@ def importable(archive: Archive) -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(finder)
-        # Only what was asked of the finder: a look at every module would copy thousands of pages in a warm fork (30 ms).
+        # Only what was asked of the finder: a look at every module copies thousands of pages in a warm fork (30 ms).
         for name in finder.found:
             if _loaded_by(sys.modules.get(name), finder):
                 del sys.modules[name]
