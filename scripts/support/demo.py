@@ -82,7 +82,7 @@ class Demo:
         for column in ("contributor", "account", "cores", "memory", "asks per core-hour", "class", "slot"):
             table.add_column(column)
         for offer in self.payer.get("/v1/offers"):
-            hourly = amounts.show(int(offer["ask_price_wei"]) * 3600)
+            hourly = amounts.show_per_core_hour(int(offer["ask_price_wei"]))
             table.add_row(
                 self.name(offer["account"]),
                 offer["account"][:10] + "…",
