@@ -201,7 +201,8 @@ class Receiving:
         signed = keys.open_signed(self.driver.tools.domains, request.leave, Leave, held.account, peer=peer)
         if held.problem is None or held.problem[0] != "left":
             await self.driver.commit(Left(request.leave))
-            self.driver.trust.rest("worker", held.account, f"It left a seat: {signed.message.code[:80]}.")
+            if not held.failures:  # else whose fault that was is found out (watching.py): often the user's program's
+                self.driver.trust.rest("worker", held.account, f"It left a seat: {signed.message.code[:80]}.")
         return OK
 
     async def progress(self, held: Held, peer: str, request: ProgressRequest) -> bytes:

@@ -85,6 +85,7 @@ async def test_a_program_that_raises_fails_the_job_with_its_traceback(scene: Sce
         view = await payer.wait(job, "failed")
         assert view.problem is not None
         assert (view.problem.code, view.problem.traceback) == ("program", error.traceback)
+        assert payer.service.trust.resting("worker") == {}, "the next job gets its workers at once"
         last = payer.service.events(job, 0)[-1]
         assert last.kind == "done" or any(e.kind == "done" for e in payer.service.events(job, 0))
         await payer.wait_empty(job)
