@@ -16,8 +16,8 @@ import pytest
 from programs.bench import Bench, config
 from tallymesh import values
 from tallymesh.errors import LocalError
-from tallymesh.units import Input, Unit, encode
-from tallymesh_learning.runtime import canary, profile
+from tallymesh.units import Input, Unit, canonical_json, encode
+from tallymesh_learning.runtime import canary, profile, runner
 from tallymesh_learning.runtime.pool import UnitPool
 from tallymesh_learning.runtime.runner import run_unit
 from tallymesh_learning.runtime.work import UnitFailure
@@ -197,3 +197,14 @@ def test_a_config_with_an_unknown_option_is_refused(bench: Bench) -> None:
         bench.run(unit)
     assert caught.value.code == "inputs"
     assert bench.step("initialise", config()).steps == 0
+
+
+def test_errors_that_no_message_can_carry_are_still_told() -> None:
+    class Unshown(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    for error, says in ((ValueError("file \udcff"), "ValueError: file \\udcff"), (Unshown(), "Unshown: (an exception")):
+        told = runner._failure(error)
+        canonical_json(told)
+        assert says in told["sentence"]

@@ -114,15 +114,29 @@ def _step(unit: Unit) -> Any:
 
 def _failure(error: BaseException) -> dict[str, str]:
     if isinstance(error, UnitFailure):
-        return {"code": error.code, "sentence": error.sentence, "traceback": _user_frames(error)}
-    code, sentence = "program", f"{type(error).__name__}: {error}"
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
+        return {"code": error.code, "sentence": _plain(error.sentence), "traceback": _plain(_user_frames(error))}
+    text = _text(error)
+    code, sentence = "program", f"{type(error).__name__}: {text}"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in text):
         code, sentence = "limits", f"Not enough memory: {sentence}"
     elif isinstance(error, TallymeshError):
-        sentence = str(error)
+        sentence = text
     elif isinstance(error, SystemExit):
-        sentence = f"The program ended itself with sys.exit({error.code!r})."
-    return {"code": code, "sentence": sentence[:2000], "traceback": _user_frames(error)}
+        sentence = f"The program ended itself with sys.exit({text})."
+    return {"code": code, "sentence": _plain(sentence[:2000]), "traceback": _plain(_user_frames(error))}
+
+
+def _text(error: BaseException) -> str:
+    """The user's exception may fail at this, too."""
+    try:
+        return repr(error.code) if isinstance(error, SystemExit) else str(error)
+    except Exception:
+        return "(an exception that cannot be shown as text)"
+
+
+def _plain(text: str) -> str:
+    """Without lone surrogates, which no message can carry: file names and broken decoders put them into errors."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _user_frames(error: BaseException) -> str:
