@@ -44,11 +44,14 @@ class Leasing:
         self._next_at = 0.0
         self._nonce = max((held.lease.nonce for held in driver.book.all()), default=0)
         self._stale = [held for held in driver.book.all() if held.state is LeaseState.ASKED]
+        # Leases in a transaction whose fate is unknown: a process that is gone may have sent it.
+        self._unsure = {held.id for held in driver.book.all() if held.state is LeaseState.AGREED}
 
     def reconcile(self) -> None:
         driver = self.driver
-        unseated = any(held.state is LeaseState.AGREED for held in driver.book.all())
-        if self._stale or unseated or (trio.current_time() >= self._next_at and self.needs.now()):
+        due = trio.current_time() >= self._next_at
+        unseated = any(held.state is LeaseState.AGREED for held in driver.book.all()) and (due or not driver.book.over)
+        if self._stale or unseated or (due and self.needs.now()):
             driver.doing.start(("lease",), self._round)
 
     def problems(self) -> list[Problem]:
@@ -100,9 +103,19 @@ class Leasing:
             await driver.commit(Declined(held.id, "restart", "This node was restarted before the worker answered."))
         self._stale = []
         for held in driver.book.all():
+            if held.state is not LeaseState.AGREED:
+                continue
             late = driver.tools.chain.block_time() > held.lease.seat_by
-            if held.state is LeaseState.AGREED and (driver.book.over or late) and not await self._taken(held):
+            if not late and not driver.book.over:
+                continue
+            if await self._taken(held):
+                if driver.book.over:  # it is ended like every other seat; while the job runs, it is put to work
+                    await self.note_opened()
+                    await driver.commit(Seated(held.id))
+            elif late or held.id not in self._unsure:  # until it is too late for the seat, it may still be mined
                 await driver.commit(Declined(held.id, "timeout", "The seat did not get on chain in time."))
+            else:
+                self._next_at = trio.current_time() + MATCH_S
 
     async def _ask(self, requests: dict[int, MatchRequest]) -> None:
         driver = self.driver
@@ -191,13 +204,17 @@ class Leasing:
         for held in agreed:
             assert held.agreed is not None
             leases.append(SignedLease(held.lease, held.offered.signature, held.agreed.signature))
-        if not driver.book.opened and await chain.job_state(driver.book.id) is not None:
-            await driver.commit(Opened(b""))  # a process that is gone opened it
-        if not driver.book.opened:
-            transaction = await chain.open(order, leases)
-            await driver.commit(Opened(transaction))
-        elif not all([await self._taken(held) for held in agreed]):
-            await chain.seat(order, leases)
+        await self.note_opened()
+        try:
+            if not driver.book.opened:
+                transaction = await chain.open(order, leases)
+                await driver.commit(Opened(transaction))
+            elif not all([await self._taken(held) for held in agreed]):
+                await chain.seat(order, leases)
+        except ChainError as error:
+            if not error.reverted:
+                self._unsure.update(held.id for held in agreed)
+            raise
         for held in agreed:
             if held.state is LeaseState.AGREED:
                 if await self._taken(held):
@@ -205,6 +222,12 @@ class Leasing:
                 else:
                     await driver.commit(Declined(held.id, "not_seated", "The escrow refused the seat."))
                     driver.trust.rest("worker", held.account, "The escrow refused its seat.", BUSY_S)
+
+    async def note_opened(self) -> None:
+        """The job was opened by a process that is gone, or by a transaction that was given up too early."""
+        driver = self.driver
+        if not driver.book.opened and await driver.tools.chain.job_state(driver.book.id) is not None:
+            await driver.commit(Opened(b""))
 
     async def _taken(self, held: Held) -> bool:
         for look in range(SEAT_LOOKS):

@@ -89,6 +89,8 @@ class Settling:
 
     async def _settle(self) -> None:
         driver, book = self.driver, self.driver.book
+        if any(held.agreed is not None for held in book.all()):  # else nothing was ever sent
+            await driver.leasing.note_opened()
         if book.opened:
             await driver.tools.chain.finish(book.order, self._endings())
         await driver.commit(Settled(driver.tools.clock(), driver.tools.chain.block_time()))
