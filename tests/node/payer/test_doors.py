@@ -12,7 +12,7 @@ from fakes.chain import DOMAINS
 from fakes.executor import honest
 from fakes.payer_scene import PRICE, PayerNode, Puppet, Scene, key_of
 from tallymesh import exchange, units, wire
-from tallymesh.errors import RemoteError
+from tallymesh.errors import LocalError, RemoteError
 from tallymesh.exchange import (
     CommitRequest,
     FailureRequest,
@@ -28,6 +28,7 @@ from tallymesh.ids import BlobId, blob_id
 from tallymesh.messages import AuditCommit, Leave, Receipt, Result, Tally, Verdict
 from tallymesh_ledger import merkle, sampling
 from tallymesh_node.payer.held import Held
+from tallymesh_node.payer.records import GivenUp
 from tallymesh_scheduler.leases import LeaseState
 
 
@@ -268,3 +269,43 @@ async def test_any_bytes_are_refused_and_harm_nobody(scene: Scene, payer: PayerN
                 with pytest.raises(RemoteError):
                     await puppet.peer.network.request(payer.network.source, name, body, timeout_s=5)
         assert held.takes_work
+
+
+async def test_a_repeat_is_answered_no_sooner_than_the_first_is_on_disk(
+    scene: Scene, payer: PayerNode, puppet: Puppet
+) -> None:
+    async with scene.running() as nursery:
+        held = await begin(payer, puppet, nursery)
+        await puppet.say(puppet.receipt(0))
+        append, request = payer.journal.append, puppet.tally(held.seat, 1)
+        answered: list[float] = []
+
+        async def slow(scope: str, *lines: tuple[str, bytes]) -> int:
+            await trio.sleep(5)
+            return await append(scope, *lines)
+
+        async def tell() -> None:
+            await puppet.say(request)
+            answered.append(trio.current_time())
+
+        payer.journal.append = slow  # type: ignore[method-assign]
+        began = trio.current_time()
+        async with trio.open_nursery() as telling:
+            telling.start_soon(tell)
+            await trio.sleep(1)
+            telling.start_soon(tell)
+        assert all(at >= began + 5 for at in answered)
+
+
+async def test_a_book_that_is_ahead_of_the_disk_takes_nothing_more(
+    scene: Scene, payer: PayerNode, puppet: Puppet
+) -> None:
+    async with scene.running() as nursery:
+        held = await begin(payer, puppet, nursery)
+        driver = next(iter(payer.service._drivers.values()))
+        driver.disk_problem = "full"
+        with pytest.raises(LocalError):
+            await driver.commit(GivenUp(held.id, "silent", "…"))
+        assert held.state is not LeaseState.LOST
+        await refused("disk", puppet.say(puppet.receipt(0)))
+        assert held.seat.leaves == {}

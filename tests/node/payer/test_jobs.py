@@ -9,6 +9,7 @@ import trio
 from fakes.payer_scene import PRICE, TOKEN, PayerNode, Scene, honest_result
 from tallymesh.errors import CallerError
 from tallymesh.ids import BlobId
+from tallymesh_node.payer.book import Book
 
 
 async def test_map_gives_every_output_and_pays_every_unit(scene: Scene, payer: PayerNode) -> None:
@@ -228,3 +229,47 @@ async def test_strangers_get_no_blob_and_workers_only_their_own(scene: Scene, pa
         assert not payer.service.may_fetch(other.peer_id, BlobId(mine), ticket)
         assert not payer.service.may_fetch(held.peer.peer_id, BlobId(held.seat.openings[0].end), ticket)
         assert not payer.service.may_fetch(held.peer.peer_id, BlobId(mine), b"")
+
+
+async def test_a_job_is_not_complete_before_every_unit_is_accepted(
+    scene: Scene, payer: PayerNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two guards, each enough by itself here: nothing received is open, and the result stands on accepted units."""
+    for peer in scene.crowd(4):
+        peer.auditing.seconds[""] = 20.0
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=6))
+        book = payer.service._driver(job).book
+        with trio.fail_after(300):
+            while sum(len(held.seat.leaves) for held in book.all()) < 6:  # noqa: ASYNC110
+                await trio.sleep(0.5)
+        finished = type(book.plan).finished
+        monkeypatch.setattr(type(book.plan), "finished", True)
+        with monkeypatch.context() as patch:
+            patch.setattr(Book, "at_work", lambda self: [])
+            patch.setattr(type(book.plan), "history", lambda self: iter(book.placed))
+            assert not book.complete
+        with monkeypatch.context() as patch:
+            patch.setattr(Book, "proven", lambda self, unit: True)
+            assert not book.complete
+        monkeypatch.setattr(type(book.plan), "finished", finished)
+        await payer.wait(job)
+        assert all(book.proven(unit) for unit in book.plan.history())
+
+
+async def test_leases_together_never_promise_more_than_the_wages(scene: Scene, payer: PayerNode) -> None:
+    """A budget with little room, two stages, a worker that dies: the scene checks the free wages at every line."""
+    peers = scene.crowd(5)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("federated", items=4, rounds=6)
+        heavy = msgspec.structs.replace(spec.stages[1], work_ms=8000)
+        spec = msgspec.structs.replace(spec, stages=(spec.stages[0], heavy))
+        job = await payer.submit(spec, budget=107_000)
+        await trio.sleep(8)
+        assert payer.service._driver(job).book.free_wages < 10_000
+        peers[0].kill()
+        view = await payer.wait(job)
+        assert bytes.fromhex(view.result) == honest_result(payer, spec)[-1]
+        await payer.wait_empty(job)
