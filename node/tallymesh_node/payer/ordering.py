@@ -12,6 +12,7 @@ from tallymesh.units import JobSpec
 BP = 10_000
 INTEGRITY_BP = BP
 PRICE_ANY = (1 << 96) - 1
+DEADLINE_MAX_S = 1 << 36  # two thousand years; an Order's times have 40 bits
 SEATS_EXPECTED = 16  # of one stage, for the reserve: each has a first unit and at least one more that are audited
 RESERVE_MAX_BP = 5_000  # of the budget, where most units are audited anyway ("integrity" needs 11/21)
 LOCK_SHARE = 4  # a seat locks at most a fourth of a slot, so that one slot is good for several payers
@@ -72,9 +73,14 @@ def make_order(
         raise CallerError("bad_amount", "Amounts are wei as decimal strings.") from None
     if not 0 < budget < 1 << 96 or not 0 <= price_max < 1 << 96:
         raise CallerError("bad_amount", "The budget must be more than nothing, and fit 96 bits.")
+    if terms.max_price_wei and not price_max:  # in an Order nothing would mean any price
+        raise CallerError("bad_amount", "The highest price is less than a wei per reference-second.")
     require = terms.require
     if require.cores < 1 or require.memory_gib < 0 or require.disk_gib < 0 or require.gpu < 0 or terms.deadline_s <= 0:
         raise CallerError("bad_terms", "Requirements and the deadline are positive numbers.")
+    memory, disk = require.memory_gib * 1024, require.disk_gib * 1024
+    if max(memory, disk) >= 1 << 32 or max(require.cores, require.gpu) >= 1 << 16 or terms.deadline_s > DEADLINE_MAX_S:
+        raise CallerError("bad_terms", "Requirements or the deadline are larger than any machine or job.")
     rate = audit_rate_bp(terms, parameters)
     wages, reserve = split(budget, spec, rate, parameters)
     if wages < units_of(spec):
