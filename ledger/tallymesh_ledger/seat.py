@@ -93,6 +93,10 @@ class Seat:
         return position
 
     @property
+    def accepted_tallies(self) -> int:
+        return len(self.accepts)
+
+    @property
     def goal(self) -> int:
         """Positions that are still to be tallied when no more are assigned."""
         return len(self.assigned) if self.finished_at is None else self.finished_at
@@ -122,16 +126,17 @@ class Seat:
         if position >= self.lease.positions:
             return "no_positions"
         # A worker begins tally e + 2 only with the Accept of e: what a vanished payer can cost it is two tallies.
-        accepted = sum(closed.accepted for closed in self.tallies)
-        return "" if self.tally_of(position) <= accepted + 2 else "unaccepted"
+        return "" if self.tally_of(position) <= self.accepted_tallies + 2 else "unaccepted"
 
     def due(self, *, timed_out: bool = False) -> Range | None:
         """The range that is to be tallied now, if any: the first unit alone; then full tallies, or what a Close, the
         end, or time asks for. `timed_out` is the caller's word that the time rule applies."""
         start, received = self.tallied, min(self.received, self.goal)
-        if received <= start:
-            return None
         number = len(self.tallies) + 1
+        # Closes may cut positions into more tallies than were meant when they were assigned; the hash of c_{e + 2} is
+        # only known with the Accept of e, so tally e + 2 waits for it whatever is asked.
+        if received <= start or number > self.accepted_tallies + 2:
+            return None
         full = start + (1 if number == 1 else self.tally_units)
         if received >= full:
             return Range(number, start, full - start)
@@ -222,7 +227,7 @@ class Seat:
             return False
         self.phase = step(self.phase, Event.ACCEPT)
         closed = self._closed(message.tally)
-        if message.tally != sum(done.accepted for done in self.tallies) + 1:
+        if message.tally != self.accepted_tallies + 1:
             raise RemoteError("out_of_order", f"Tally {message.tally} is accepted before one that precedes it.")
         if message.units != closed.range.end or message.chain != closed.chain:
             raise RemoteError("bad_accept", f"The Accept of tally {message.tally} is not for what was tallied.")

@@ -193,6 +193,25 @@ def test_a_worker_begins_tally_three_only_with_the_accept_of_one() -> None:
     assert seat.assign(4, UNITS[4])
 
 
+def test_closes_that_cut_short_never_ask_for_a_tally_whose_secret_is_not_agreed() -> None:
+    """Positions meant for tally 2 when they were assigned end up in tally 3 by an early Close: without waiting for the
+    Accept of tally 1 the payer would have to show a secret whose hash nobody signed, and an honest worker would be
+    sent away."""
+    seat = new()
+    for position in range(3):
+        seat.assign(position, UNITS[position])
+        receive(seat, position)
+    assert close_tally(seat) == Range(1, 0, 1)
+    seat.close(2, final=False)
+    assert close_tally(seat) == Range(2, 1, 1)
+    seat.close(3, final=False)
+    assert seat.due() is None
+    seat.show_secret(1, secret(1))
+    seat.accept(accept_message(seat, 1))
+    assert close_tally(seat) == Range(3, 2, 1)
+    seat.show_secret(3, secret(3))
+
+
 def test_a_tally_continues_the_one_before_and_covers_what_was_received() -> None:
     seat = new()
     for position in range(4):
