@@ -32,6 +32,7 @@ from tallymesh_ledger.seat import TwoLeaves
 from tallymesh_node.interfaces import Limits
 from tallymesh_node.payer.held import Held
 from tallymesh_node.payer.records import Failed, Left, Received, Shown, Tallied
+from tallymesh_scheduler.leases import LeaseState
 
 if TYPE_CHECKING:
     from tallymesh_node.payer.driver import JobDriver
@@ -200,8 +201,12 @@ class Receiving:
     async def leave(self, held: Held, peer: str, request: LeaveRequest) -> bytes:
         signed = keys.open_signed(self.driver.tools.domains, request.leave, Leave, held.account, peer=peer)
         if held.problem is None or held.problem[0] != "left":
+            # A lease that we never seated, or that ran out, is no reason to pass a worker over.
+            seated = held.state in (LeaseState.SEATED, LeaseState.ENDING)
+            blameless = not seated or signed.message.code in ("lease_over", "unseated")
             await self.driver.commit(Left(request.leave))
-            if not held.failures:  # else whose fault that was is found out (watching.py): often the user's program's
+            # After a failed unit it is found out first whose fault that was (watching.py): often the user's program's.
+            if not held.failures and not blameless:
                 self.driver.trust.rest("worker", held.account, f"It left a seat: {signed.message.code[:80]}.")
         return OK
 
