@@ -7,14 +7,14 @@ anything was committed to. Only blindness is taken out; all else is the product.
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
-from tallymesh import exchange
+from tallymesh import exchange, wire
 from tallymesh.errors import RemoteError
-from tallymesh.exchange import Body
-from tallymesh_ledger.audit import CallState
-from tallymesh_node.payer import driver
-from tallymesh_node.payer.auditing import Auditing
-from tallymesh_node.payer.book import Calling
+from tallymesh.exchange import AuditRequest, Body, ReceiptRequest, Source
+from tallymesh.messages import AuditOrder, Receipt
+from tallymesh_node.daemon import Node
+from tallymesh_node.interfaces import Handler
 
 
 class Leak(Body, frozen=True):
@@ -23,22 +23,39 @@ class Leak(Body, frozen=True):
     end: bytes
 
 
-class LeakyAuditing(Auditing):
-    async def _send(self, calling: Calling, digest: bytes) -> None:
-        source = self.driver.tools.offers.source_of(calling.call.auditor)
-        if source is not None and calling.call.state is CallState.ORDERED:
-            opening = calling.held.seat.openings[calling.order.message.position]
-            leak = exchange.encode(Leak(digest, opening.end))
-            with suppress(RemoteError):  # honest auditors do not know this request
-                await self.driver.tools.network.request(source, Leak.NAME, leak, timeout_s=10.0)
-        await super()._send(calling, digest)
+class LeakyNode(Node):
+    """Knows its own product only by what goes over the wire: receipts that come in, AuditRequests that go out."""
+
+    def _open_roles(self, *arguments: Any) -> None:
+        ask, serve = self.network.request, self.network.serve
+        ends: dict[tuple[bytes, int], bytes] = {}  # (seat, position) -> what its worker says
+
+        async def leaking(peer: Source, name: str, body: bytes, *, timeout_s: float) -> bytes:
+            if name == AuditRequest.NAME:
+                order = wire.decode(exchange.decode(body, AuditRequest).audit_order, AuditOrder).message
+                leak = Leak(self.domains.digest(order), ends[order.seat, order.position])
+                with suppress(RemoteError):  # honest auditors do not know this request
+                    await ask(peer, Leak.NAME, exchange.encode(leak), timeout_s=timeout_s)
+            return await ask(peer, name, body, timeout_s=timeout_s)
+
+        def listening(name: str, handler: Handler) -> None:
+            async def noted(peer: str, body: bytes) -> bytes:
+                request = exchange.decode(body, ReceiptRequest)
+                receipt = wire.decode(request.receipt, Receipt).message
+                ends[receipt.seat, receipt.position] = request.opening.end
+                return await handler(peer, body)
+
+            serve(name, noted if name == ReceiptRequest.NAME else handler)
+
+        self.network.request = leaking  # type: ignore[method-assign]
+        self.network.serve = listening  # type: ignore[method-assign]
+        super()._open_roles(*arguments)
 
 
 if __name__ == "__main__":
     import trio
 
     from tallymesh_node import config
-    from tallymesh_node.daemon import Node, run_node
+    from tallymesh_node.daemon import run_node
 
-    driver.Auditing = LeakyAuditing  # type: ignore[attr-defined]
-    trio.run(run_node, Node(config.load()))
+    trio.run(run_node, LeakyNode(config.load()))

@@ -138,10 +138,11 @@ def test_without_the_check_a_rubber_stamp_passes_and_the_tap_sees_the_leak(
         listen_port=str(free_port()),
     )
     try:
+        market.local.wait_market(leaky, 5)
         before = earned(market, stamp)
         job = mapped(market, "leaky", 16)
         stamped = [audit for audit in by(job, stamp) if audit.result]
-        assert {audit.result for audit in stamped} == {"match"}
+        assert {audit.result for audit in stamped} == {"match"}, [(a.auditor, a.state, a.result) for a in job.audits]
         wait_until("the fees are paid", lambda: earned(market, stamp) >= before + sum(int(a.fee_wei) for a in stamped))
     finally:
         market.connect()
