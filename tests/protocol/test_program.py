@@ -332,6 +332,7 @@ for number, text in enumerate({cells!r}):
         exec(compile(text, name, "exec"), namespace)
 from tallymesh.capture import capture
 p = capture(namespace["f"])
+sys.stdout.flush()
 sys.stdout.buffer.write(b"@@" + msgspec.msgpack.encode((p.archive, p.entries)))
 """
     out = subprocess.check_output([sys.executable, "-c", code], timeout=60).partition(b"@@")[2]
