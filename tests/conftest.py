@@ -17,6 +17,12 @@ _skipped: list[str] = []
 _RECURSION_LIMIT = sys.getrecursionlimit()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The end-to-end tests come last: they share one running market, whose address and environment stay set until the
+    run ends, and whose processes would take the cores of whatever came after them."""
+    items.sort(key=lambda item: item.path.parent.name == "end_to_end")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Importing eth-account or web3 raises the recursion limit of the whole process to 100,000 (py_ecc does it): tests
     of deeply nested input would overflow the C stack instead of meeting the RecursionError that users get."""

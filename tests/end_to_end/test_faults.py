@@ -44,7 +44,8 @@ def orphan(market: Market) -> Iterator[Orphan]:
     """A payer that is killed once its worker holds an Accept. Begun first: its lease runs while other tests do."""
     doomed = market.add_ready("doomed", slots=0, roles=("submit",), listen_port=str(free_port()))
     market.connect("doomed")
-    job = tallymesh.map(functions.slow, range(200), budget="2.0", work=0.5, workers=1)
+    # Little work is declared, so that the lease is short: a worker settles for itself in its last quarter.
+    job = tallymesh.map(functions.slow, range(12), seconds=1.0, budget="2.0", work=0.2, workers=1)
 
     def accepted() -> Any:
         return next((peer for peer in job.view.peers if peer.accepted), None)
