@@ -63,6 +63,12 @@ def test_long_lines_are_cut_and_the_error_stream_is_a_line_too(bench: Bench) -> 
     assert [len(line) for line in lines] == [4000, 4000, 1000, len("to stderr")]
 
 
+def test_bytes_may_be_printed_and_what_is_no_text_is_escaped(bench: Bench) -> None:
+    bench.call("writes_bytes")
+    shown = [event.payload for event in bench.events]
+    assert shown == ["half a char: ü; broken: \\xff", "a lone surrogate: \\udc80 in utf-8"]
+
+
 @pytest.mark.parametrize(
     ("function", "code", "says"),
     [

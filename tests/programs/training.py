@@ -113,6 +113,13 @@ def dies(item: Any) -> Any:
     os.kill(os.getpid(), 9)
 
 
+def writes_bytes(item: Any = None) -> None:
+    sys.stdout.buffer.write("half a char: ü".encode()[:-1])
+    sys.stdout.buffer.write("ü".encode()[-1:] + b"; broken: \xff\n")
+    sys.stdout.write(f"a lone surrogate: \udc80 in {sys.stdout.encoding}\n")
+    sys.stdout.flush()
+
+
 def talks(item: Any) -> Any:
     print("x" * 9000)
     sys.stderr.write("to stderr\n")

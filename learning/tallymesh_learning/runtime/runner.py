@@ -7,13 +7,14 @@ is not its business.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import json
 import math
 import traceback
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, cast
 
 from tallymesh import logs, program
 from tallymesh.errors import TallymeshError
@@ -43,7 +44,9 @@ def run_unit(folder: Path, emit: Emit) -> bool:
             emit("metric", [name, value])
 
     work: Work | None = None
-    console = _Lines(emit)
+    lines = _Lines(emit)
+    # A whole text stream: programs use its `buffer` and `encoding`, too. It stays open, for handlers that hold it.
+    console = io.TextIOWrapper(cast(BinaryIO, lines), "utf-8", "backslashreplace", newline="\n", write_through=True)
     try:
         with contextlib.redirect_stdout(console), contextlib.redirect_stderr(console), logs.sink(metric):
             work = _open(folder, emit)
@@ -53,7 +56,7 @@ def run_unit(folder: Path, emit: Emit) -> bool:
         _write(out / "failure", canonical_json(_failure(error)))
         return False
     finally:
-        console.close()
+        lines.finish()
     with work.timed("save"):
         _write(out / "output", result.output)
         _write(out / "metrics", metrics)
@@ -154,31 +157,35 @@ def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-class _Lines(io.TextIOBase):
-    """What the program prints, line by line. Its last line needs no end."""
+class _Lines(io.RawIOBase):
+    """What the program prints, as bytes that come in any pieces, line by line. Its last line needs no end."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
         self._rest = ""
 
     def writable(self) -> bool:
         return True
 
-    def write(self, text: str) -> int:
+    def write(self, data: Any) -> int:
+        self._take(self._decoder.decode(bytes(data)))
+        return len(data)
+
+    def _take(self, text: str) -> None:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             self._send(line)
         while len(self._rest) > MAX_LINE:
             self._send(self._rest[:MAX_LINE])
             self._rest = self._rest[MAX_LINE:]
-        return len(text)
 
     def _send(self, line: str) -> None:
         for start in range(0, max(len(line), 1), MAX_LINE):
             self._emit("line", line[start : start + MAX_LINE])
 
-    def close(self) -> None:
+    def finish(self) -> None:
+        self._take(self._decoder.decode(b"", final=True))
         if self._rest:
             self._send(self._rest)
             self._rest = ""
-        super().close()

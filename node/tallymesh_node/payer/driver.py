@@ -179,9 +179,13 @@ class JobDriver:
                 error = next(iter(leaves(group)))
                 log.error("job %s pauses: %s", self.book.id[:4].hex(), error)
                 self.disk_problem = error.sentence
+            while self.disk_problem:
                 await trio.sleep(DISK_S)
-                self.load()
-                self.disk_problem = ""
+                try:
+                    self.load()
+                    self.disk_problem = ""
+                except LocalError as error:  # the disk cannot even be read: the job waits for it, the others go on
+                    self.disk_problem = error.sentence
 
     async def _remember(self) -> None:
         """What was learned of peers in this job, should a crash have come between the two journals."""

@@ -5,6 +5,7 @@ The scheduler proposes; any worker may say no. This module assigns nothing.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -15,14 +16,14 @@ from tallymesh.api import Problem
 from tallymesh.errors import ChainError, RemoteError
 from tallymesh.exchange import INLINE_BYTES, LeaseAnswer, LeaseRequest
 from tallymesh.ids import BlobId
-from tallymesh.messages import Lease
+from tallymesh.messages import Cancel, Lease
 from tallymesh_ledger import keys, sampling, waits
 from tallymesh_ledger.jobs import seat_id
 from tallymesh_ledger.waits import Step
 from tallymesh_node.interfaces import SignedLease
 from tallymesh_node.payer.held import Held
 from tallymesh_node.payer.needs import Needs
-from tallymesh_node.payer.records import Agreed, Declined, Leased, Opened, Seated
+from tallymesh_node.payer.records import Agreed, Cancelled, Declined, Leased, Opened, Seated
 from tallymesh_node.payer.trust import BUSY_S
 from tallymesh_scheduler.leases import LeaseState
 from tallymesh_scheduler.matching import Match, MatchRequest, Proposal, match, summary
@@ -30,9 +31,12 @@ from tallymesh_scheduler.matching import Match, MatchRequest, Proposal, match, s
 if TYPE_CHECKING:
     from tallymesh_node.payer.driver import JobDriver
 
+log = logging.getLogger("tallymesh.payer")
+
 MATCH_S = 1.0  # between two rounds of matching that found nobody
 MATCH_MORE_S = 5.0  # … and that look for more workers than are needed
 LEASE_FACTOR = 4  # a lease lasts this many times what its units should take, within the network's bound
+CALL_OFF_S = 2.0  # for a worker to hear that its lease is off: it would find out by itself
 SEAT_LOOKS = 3  # how often the chain is asked whether a seat was taken
 
 
@@ -42,16 +46,20 @@ class Leasing:
         self.needs = Needs(driver)
         self.matches: dict[int, Match] = {}  # stage -> the newest
         self._next_at = 0.0
+        self._look_at = 0.0  # for seats of a job that is over, which an unsure transaction may still take
         self._nonce = max((held.lease.nonce for held in driver.book.all()), default=0)
         self._stale = [held for held in driver.book.all() if held.state is LeaseState.ASKED]
         # Leases in a transaction whose fate is unknown: a process that is gone may have sent it.
         self._unsure = {held.id for held in driver.book.all() if held.state is LeaseState.AGREED}
 
     def reconcile(self) -> None:
-        driver = self.driver
-        due = trio.current_time() >= self._next_at
-        unseated = any(held.state is LeaseState.AGREED for held in driver.book.all()) and (due or not driver.book.over)
-        if self._stale or unseated or (due and self.needs.now()):
+        driver, now = self.driver, trio.current_time()
+        unseated = any(held.state is LeaseState.AGREED for held in driver.book.all())
+        if driver.book.over:
+            wanted = unseated and now >= self._look_at
+        else:
+            wanted = unseated or (now >= self._next_at and bool(self.needs.now()))
+        if self._stale or wanted:
             driver.doing.start(("lease",), self._round)
 
     def problems(self) -> list[Problem]:
@@ -102,6 +110,7 @@ class Leasing:
         for held in self._stale:
             await driver.commit(Declined(held.id, "restart", "This node was restarted before the worker answered."))
         self._stale = []
+        ended: list[Held] = []
         for held in driver.book.all():
             if held.state is not LeaseState.AGREED:
                 continue
@@ -112,10 +121,26 @@ class Leasing:
                 if driver.book.over:  # it is ended like every other seat; while the job runs, it is put to work
                     await self.note_opened()
                     await driver.commit(Seated(held.id))
-            elif late or held.id not in self._unsure:  # until it is too late for the seat, it may still be mined
+            elif late:
                 await driver.commit(Declined(held.id, "timeout", "The seat did not get on chain in time."))
-            else:
-                self._next_at = trio.current_time() + MATCH_S
+            elif held.id not in self._unsure:
+                ended.append(held)
+            else:  # until it is too late for the seat, it may still be mined
+                self._look_at = trio.current_time() + MATCH_S
+        async with trio.open_nursery() as nursery:
+            for held in ended:
+                nursery.start_soon(self._call_off, held)
+
+    async def _call_off(self, held: Held) -> None:
+        """The job ended before the seat was taken: its worker need not keep cores for it until `seat_by`."""
+        driver = self.driver
+        message = Cancel(seat=held.id, at=driver.tools.chain.block_time())
+        await driver.commit(Cancelled(held.id, driver.sign(message).body))
+        try:
+            await driver.watching.send_cancel(held, CALL_OFF_S)
+        except RemoteError as error:
+            log.debug("seat %s was called off unheard: %s", held.id[:4].hex(), error)
+        await driver.commit(Declined(held.id, "ended", "The job ended before its seat was taken."))
 
     async def _ask(self, requests: dict[int, MatchRequest]) -> None:
         driver = self.driver

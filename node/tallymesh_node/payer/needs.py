@@ -27,7 +27,7 @@ class Needs:
     def now(self) -> dict[int, tuple[int, int]]:
         """Stage -> (units to lease for, units side by side)."""
         book = self.driver.book
-        if book.over or book.plan.finished:
+        if book.over or book.plan.finished or self.driver.watching.judging:
             return {}
         needs: dict[int, tuple[int, int]] = {}
         for stage in range(len(book.spec.stages)):

@@ -39,6 +39,11 @@ class Watching:
     def problems(self) -> list[Problem]:
         return []
 
+    @property
+    def judging(self) -> bool:
+        """Whether a failed unit is being tried here: if the program is at fault, the job needs nobody any more."""
+        return any(("failure", held.id) in self.driver.doing for held in self.driver.book.all())
+
     def reconcile(self) -> None:
         now = trio.current_time()
         lagged = self._looked_at is not None and now - self._looked_at > OWN_LAG_S
@@ -116,10 +121,10 @@ class Watching:
             await driver.commit(Cancelled(held.id, driver.sign(message).body))
         await self.send_cancel(held)
 
-    async def send_cancel(self, held: Held) -> None:
+    async def send_cancel(self, held: Held, timeout_s: float = REQUEST_S) -> None:
         request = CloseRequest(cancel=held.cancel)
         await self.driver.durable()
-        await self.driver.tools.network.request(held.peer, request.NAME, exchange.encode(request), timeout_s=REQUEST_S)
+        await self.driver.tools.network.request(held.peer, request.NAME, exchange.encode(request), timeout_s=timeout_s)
         held.live.told.add("cancel")
 
     def _in_place(self, held: Held) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import pytest
@@ -11,9 +11,11 @@ import trio
 
 from fakes.payer_scene import PARAMETERS, PRICE, PayerNode, Scene, cheat, honest_result, paid_units, result_of
 from tallymesh import api
+from tallymesh.errors import LocalError
 from tallymesh.messages import Order
 from tallymesh.plan import Plan
-from tallymesh_node.interfaces import Failure
+from tallymesh_node.interfaces import Entry, Failure
+from tallymesh_scheduler.leases import LeaseState
 
 
 async def test_a_worker_that_dies_is_replaced_and_paid_for_what_it_proved(scene: Scene, payer: PayerNode) -> None:
@@ -91,6 +93,29 @@ async def test_a_program_that_raises_fails_the_job_with_its_traceback(scene: Sce
         await payer.wait_empty(job)
         accepted = sum(held.seat.accepted_units for held in payer.service._driver(job).book.all())
         assert sum(paid_units(scene, peer) for peer in peers) == accepted
+
+
+async def test_a_lease_that_is_not_seated_yet_when_the_job_ends_is_called_off(scene: Scene, payer: PayerNode) -> None:
+    """Else the worker's core waits for the seat of a job that is over while the payer's next job waits for the core."""
+    worker = scene.join(1)
+    scene.join(2)
+    mute = ["peer-2"]  # while it is asked, the other's lease is agreed and not on chain
+    scene.network.lose = lambda sender, receiver, name: receiver in mute and name == "lease"
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=40))
+        await trio.sleep(0.1)
+        (agreed,) = [h for h in payer.service._driver(job).book.all() if h.state is LeaseState.AGREED]
+        assert agreed.account == worker.key.address
+        await payer.service.cancel(job)
+        await payer.wait_empty(job)
+        assert agreed.problem == ("ended", "The job ended before its seat was taken.")
+        mute.clear()
+        scene.peers[1].offers = False
+        began = trio.current_time()
+        following = await payer.submit(payer.spec("map", items=4))
+        await payer.wait(following)
+        assert trio.current_time() - began < 30
 
 
 @pytest.mark.parametrize(
@@ -200,6 +225,30 @@ async def test_a_full_disk_pauses_the_job_and_loses_nothing(scene: Scene, payer:
         assert result_of(payer, spec, view) == honest_result(payer, spec)
         await payer.wait_empty(job)
         assert sum(paid_units(scene, peer) for peer in peers) == 20
+
+
+async def test_a_disk_that_cannot_even_be_read_pauses_one_job(
+    scene: Scene, payer: PayerNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.crowd(5)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=20)
+        job = await payer.submit(spec)
+        await trio.sleep(2.5)
+        payer.journal.broken = True
+
+        def unreadable(scope: str, after: int = 0) -> Sequence[Entry]:
+            raise LocalError("disk", "The disk answers no read.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(payer.journal, "read", unreadable)
+            await trio.sleep(20)
+        assert "The disk answers no read." in {problem.sentence for problem in payer.service.why(job)}
+        payer.journal.broken = False
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        await payer.wait_empty(job)
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))])
