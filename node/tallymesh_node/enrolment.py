@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import httpx
 import trio
 
+from tallymesh import amounts
 from tallymesh.api import Problem
 from tallymesh.errors import ChainError
 from tallymesh.network import Network
@@ -79,7 +80,7 @@ class Enrolment:
                 self.problems = (
                     Problem(
                         code="unstaked",
-                        sentence=f"{missing} more slots cost {needed} wei and the account has {tokens}.",
+                        sentence=f"{missing} more slots cost {amounts.show_up(needed)}, the account has {amounts.show(tokens)}.",
                         remedy=f"Send tokens to {checksum(account)}, or start with fewer slots.",
                     ),
                 )

@@ -9,7 +9,10 @@ from tallymesh.errors import CallerError
 SYMBOL = "MESH"
 DECIMALS = 18
 WEI_PER_TOKEN: int = 10**DECIMALS
-_AMOUNT = re.compile(r"(\d{1,12})(?:\.(\d{1,18}))?")
+SHOWN_DECIMALS = 6  # of an amount that people read: a unit of a second costs about that much …
+SHOWN_DIGITS = 3  # … and where it costs less, this many digits say how much
+DUST_WEI = 10**9  # less is nothing to a reader, and sixteen zeros are hard to count
+_AMOUNT = re.compile(r"(\d{1,12})(?:\.(\d{1,18}))?", re.ASCII)
 
 
 def parse(text: str) -> int:
@@ -28,15 +31,43 @@ def parse(text: str) -> int:
 
 
 def show(wei: int, *, symbol: bool = True) -> str:
-    """``1250000000000000000`` -> ``1.25 MESH``; exact, without trailing zeros."""
-    sign = "-" if wei < 0 else ""
-    whole, rest = divmod(abs(wei), WEI_PER_TOKEN)
-    decimals = str(rest).rjust(DECIMALS, "0").rstrip("0")
-    text = f"{sign}{whole}.{decimals}" if decimals else f"{sign}{whole}"
-    return f"{text} {SYMBOL}" if symbol else text
+    """What an account has, or a thing cost, as people read it: ``1.25 MESH``, rounded down, without trailing zeros.
+
+    Six decimals, and where these would leave fewer than three significant digits, three of those; less than a
+    milliardth of a token is ``<0.000000001 MESH``. Programs take the wei.
+    """
+    magnitude = abs(wei)
+    text = (
+        "<" + _text(DUST_WEI) if 0 < magnitude < DUST_WEI else _text(magnitude // _step(magnitude) * _step(magnitude))
+    )
+    return _with_symbol(f"-{text}" if wei < 0 else text, symbol)
+
+
+def show_up(wei: int, *, symbol: bool = True) -> str:
+    """What is needed at least, in the same form, rounded up: whoever pays what is shown has paid enough."""
+    assert wei >= 0
+    step = _step(wei)
+    return _with_symbol(_text(-(-wei // step) * step), symbol)
 
 
 def show_per_core_hour(wei_per_second: int) -> str:
-    """A price per reference-second as people compare it: ``0.02 MESH``, rounded to the nearest of 8 decimals."""
-    step = 10 ** (DECIMALS - 8)
-    return show((wei_per_second * 3600 + step // 2) // step * step)
+    """A price per reference-second as people compare it: ``0.02 MESH``, rounded to the nearest."""
+    hourly = wei_per_second * 3600
+    step = _step(hourly)
+    return show((hourly + step // 2) // step * step if hourly >= DUST_WEI else hourly)
+
+
+def _step(wei: int) -> int:
+    """What such an amount is rounded to."""
+    step: int = 10 ** min(DECIMALS - SHOWN_DECIMALS, len(str(wei)) - SHOWN_DIGITS) if wei >= DUST_WEI else DUST_WEI
+    return step
+
+
+def _text(wei: int) -> str:
+    whole, rest = divmod(wei, WEI_PER_TOKEN)
+    decimals = str(rest).rjust(DECIMALS, "0").rstrip("0")
+    return f"{whole}.{decimals}" if decimals else str(whole)
+
+
+def _with_symbol(text: str, symbol: bool) -> str:
+    return f"{text} {SYMBOL}" if symbol else text

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from tallymesh import amounts
 from tallymesh.messages import Offer
 
 # A lease gets this much more than an even share of the units, so that a peer that is faster than the others can go on
@@ -115,7 +116,8 @@ def match(request: MatchRequest, candidates: Sequence[Candidate], now: int, seed
     if not proposals:
         price = unit_price_up(fitting[0].offer.ask_price, request.work_ms)
         needed = price * request.units_left
-        sentence = f"The cheapest fitting offer asks {price} wei for a unit and {request.wages} wei of wages are left."
+        asked, left = amounts.show_up(price), amounts.show(request.wages)
+        sentence = f"The cheapest fitting offer asks {asked} for a unit, and {left} of wages are left."
         return Match((), tuple(rejections), Waiting("budget_too_small", sentence, needed))
     chosen = {proposal.candidate.offer.account for proposal in proposals}
     for candidate in fitting:
@@ -173,7 +175,8 @@ def _staked(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
     if c.slots < 1:
         return "unstaked", "Its account holds no slot."
     if c.free_stake < r.lock:
-        return "stake_locked", f"It has {c.free_stake} wei of free stake and a seat locks {r.lock}."
+        free, lock = amounts.show(c.free_stake), amounts.show_up(r.lock)
+        return "stake_locked", f"It has {free} of free stake and a seat locks {lock}."
     return None
 
 
@@ -213,7 +216,8 @@ def _hardware(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None
 
 def _price(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
     if r.price_max and c.offer.ask_price > r.price_max:
-        return "too_expensive", f"It asks {c.offer.ask_price} wei per reference-second, the ceiling is {r.price_max}."
+        asked, ceiling = amounts.show_per_core_hour(c.offer.ask_price), amounts.show_per_core_hour(r.price_max)
+        return "too_expensive", f"It asks {asked} per core-hour, the ceiling is {ceiling}."
     return None
 
 

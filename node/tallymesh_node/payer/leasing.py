@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tallymesh import exchange
+from tallymesh import amounts, exchange
 from tallymesh.api import Problem
 from tallymesh.errors import ChainError, RemoteError
 from tallymesh.exchange import INLINE_BYTES, LeaseAnswer, LeaseRequest
@@ -86,7 +86,7 @@ class Leasing:
             missing = max(0, waiting.needed_wei - self.driver.book.free_wages)
             total = order.wages + order.audit_reserve
             needed = total + -(-missing * total // order.wages)
-            remedy = f"A budget of {needed} wei would do at today's prices."
+            remedy = f"A budget of {amounts.show_up(needed)} would do at today's prices."
         why = f" {summary(matched.rejections)}" if waiting.code != "no_offers" and matched.rejections else ""
         return Problem(code=waiting.code, sentence=f"{stage}: {waiting.sentence}{why}", remedy=remedy)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tallymesh import api
+from tallymesh import amounts, api
 from tallymesh.errors import CallerError
 from tallymesh.ids import ZERO32
 from tallymesh.messages import Auditors, Order
@@ -74,7 +74,7 @@ def make_order(
     if not 0 < budget < 1 << 96 or not 0 <= price_max < 1 << 96:
         raise CallerError("bad_amount", "The budget must be more than nothing, and fit 96 bits.")
     if terms.max_price_wei and not price_max:  # in an Order nothing would mean any price
-        raise CallerError("bad_amount", "The highest price is less than a wei per reference-second.")
+        raise CallerError("bad_amount", "The highest price is less than 3600 wei per core-hour, a wei per second.")
     require = terms.require
     if require.cores < 1 or require.memory_gib < 0 or require.disk_gib < 0 or require.gpu < 0 or terms.deadline_s <= 0:
         raise CallerError("bad_terms", "Requirements and the deadline are positive numbers.")
@@ -86,8 +86,8 @@ def make_order(
     if wages < units_of(spec):
         raise CallerError(
             "budget_too_small",
-            f"{budget} wei cannot pay for {units_of(spec)} units.",
-            remedy=f"At least {units_of(spec) + reserve} wei are needed, at the lowest price there is.",
+            f"{amounts.show(budget)} cannot pay for {units_of(spec)} units.",
+            remedy=f"At least {amounts.show_up(units_of(spec) + reserve)} are needed, at the lowest price there is.",
         )
     return Order(
         payer=payer,

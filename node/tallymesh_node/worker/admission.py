@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from tallymesh import amounts
 from tallymesh.ids import ZERO32
 from tallymesh.messages import Lease, Offer, Order
 from tallymesh.parameters import Parameters
@@ -113,14 +114,16 @@ def _money(order: Order, lease: Lease, situation: Situation, parameters: Paramet
     assert situation.offer is not None
     asked = unit_price_up(situation.offer.ask_price, lease.work_ms)
     if lease.price < max(1, asked):
-        return Refusal("price_too_low", f"{lease.price} wei a unit are less than the {asked} asked.")
+        offered, least = amounts.show(lease.price), amounts.show_up(asked)
+        return Refusal("price_too_low", f"{offered} a unit are less than the {least} asked.")
     if lease.positions * lease.price + order.claim_bond > order.wages:
         return Refusal("over_budget", "The lease is worth more than all wages of the order.")
     if order.tally_units > TALLY_FACTOR_MAX * parameters.tally_units:
         return Refusal("tally_too_long", f"Tallies of {order.tally_units} units would leave too much unpaid.")
     free = situation.free_stake - situation.pending_lock
     if lease.lock > free:
-        return Refusal("too_little_stake", f"The lock of {lease.lock} wei is more than the {max(0, free)} free.")
+        lock, left = amounts.show_up(lease.lock), amounts.show(max(0, free))
+        return Refusal("too_little_stake", f"The lock of {lock} is more than the {left} of stake that is free.")
     return None
 
 

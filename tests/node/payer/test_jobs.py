@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from fakes.payer_scene import PRICE, TOKEN, PayerNode, Scene, honest_result
+from tallymesh import amounts
 from tallymesh.errors import CallerError
 from tallymesh.ids import BlobId
 from tallymesh_node.payer.book import Book
@@ -118,16 +119,18 @@ async def test_reasons_are_given_while_nobody_fits(scene: Scene, payer: PayerNod
 
 
 async def test_a_budget_that_is_too_small_names_the_number_needed(scene: Scene, payer: PayerNode) -> None:
-    scene.crowd(4)
+    scene.crowd(4, ask=PRICE * 10**9)
     async with scene.running() as nursery:
         await payer.start(nursery)
         with pytest.raises(CallerError, match="cannot pay"):
             await payer.submit(payer.spec("map", items=8), budget=5)
-        job = await payer.submit(payer.spec("map", items=8), budget=1500)
+        job = await payer.submit(payer.spec("map", items=8), budget=1500 * 10**9)
         await trio.sleep(3)
         [problem] = payer.service.why(job)
         assert problem.code == "budget_too_small"
-        needed = int("".join(c for c in problem.remedy.split(" wei")[0] if c.isdigit()))
+        assert "wei" not in problem.sentence + problem.remedy
+        needed = amounts.parse(problem.remedy.removeprefix("A budget of ").partition(" would")[0])
+        assert needed < 20_000 * 10**9
         await payer.service.cancel(job)
         job = await payer.submit(payer.spec("map", items=8), budget=needed)
         await payer.wait(job)
