@@ -155,7 +155,8 @@ class ReleaseAnswer(Body, frozen=True):
 
 
 class CloseRequest(Body, frozen=True):
-    """payer -> worker; also carries Cancel. The worker answers at once and sends the Tally when it is due."""
+    """payer -> worker; also carries Cancel. The worker answers at once, with ReleaseAnswer (a Release where it is owed
+    nothing), and sends the Tally when it is due."""
 
     NAME = "close"
     close: bytes = b""

@@ -64,13 +64,3 @@ def federated(market: Market, folder: Path) -> dict[str, Any]:
 def reference(market: Market, folder: Path) -> dict[str, Any]:
     """The same training by the local backend: what every way through the network must agree with."""
     return shop.train(market, folder, shop.FEDERATED, TALLYMESH_BACKEND="local")
-
-
-# Each of these takes minutes of real processes; the test command runs the programs, `scripts/test --long` the rest.
-LONG = ("test_blindness", "test_cheats", "test_demo", "test_faults")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.stem in LONG and item.path.parent.name == "end_to_end":
-            item.add_marker(pytest.mark.long)

@@ -570,7 +570,7 @@ class Puppet:
     async def _close(self, peer: str, body: bytes) -> bytes:
         await trio.lowlevel.checkpoint()
         self.closes.append(exchange.decode(body, CloseRequest))
-        return exchange.encode(Nothing())
+        return exchange.encode(ReleaseAnswer())
 
     async def _forfeit(self, peer: str, body: bytes) -> bytes:
         await trio.lowlevel.checkpoint()

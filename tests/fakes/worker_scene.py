@@ -288,21 +288,23 @@ class Payer:
         return await self.send_accept(message)
 
     async def send_accept(self, message: Accept) -> Release | None:
-        data = await self.ask(AcceptRequest(self.signer.sign(DOMAINS, message).body))
+        return self._release(await self.ask(AcceptRequest(self.signer.sign(DOMAINS, message).body)))
+
+    def _release(self, data: bytes) -> Release | None:
         release = exchange.decode(data, ReleaseAnswer).release
         if not release:
             return None
         return keys.open_signed(DOMAINS, release, Release, self.node.key.address).message  # type: ignore[no-any-return]
 
-    async def close(self, position: int, *, final: bool) -> None:
+    async def close(self, position: int, *, final: bool) -> Release | None:
         self.seat.close(position, final=final)
         message = Close(seat=self.seat.id, position=position, final=final)
-        await self.ask(CloseRequest(close=self.signer.sign(DOMAINS, message).body))
+        return self._release(await self.ask(CloseRequest(close=self.signer.sign(DOMAINS, message).body)))
 
-    async def cancel(self) -> None:
+    async def cancel(self) -> Release | None:
         self.seat.cancel()
         message = Cancel(seat=self.seat.id, at=self.scene.chain.now())
-        await self.ask(CloseRequest(cancel=self.signer.sign(DOMAINS, message).body))
+        return self._release(await self.ask(CloseRequest(cancel=self.signer.sign(DOMAINS, message).body)))
 
     async def forfeit(self) -> None:
         self.seat.forfeit()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tallymesh import exchange
 from tallymesh.api import Problem
+from tallymesh.errors import RemoteError
 from tallymesh.exchange import (
     AcceptRequest,
     ForfeitRequest,
@@ -206,9 +207,16 @@ class Auditing:
         await self.driver.durable()
         request = AcceptRequest(accept.body)
         body = await tools.network.request(held.peer, request.NAME, exchange.encode(request), timeout_s=REQUEST_S)
-        answer = exchange.decode(body, ReleaseAnswer, peer=held.peer.peer_id)
+        await self.take_release(held, body)
+
+    async def take_release(self, held: Held, body: bytes) -> None:
+        """What a worker answers to an Accept, a Close and a Cancel."""
+        tools, peer = self.driver.tools, held.peer.peer_id
+        answer = exchange.decode(body, ReleaseAnswer, peer=peer)
         if answer.release and held.release is None:
-            keys.open_signed(tools.domains, answer.release, Release, held.account, peer=held.peer.peer_id)
+            release = keys.open_signed(tools.domains, answer.release, Release, held.account, peer=peer)
+            if release.message.seat != held.id:
+                raise RemoteError("bad_release", "It released another seat than this one.", peer=peer)
             await self.driver.commit(Released(answer.release))
 
     async def _forfeit(self, held: Held, position: int, audit: Audit) -> None:

@@ -111,7 +111,9 @@ class Closing:
     async def _send(self, held: Held) -> None:
         key, request = self._key(held), CloseRequest(close=held.close)
         await self.driver.durable()
-        await self.driver.tools.network.request(held.peer, request.NAME, exchange.encode(request), timeout_s=REQUEST_S)
+        network = self.driver.tools.network
+        answer = await network.request(held.peer, request.NAME, exchange.encode(request), timeout_s=REQUEST_S)
+        await self.driver.auditing.take_release(held, answer)
         held.live.told.add(key)
 
     def _key(self, held: Held) -> str:

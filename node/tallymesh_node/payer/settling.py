@@ -69,19 +69,25 @@ class Settling:
         return now - self._ready_since > waits.seconds(Step.RELEASE, self.driver.tools.parameters)
 
     def _may_release(self, held: Held) -> bool:
-        """Whether a Release can still come: the worker is there, and something was accepted for which it is asked."""
-        if held.state is not LeaseState.ENDING or held.release is not None or not held.accepts:
+        """Whether a Release can still come: the worker is there, and did not just decline to give one."""
+        if held.state not in (LeaseState.SEATED, LeaseState.ENDING) or held.release is not None:
             return False
+        if not held.accepts:
+            return not self._told_the_end(held)  # a worker that is owed nothing releases in answer to the end itself
         return held.seat.accepted_units < held.lease.positions
+
+    def _told_the_end(self, held: Held) -> bool:
+        told = held.live.told
+        return any(key.startswith("close:") and key.endswith("True") for key in told) or "cancel" in told
 
     def _ask_releases(self) -> None:
         """A Release comes in answer to an Accept, once the worker has the final Close."""
         driver = self.driver
         for held in driver.book.all():
-            told = held.live.told
-            ended = any(key.startswith("close:") and key.endswith("True") for key in told) or "cancel" in told
-            due = trio.current_time() >= self._ask_at.get(held.id, 0.0)
-            if due and ended and self._may_release(held) and held.seat.phase is Phase.CLOSING and not held.unsettled:
+            due = trio.current_time() >= self._ask_at.get(held.id, 0.0) and self._told_the_end(held)
+            if due and held.accepts and self._may_release(held) and held.seat.phase is Phase.CLOSING:
+                if held.unsettled:
+                    continue
                 self._ask_at[held.id] = trio.current_time() + ASK_S
                 driver.doing.start(("release", held.id), driver.auditing.deliver_one, held, held.accepts[-1])
 

@@ -124,7 +124,10 @@ class Watching:
     async def send_cancel(self, held: Held, timeout_s: float = REQUEST_S) -> None:
         request = CloseRequest(cancel=held.cancel)
         await self.driver.durable()
-        await self.driver.tools.network.request(held.peer, request.NAME, exchange.encode(request), timeout_s=timeout_s)
+        network = self.driver.tools.network
+        answer = await network.request(held.peer, request.NAME, exchange.encode(request), timeout_s=timeout_s)
+        if held.state in AT_WORK:  # a lease that was called off is in no escrow: there is nothing to release
+            await self.driver.auditing.take_release(held, answer)
         held.live.told.add("cancel")
 
     def _in_place(self, held: Held) -> None:

@@ -221,17 +221,18 @@ class Doors:
                 if misfit and not work.record.earned:
                     sentence = f"The Accept of tally {accept.tally} does not fit this worker's seat ({misfit})."
                     raise RemoteError(misfit, sentence, peer=peer)
-            record = work.record
-            if self._may_release(work) and not work.record.release:
-                release = Release(seat=record.id, units=max(record.seat.accepted_units, record.voucher_units))
-                await work.commit(Line.RELEASE, self.tools.key.sign(self.tools.domains, release).body)
-            answer = ReleaseAnswer(work.record.release)
+            answer = await self._release(work)
         work.heard()
-        return exchange.encode(answer)
+        return answer
 
-    def _may_release(self, work: Work) -> bool:
-        """A Release says that the seat may close once its units are paid: only when nothing more can be owed."""
-        return work.record.earned and work.record.forfeited is None
+    async def _release(self, work: Work) -> bytes:
+        """The answer to an Accept, a Close and a Cancel. A Release says that the seat may close once its units are
+        paid: it is signed only when nothing more can be owed. The caller holds the lock."""
+        record = work.record
+        if record.earned and record.forfeited is None and not record.release:
+            release = Release(seat=record.id, units=max(record.seat.accepted_units, record.voucher_units))
+            await work.commit(Line.RELEASE, self.tools.key.sign(self.tools.domains, release).body)
+        return exchange.encode(ReleaseAnswer(work.record.release))
 
     async def close(self, peer: str, body: bytes) -> bytes:
         request = exchange.decode(body, CloseRequest, peer=peer)
@@ -251,8 +252,9 @@ class Doors:
             )
             if not again:
                 await work.commit(kind, data)
+            answer = await self._release(work)
         work.heard()
-        return OK
+        return answer
 
     async def forfeit(self, peer: str, body: bytes) -> bytes:
         request = exchange.decode(body, ForfeitRequest, peer=peer)

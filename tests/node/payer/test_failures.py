@@ -157,6 +157,25 @@ async def test_cancel_pays_what_was_verified_and_returns_the_rest(scene: Scene, 
         assert str(spent) == view.cost_wei
 
 
+async def test_a_job_that_ends_before_its_first_result_gets_its_budget_back_at_once(
+    scene: Scene, payer: PayerNode
+) -> None:
+    """Seats without a unit are released in answer to their end, instead of waiting for their leases to run out."""
+    scene.crowd(3, seconds=30.0)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=40, work_ms=30_000))
+        await payer.wait(job, "running")
+        await trio.sleep(2)
+        book = payer.service._driver(job).book
+        assert all(held.state is LeaseState.SEATED for held in book.all())
+        await payer.service.cancel(job)
+        await payer.wait_empty(job)
+        latest = max(held.lease.until for held in book.all())
+        assert scene.chain.now() < latest - 60
+        assert payer.service.job(job).cost_wei == "0"
+
+
 async def test_cancel_before_anybody_was_found(scene: Scene, payer: PayerNode) -> None:
     async with scene.running() as nursery:
         await payer.start(nursery)

@@ -369,6 +369,31 @@ async def test_a_cancel_kills_what_runs_and_tallies_what_is_done(node: Node, pay
         assert release.units == 2
 
 
+@pytest.mark.parametrize("how", ["close", "cancel"])
+async def test_a_seat_to_which_nothing_is_owed_is_released_at_once(node: Node, payer: Payer, how: str) -> None:
+    """Nothing will ever be accepted on it, so no Accept's answer could bring the Release."""
+    node.executor.seconds[""] = 10.0
+    async with node.run():
+        await payer.begin()
+        if how == "cancel":
+            await payer.assign(0)
+        release = await (payer.cancel() if how == "cancel" else payer.close(0, final=True))
+        assert release is not None
+        assert release.units == 0
+
+
+async def test_a_seat_to_which_a_unit_is_owed_is_not_released_by_a_close(node: Node, payer: Payer) -> None:
+    async with node.run():
+        await payer.begin()
+        await payer.assign(0)
+        assert await payer.close(1, final=True) is None
+        await payer.wait(lambda: payer.seat.tallies)
+        assert await payer.cancel() is None
+        release = await payer.accept(1)
+        assert release is not None
+        assert release.units == 1
+
+
 async def test_a_receipt_that_crossed_a_cancel_is_given_up(node: Node, payer: Payer) -> None:
     async with node.run():
         await payer.begin()
