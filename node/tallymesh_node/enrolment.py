@@ -80,7 +80,8 @@ class Enrolment:
                 self.problems = (
                     Problem(
                         code="unstaked",
-                        sentence=f"{missing} more slots cost {amounts.show_up(needed)}, the account has {amounts.show(tokens)}.",
+                        sentence=f"{missing} more slot{'s' * (missing > 1)} of stake cost {amounts.show_up(needed)}, "
+                        f"the account has {amounts.show(tokens)}.",
                         remedy=f"Send tokens to {checksum(account)}, or start with fewer slots.",
                     ),
                 )

@@ -67,6 +67,10 @@ class PeerView(View, frozen=True):
     paid: int
     problem: Problem | None = None
 
+    def __repr__(self) -> str:
+        units = f"{self.received}/{self.assigned} units, {self.accepted} accepted, {self.paid} paid"
+        return f"<Peer {self.account[:10]}… {self.stage} {self.phase}: {units}>"
+
 
 class JobView(View, frozen=True):
     """GET /v1/jobs/{id}. `status`: preparing, matching, running, settling, done, failed, cancelled."""
@@ -91,6 +95,10 @@ class JobView(View, frozen=True):
     spec: str = ""  # blob id (hex) of the JobSpec
     peers: tuple[PeerView, ...] = ()
     problem: Problem | None = None
+
+    def __repr__(self) -> str:
+        done = f"{self.rounds_done}/{self.rounds} rounds" if self.rounds else f"{self.units_done}/{self.units} units"
+        return f"<JobView {self.id[:12]} {self.name or self.kind} {self.status} {done} peers={len(self.peers)}>"
 
 
 class EventView(View, frozen=True):
@@ -118,6 +126,13 @@ class ReceiptView(View, frozen=True):
     metrics: dict[str, Any] = {}
     seconds: dict[str, float] = {}
 
+    @property
+    def outcome(self) -> str:
+        return "void" if self.void else "accepted" if self.accepted else "pending"
+
+    def __repr__(self) -> str:
+        return f"<Receipt unit {self.position} by {self.account[:10]}… {self.outcome} end={self.end[:8]}>"
+
 
 class AuditView(View, frozen=True):
     seat: str
@@ -131,6 +146,14 @@ class AuditView(View, frozen=True):
     state: str  # ordered, committed, opened, done, silent
     result: str  # match, mismatch, unavailable, or ""
     fee_wei: str = "0"
+
+    @property
+    def outcome(self) -> str:
+        return self.result or ("unanswered" if self.state == "silent" else "awaited")
+
+    def __repr__(self) -> str:
+        by = "the payer's own node" if self.auditor == "payer" else f"{self.auditor[:10]}…"
+        return f"<Audit {self.account[:10]}…'s unit {self.position} ({self.reason}) by {by}: {self.outcome}>"
 
 
 class OfferView(View, frozen=True):

@@ -37,6 +37,7 @@ class FakePayer:
         self.audit_rows: dict[str, list[AuditView]] = {}
         self.receipt_rows: dict[str, list[ReceiptView]] = {}
         self.cancelled: list[str] = []
+        self.lack = "too little memory"  # of the offers, which `why` complains about
         self.on_submit: Callable[[str], None] = lambda job_id: None
         self.waiting = 0  # readers in wait_events
         self._news = trio.Event()
@@ -72,7 +73,10 @@ class FakePayer:
         return self.views[job_id]
 
     def why(self, job_id: str) -> Any:
-        return [Problem(code="matching", sentence=f"Job {self.job(job_id).id[-4:]}: 3 offers have too little memory.")]
+        view = self.job(job_id)
+        if view.status in ("done", "failed", "cancelled"):
+            return [view.problem] if view.problem is not None else []
+        return [Problem(code="matching", sentence=f"Job {view.id[-4:]}: 3 offers have {self.lack}.")]
 
     def events(self, job_id: str, after: int) -> Sequence[EventView]:
         self.job(job_id)

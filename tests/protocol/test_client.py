@@ -20,8 +20,10 @@ import tallymesh
 from fakes.area import area
 from fakes.node import ACCOUNT, PROFILE, FakeNode, Served, serve
 from tallymesh import CallerError, ChainError, LocalError, RemoteError, TallymeshError, values
-from tallymesh.api import AuditView, JobView, Problem
-from tallymesh.client import discover, session
+from tallymesh.api import AuditView, EventView, JobView, PeerView, Problem, ReceiptView
+from tallymesh.client import discover, progress, session, waiting
+from tallymesh.client.outputs import Rows
+from tallymesh.client.report import outcome
 from tallymesh.client.session import Session, parse, refusal
 from tallymesh.ids import blob_id
 from tallymesh.units import decode_spec
@@ -186,7 +188,7 @@ def test_map_submits_streams_and_gives_results_in_input_order(served: Served) ->
     seen = {unit.index: unit.output["area"] for unit in job.stream()}
     assert seen == {x: 2.0 * x * x for x in range(40)}
     assert job.results()[:3] == [{"area": 0.0}, {"area": 2.0}, {"area": 8.0}]
-    assert (job.status, job.cost, job.cost_wei, job.audits) == ("done", "0.0000000000000033 MESH", 3300, [])
+    assert (job.status, job.cost, job.cost_wei, job.audits) == ("done", "<0.000000001 MESH", 3300, [])
     spec = decode_spec(served.node.store.get(blob_of(job.view.spec)))
     assert (spec.profile, len(spec.inputs), spec.name) == (PROFILE, 40, "area")
     assert all(served.node.store.has(blob_of(blob.hex())) for blob in (spec.program, *spec.inputs))
@@ -264,6 +266,12 @@ def test_why_and_report_are_for_people(served: Served) -> None:
     served.payer.audit_rows[job.id] = [audit]
     assert (job.checks.audits, job.checks.matched, job.checks.by_payer) == (1, 1, 1)
     assert "too few auditors could" in str(job.checks)
+    assert job.why() == [
+        "It cost <0.000000001 MESH of a budget of 1 MESH; the rest came back.",
+        "1 of its 1 unit was computed again (1 match): 1 by the payer's own node.",
+    ]
+    assert str(job.audits) == "<1 audit: 1 match>"
+    assert list(job.audits) == job.audits == [audit]
     report = job.report()
     assert ACCOUNT in report
     assert "1 of 1 units were computed again" in report
@@ -322,10 +330,104 @@ def test_progress_is_a_line_per_change_where_nobody_sees_a_bar(
     threading.Timer(0.05, lambda: served.do(lambda: train(job.id))).start()
     job.wait(progress=True)
     shown = capsys.readouterr().err.splitlines()
-    assert "round 1/2 · 0 peers · 1 audits · accuracy 0.5" in shown
-    assert "caught 0xabababab…: Its update did not match." in shown
-    assert "3 units are computed again" in shown
-    assert shown[-1] == "done"
+    assert shown[1:] == [
+        "round 1/2 · 0 peers · 1 audit · accuracy 0.5",
+        "caught 0xabababab…: Its update did not match.",
+        "3 units are computed again, and every round that used one",
+        "done",
+    ]
+    assert shown[0] == f"job {job.id[:12]}: matching"
+
+
+def test_a_pipe_sees_progress_without_asking_and_nothing_where_none_is_wanted(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for shown, lines in ((None, 2), (False, 0)):
+        job = tallymesh.map(area, [1], budget="1")
+        threading.Timer(0.05, lambda name=job.id: served.do(lambda: served.payer.finish(name))).start()
+        job.wait(progress=shown)
+        assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+def test_a_log_has_no_line_for_each_of_many_fast_rounds_or_units(capsys: pytest.CaptureFixture[str]) -> None:
+    view = JobView(id="ab" * 32, name="", kind="federated", status="running", created=0.0, rounds=1000, units=11_000)
+    for kind, event, least in (("federated", "round", 2), ("map", "unit", 0)):
+        lines = progress._Lines(msgspec.structs.replace(view, kind=kind, units=1000))
+        capsys.readouterr()
+        for number in range(1, 1001):
+            data = {"round": number, "index": number}
+            lines.show(EventView(sequence=number, at=0.0, kind=event, data=data))
+        shown = capsys.readouterr().err.splitlines()
+        assert least <= len(shown) < 20
+        assert (not least) or shown[-1].startswith("round 1000/1000"), "the last one is always told"
+
+
+# -- waiting for others
+
+
+def waits(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "LOOK_S", 0.02)
+
+    def end() -> None:
+        served.payer.lack = "no numeric class"
+        time.sleep(0.2)
+        served.do(lambda: [served.payer.finish_map(name, areas(1.0, 1)) for name in served.payer.views])
+
+    threading.Timer(0.3, end).start()
+
+
+REASONS = ["waiting: Job 0001: 3 offers have too little memory.", "waiting: Job 0001: 3 offers have no numeric class."]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda job: list(job.stream()), lambda job: job.results(), lambda job: job.wait()],
+    ids=["stream", "results", "wait"],
+)
+def test_a_job_that_waits_says_why_once_per_reason_where_there_is_no_terminal(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ask: Any
+) -> None:
+    job = tallymesh.map(area, [0], budget="1")
+    waits(served, monkeypatch)
+    ask(job)
+    shown = capsys.readouterr()
+    assert [line for line in shown.err.splitlines() if line.startswith("waiting")] == REASONS
+    assert shown.out == ""
+    assert not [thread for thread in threading.enumerate() if thread.name == "tallymesh-reasons"]
+
+
+def test_a_program_that_awaits_is_told_too(served: Served) -> None:
+    job = tallymesh.map(area, [0], budget="1")
+    code = (
+        "import asyncio, sys, tallymesh\nfrom tallymesh.client import waiting\nwaiting.LOOK_S = 0.02\n"
+        f"async def main(): await tallymesh.attach({job.id!r})\nasyncio.run(main())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline() == REASONS[0] + "\n"
+    served.do(lambda: served.payer.finish_map(job.id, areas(1.0, 1)))
+    assert process.communicate(timeout=10) == (None, "")
+
+
+def test_a_reason_is_news_when_it_stays_and_is_another_one() -> None:
+    news = waiting.News()
+
+    def found(*lines: str, at: float) -> list[str]:
+        return news.of(list(lines), at)
+
+    assert found("Offer 1 ran out 5 s ago.", at=0) == [], "it may be gone at the next look"
+    assert found("Offer 1 ran out 8 s ago.", at=2.5) == ["Offer 1 ran out 8 s ago."]
+    assert found("Offer 2 ran out 9 s ago.", at=5) == [], "only its numbers changed"
+    assert found("The chain does not answer.", at=7.5) == []
+    assert found("The chain does not answer.", "0x1f of 0.5 MESH", at=10) == ["The chain does not answer."]
+    for at in range(12, 1000, 2):
+        assert found(f"Offer 3 ran out {at} s ago.", at=at) == [], "it came back, and then it only lasts"
+    assert found("The chain does not answer.", at=1000) == []
+    assert found("The chain does not answer.", at=1001) == ["The chain does not answer."], "long ago: worth a line"
+    for at in range(1000, 3000):
+        for _ in range(2):
+            found("reason " + "x" * at, at=at)
+    assert len(news._said_at) <= waiting.KEPT
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
@@ -508,3 +610,60 @@ def blob_of(name: str) -> Any:
 def test_views_of_a_newer_node_are_read() -> None:
     newer = {"id": "j", "name": "", "kind": "map", "status": "running", "created": 1.0, "colour": "blue"}
     assert msgspec.json.decode(msgspec.json.encode(newer), type=JobView).status == "running"
+
+
+def test_rows_and_views_are_short_when_they_are_printed() -> None:
+    audit = AuditView(
+        seat="ee" * 32, account=ACCOUNT, tally=1, position=3, unit="11" * 32, reason="drawn", draw=0,
+        auditor="payer", state="done", result="mismatch",
+    )  # fmt: skip
+    awaited = msgspec.structs.replace(audit, auditor="0x" + "cd" * 20, state="ordered", result="")
+    silent = msgspec.structs.replace(awaited, state="silent")
+    assert repr(audit) == "<Audit 0xabababab…'s unit 3 (drawn) by the payer's own node: mismatch>"
+    assert repr(awaited) == "<Audit 0xabababab…'s unit 3 (drawn) by 0xcdcdcdcd…: awaited>"
+    assert repr(Rows("audit", [audit, awaited, silent, silent])) == ("<4 audits: 1 awaited, 1 mismatch, 2 unanswered>")
+    receipt = ReceiptView(
+        seat="ee" * 32, account=ACCOUNT, position=3, unit="11" * 32, end="22" * 32, leaf="33" * 32, tally=1,
+        accepted=True, void=False,
+    )  # fmt: skip
+    assert repr(receipt) == "<Receipt unit 3 by 0xabababab… accepted end=22222222>"
+    assert repr(Rows("receipt", [receipt, msgspec.structs.replace(receipt, accepted=False, void=True)])) == (
+        "<2 receipts: 1 accepted, 1 void>"
+    )
+    assert repr(Rows("receipt")) == "<0 receipts>"
+    view = JobView(id="ab" * 32, name="area", kind="map", status="running", created=1.0, units=9, units_done=4)
+    assert repr(view) == "<JobView abababababab area running 4/9 units peers=0>"
+
+
+def ended(**fields: Any) -> JobView:
+    terms = {"budget_wei": str(2 * 10**18), "cost_wei": str(123 * 10**14), "units": 40, "units_done": 40}
+    return JobView(id="ab" * 32, name="", kind="map", created=1.0, **{"status": "done", **terms, **fields})
+
+
+def test_an_ended_job_says_what_it_cost_and_who_checked_what() -> None:
+    auditors = ["payer", *(f"0x{number:02x}" + "cd" * 19 for number in (1, 1, 1, 2, 2, 3, 4, 5, 6))]
+    rows = [
+        AuditView(
+            seat="", account=ACCOUNT, tally=1, position=at, unit="", reason="drawn", draw=0, auditor=who, state="done",
+            result="mismatch" if at == 1 else "match",
+        )
+        for at, who in enumerate(auditors)
+    ]  # fmt: skip
+    rows.append(msgspec.structs.replace(rows[0], result="", state="silent"))
+    liar = PeerView(
+        account=ACCOUNT, peer_id="", seat="", stage="map", phase="forfeited", price_wei="1", assigned=9, received=9,
+        accepted=0, paid=0, problem=Problem(code="cheat", sentence="Unit 1 was recomputed with another result."),
+    )  # fmt: skip
+    view = ended(escrow_wei=str(10**17), peers=(liar,), redone=5)
+    assert outcome(view, rows, "network") == [
+        "It cost 0.0123 MESH of a budget of 2 MESH; 0.1 MESH are in escrow until its last seats have closed.",
+        "10 of its 40 units were computed again (9 match, 1 mismatch): "
+        "3 by 0x01cdcdcd…, 2 by 0x02cdcdcd…, 1 by the payer's own node, 1 by 0x03cdcdcd…, 3 by 3 others.",
+        "Caught: 0xabababab…: Unit 1 was recomputed with another result.",
+        "5 units had to be done again.",
+    ]
+    assert outcome(ended(status="cancelled", cost_wei="0", units_done=0), [], "network") == ["It cost nothing."]
+    assert "None of its 40 units was computed again." in outcome(ended(), [], "network")
+    twice = [rows[2], msgspec.structs.replace(rows[2], auditor="payer")]
+    assert "1 of its 40 units was computed again (2 match): 1 by" in outcome(ended(), twice, "network")[1]
+    assert "nobody to check" in outcome(ended(), [], "local")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -12,9 +13,10 @@ from tallymesh.errors import CallerError
 from tallymesh_node.cli.output import Json, ago, facts, say_json, table
 
 if TYPE_CHECKING:
-    from tallymesh.api import JobView, NodeView, OfferView
+    from tallymesh.api import EventView, JobView, NodeView, OfferView
     from tallymesh.client.job import Job
 
+ENDED: Final = ("done", "failed", "cancelled")
 SHORT: Final = 12  # hex digits of an id that a table shows, and that every command takes
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or enough of its beginning.")]
@@ -40,9 +42,7 @@ def ls(json_: Json = False) -> None:
             view.id[:SHORT],
             view.name or view.kind,
             view.status,
-            f"{view.rounds_done}/{view.rounds} rounds"
-            if view.kind != "map"
-            else f"{view.units_done}/{view.units} units",
+            _done(view),
             ", ".join(f"{name} {value:.4g}" for name, value in list(view.metrics.items())[:2]),
             amounts.show(int(view.cost_wei)),
             ago(view.created),
@@ -60,19 +60,23 @@ def logs(
 ) -> None:
     """What a job's program printed, on all peers, in one stream. With --json one event a line.
 
+    A line begins with the worker that printed it and what it worked on. While a job waits, -f says why on standard
+    error.
+
     \b
     Examples:
       tallymesh logs -f
       tallymesh logs 3fa2c1 --all
     """
     found = _job(job)
-    for event in found.events(follow=follow):
-        if not all_ and event.kind not in ("log", "warning", "caught", "done"):
-            continue
-        if json_:
-            say_json(event)
-        else:
-            print(_line(event.kind, event.data), flush=True)
+    with found.reasons() if follow and not json_ else nullcontext():
+        for event in found.events(follow=follow):
+            if not all_ and event.kind not in ("log", "warning", "caught", "done"):
+                continue
+            if json_:
+                say_json(event)
+            else:
+                print(_line(event), flush=True)
 
 
 def why(
@@ -80,7 +84,8 @@ def why(
     node: Annotated[bool, typer.Option("--node", help="Why does this machine get no work?")] = False,
     json_: Json = False,
 ) -> None:
-    """Why a job waits, failed or costs what it costs; with --node, why this machine gets no work.
+    """Why a job waits or failed; of one that has ended, what it cost and how it was checked; with --node, why this
+    machine gets no work.
 
     \b
     Examples:
@@ -92,13 +97,37 @@ def why(
         _why_node(json_)
         return
     found = _job(job)
-    reasons = found.why()
     if json_:
-        say_json({"job": found.id, "status": found.status, "reasons": reasons})
+        say_json(_why_json(found))
         return
-    print(f"job {found.id[:SHORT]} is {found.status}")
+    view = found.view
+    print(f"job {view.id[:SHORT]} ({view.name or view.kind}) is {view.status}: {_done(view)}")
+    reasons = found.why()
+    if not reasons and view.status not in ENDED:
+        reasons = ["Nothing is in its way." if view.status != "matching" else "Workers are being asked."]
     for reason in reasons:
         print(f"  {reason}")
+
+
+def _why_json(found: Job) -> dict[str, Any]:
+    """`reasons` are problems; what it cost and how it was checked stand beside them as numbers."""
+    view, checks = found.view, found.checks
+    return {
+        "job": view.id,
+        "status": view.status,
+        "reasons": [f"{problem.sentence} {problem.remedy}".strip() for problem in found.problems],
+        "cost_wei": view.cost_wei,
+        "budget_wei": view.budget_wei,
+        "escrow_wei": view.escrow_wei,
+        "units": view.units_done,
+        "redone": view.redone,
+        "audits": {
+            "match": checks.matched,
+            "mismatch": checks.mismatched,
+            "unavailable": checks.unavailable,
+            "by_payer": checks.by_payer,
+        },
+    }
 
 
 def stop(job: JobId, json_: Json = False) -> None:
@@ -136,7 +165,7 @@ def result(
     if report:
         print(found.report())
         return
-    if found.status not in ("done", "failed", "cancelled"):
+    if found.status not in ENDED:
         raise CallerError(
             "not_finished", f"Job {found.id[:SHORT]} is {found.status}.", remedy="Wait: 'tallymesh logs -f'."
         )
@@ -178,6 +207,12 @@ def offers(json_: Json = False) -> None:
     table(head, rows, empty="no offers yet: they arrive within a minute of joining")
 
 
+def _done(view: JobView) -> str:
+    if view.kind != "map":
+        return f"{view.rounds_done}/{view.rounds} rounds"
+    return f"{view.units_done}/{view.units} units"
+
+
 def _standing(offer: OfferView) -> str:
     if not offer.staked:
         return "unstaked"
@@ -197,23 +232,20 @@ def _job(job_id: str | None) -> Job:
     if job_id is None:
         views = _views()
         if not views:
-            raise CallerError(
-                "no_job", "This node has no jobs.", remedy="Submit one: tallymesh run train.py --budget 5"
-            )
+            raise CallerError("no_job", "This node has no jobs.", remedy="Submit one: tallymesh run PROGRAM --budget 5")
         job_id = views[0].id
     return attach(job_id)
 
 
-def _line(kind: str, data: dict[str, Any]) -> str:
-    if kind == "log":
-        where = str(data.get("account", ""))[:8]
-        place = f"{data.get('round', 0)}.{data.get('index', 0)}"
-        return f"{where} {place} | {data.get('line', '')}"
-    from tallymesh.api import EventView
-    from tallymesh.client.progress import sentence
+def _line(event: EventView) -> str:
+    from tallymesh.client.telling import short, tell, unit_name
 
-    words = sentence(EventView(sequence=0, at=0.0, kind=kind, data=data))
-    return f"{kind}: {words or ', '.join(f'{name} {value}' for name, value in data.items())}"
+    words = tell(event.kind, event.data)
+    if event.kind == "log":
+        return f"{short(str(event.data.get('account', '')))} {unit_name(event.data)} | {words}"
+    if event.kind == "done":
+        return f"job {words}"
+    return f"{event.kind}: {words}" if words else event.kind
 
 
 def _why_node(as_json: bool) -> None:
@@ -234,7 +266,11 @@ def node_reasons(view: NodeView) -> list[str]:
     reasons = [f"{problem.sentence} {problem.remedy}".strip() for problem in view.problems]
     codes = {problem.code for problem in view.problems}
     if "worker" not in view.roles:
-        reasons.append("This node does not work: its roles are " + ", ".join(view.roles) + ".")
+        reasons.append(
+            f"This node submits jobs and does not work for others: that is what it was started for (its roles: "
+            f"{', '.join(view.roles)}). To lend this machine out as well, start it with: "
+            f"tallymesh node start --roles {','.join(['worker', 'audit', *view.roles])} --stake 1"
+        )
         return reasons
     if not view.staked and "unstaked" not in codes:
         reasons.append("It holds no slot of stake. Start it with --stake 1.")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
 from tallymesh import amounts, values
 from tallymesh.api import AuditView, EventView, JobView, Problem, ReceiptView
 from tallymesh.client import progress as showing
-from tallymesh.client.outputs import LogLine, Round, UnitOutput
+from tallymesh.client import waiting
+from tallymesh.client.outputs import LogLine, Round, Rows, UnitOutput
 from tallymesh.client.result import Result
 from tallymesh.client.source import ENDED, Source
 from tallymesh.errors import CallerError, LocalError, RemoteError, TallymeshError
@@ -78,14 +80,14 @@ class Job:
         return int(self.view.cost_wei)
 
     @property
-    def receipts(self) -> list[ReceiptView]:
-        """One row a unit that a worker signed for."""
-        return self._source.receipts()
+    def receipts(self) -> Rows[ReceiptView]:
+        """One row a unit that a worker signed for. A list; printing it counts them."""
+        return Rows("receipt", self._source.receipts())
 
     @property
-    def audits(self) -> list[AuditView]:
-        """One row a recomputation that was ordered."""
-        return self._source.audits()
+    def audits(self) -> Rows[AuditView]:
+        """One row a recomputation that was ordered. A list; printing it counts them by their results."""
+        return Rows("audit", self._source.audits())
 
     @property
     def checks(self) -> Any:
@@ -94,9 +96,20 @@ class Job:
 
         return checks(self.view, self._source.audits(), self._source.backend)
 
+    @property
+    def problems(self) -> list[Problem]:
+        """What is in the job's way, or was: codes for programs, sentences for people."""
+        return self._source.why()
+
     def why(self) -> list[str]:
-        """Why the job is where it is, in sentences."""
-        return [f"{problem.sentence} {problem.remedy}".strip() for problem in self._source.why()]
+        """Why the job is where it is, in sentences; once it has ended, what it cost and how it was checked too."""
+        found = [f"{problem.sentence} {problem.remedy}".strip() for problem in self.problems]
+        view = self.view
+        if view.status in ENDED:
+            from tallymesh.client.report import outcome
+
+            found += outcome(view, self._source.audits(), self._source.backend)
+        return found
 
     def report(self) -> str:
         """The whole story in Markdown: outcome, checks, workers, cost."""
@@ -111,16 +124,18 @@ class Job:
         return self._source.events(after, follow=follow)
 
     def stream(self) -> Iterator[Any]:
-        """Results as they come: `UnitOutput`s of a map, `Round`s of a training. Raises where the job failed."""
+        """Results as they come: `UnitOutput`s of a map, `Round`s of a training. Raises where the job failed. Where
+        none comes, standard error says why after a few seconds."""
         mapping = self.view.kind == "map"
         seen: dict[int, str] = {}
-        for event in self._source.events():
-            if mapping and event.kind == "unit":
-                unit = UnitOutput(event.data, self._source.blob)
-                seen[unit.index] = unit.blob
-                yield unit
-            elif not mapping and event.kind == "round":
-                yield Round(int(event.data["round"]), dict(event.data.get("metrics", {})))
+        with self.reasons():
+            for event in self._source.events():
+                if mapping and event.kind == "unit":
+                    unit = UnitOutput(event.data, self._source.blob)
+                    seen[unit.index] = unit.blob
+                    yield unit
+                elif not mapping and event.kind == "round":
+                    yield Round(int(event.data["round"]), dict(event.data.get("metrics", {})))
         self._check_ended_well()
         if mapping:  # a node keeps the newest events only, and a job may have more units than that
             for index, blob in enumerate(self._source.results().outputs):
@@ -159,9 +174,14 @@ class Job:
 
     # -- waiting and ending
 
+    def reasons(self) -> AbstractContextManager[None]:
+        """``with job.reasons():`` while it waits, standard error says why, as `wait` and `stream` do."""
+        return waiting.reasons(self._source)
+
     def wait(self, *, progress: bool | None = None) -> Job:
-        """Block until the job has ended; raise where it failed or was cancelled. `progress`: True shows it anywhere,
-        None on a terminal alone. Ctrl-C asks whether to detach or to cancel; a second one cancels and refunds."""
+        """Block until the job has ended; raise where it failed or was cancelled. Standard error shows progress (a bar
+        on a terminal, a line per change elsewhere) and why the job waits, where it does; nothing with
+        `progress=False`. Ctrl-C asks whether to detach or to cancel; a second one cancels and refunds."""
         while True:
             try:
                 self._follow(progress)
@@ -176,7 +196,8 @@ class Job:
 
     async def _wait_async(self) -> Job:
         if self.view.status not in ENDED:
-            await self._source.ended()
+            with self.reasons():
+                await self._source.ended()
         self._check_ended_well()
         return self
 
@@ -188,10 +209,15 @@ class Job:
         view = self.view
         if view.status in ENDED:
             return
-        show = showing.watch(view, progress)
+        if progress is False:
+            for _ in self._source.events():
+                pass
+            return
+        show = showing.watch(view)
         try:
-            for event in self._source.events():
-                show.show(event)
+            with waiting.reasons(self._source, show.say):
+                for event in self._source.events():
+                    show.show(event)
         finally:
             show.close()
 

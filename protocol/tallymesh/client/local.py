@@ -127,6 +127,12 @@ class LocalSource:
         while self.view().status not in ENDED:  # noqa: ASYNC110 - another process writes a file
             await anyio.sleep(POLL_S)
 
+    def aside(self) -> None:
+        return None  # everything runs here, and begins at once
+
+    def close(self) -> None:
+        pass  # its files vanish with it
+
     # -- the child
 
     def _read(self) -> None:

@@ -1,14 +1,18 @@
-"""What `Job.stream` and `Job.logs` give: one finished unit, one finished round, one line of a log."""
+"""What `Job` gives piece by piece: one finished unit, one finished round, one line of a log, rows of a table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from tallymesh import values
+from tallymesh.client.telling import many
+
+Row = TypeVar("Row")
 
 
 class UnitOutput:
@@ -54,3 +58,16 @@ class LogLine(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return self.text
+
+
+class Rows(list[Row], Generic[Row]):
+    """Rows that are too many to be printed: `<11 audits: 10 match, 1 awaited>`. In everything else a list."""
+
+    def __init__(self, what: str, rows: Iterable[Row] = ()) -> None:
+        super().__init__(rows)
+        self._what = what
+
+    def __repr__(self) -> str:
+        kinds = Counter(str(getattr(row, "outcome", "")) for row in self)
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()) if kind)
+        return f"<{many(len(self), self._what)}{': ' if counts else ''}{counts}>"

@@ -3,50 +3,39 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tallymesh.api import EventView, JobView
+from tallymesh.client.telling import many, tell
+from tallymesh.client.waiting import to_stderr
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 METRICS_SHOWN: Final = 3  # on the live line: more do not fit beside the bar
-_NOTABLE: Final = ("caught", "redo", "warning")
+ROUND_LINES_S: Final = 1.0  # between two lines of rounds: a log of a thousand fast rounds is no progress
+UNIT_LINES_S: Final = 10.0  # between two lines of a map's units: in a log each is read as news
 
 
 class Watch(Protocol):
-    """Shows events until it is closed."""
+    """Shows events until it is closed. `say` prints one more line, from any thread."""
 
     def show(self, event: EventView) -> None: ...
+
+    def say(self, line: str) -> None: ...
 
     def close(self) -> None: ...
 
 
-def watch(view: JobView, wanted: bool | None) -> Watch:
-    """By default progress is shown where somebody is likely to see it."""
-    if wanted is False:
-        return _Silent()
-    return _Bar(view) if sys.stderr.isatty() else (_Lines(view) if wanted else _Silent())
+def watch(view: JobView) -> Watch:
+    return _Bar(view) if sys.stderr.isatty() else _Lines(view)
 
 
 def sentence(event: EventView) -> str:
     """A notable event in words; "" for the others."""
-    data = event.data
-    if event.kind == "caught":
-        return f"caught {str(data.get('account', '?'))[:10]}…: {data.get('sentence', 'its work did not match')}"
-    if event.kind == "redo":
-        return f"{data.get('units', '?')} units are computed again"
-    if event.kind == "warning":
-        return f"{data.get('sentence', '')} {data.get('remedy', '')}".strip()
-    return ""
-
-
-class _Silent:
-    def show(self, event: EventView) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+    words = tell(event.kind, event.data) if event.kind in ("caught", "redo", "warning") else ""
+    return f"caught {words}" if event.kind == "caught" else words
 
 
 class _State:
@@ -81,8 +70,7 @@ class _State:
 
     def detail(self) -> str:
         numbers = [f"{name} {value:.4g}" for name, value in list(self.metrics.items())[:METRICS_SHOWN]]
-        peers = f"{len(self.peers)} peer{'s' * (len(self.peers) != 1)}"
-        return " · ".join([peers, f"{self.audits} audits", *numbers])
+        return " · ".join([many(len(self.peers), "peer"), many(self.audits, "audit"), *numbers])
 
 
 class _Bar:
@@ -108,11 +96,14 @@ class _Bar:
         self._state.take(event)
         words = sentence(event)
         if words:
-            self._progress.console.print(words, markup=False, highlight=False)
+            self.say(words)
         state = self._state
         self._progress.update(
             self._task, description=state.status, completed=state.done, detail=state.detail(), refresh=False
         )
+
+    def say(self, line: str) -> None:
+        self._progress.console.print(line, markup=False, highlight=False)
 
     def close(self) -> None:
         self._progress.stop()
@@ -121,16 +112,32 @@ class _Bar:
 class _Lines:
     def __init__(self, view: JobView) -> None:
         self._state = _State(view)
+        # The first round is news, the first unit of many is not.
+        self._shown_at = -ROUND_LINES_S if self._state.training else time.monotonic()
+        self.say(f"job {view.id[:12]}: {view.status}")
 
     def show(self, event: EventView) -> None:
-        self._state.take(event)
+        state, before = self._state, self._state.status
+        state.take(event)
         words = sentence(event)
-        if event.kind in ("status", "done"):
-            words = self._state.status
-        elif event.kind == "round":
-            words = f"round {self._state.done}/{self._state.total} · {self._state.detail()}"
+        if event.kind in ("status", "done") and state.status != before:
+            words = state.status
+        elif event.kind == "round" and (self._due(ROUND_LINES_S) or state.done == state.total):
+            words = f"round {state.done}/{state.total} · {state.detail()}"
+        elif event.kind == "unit" and not state.training and self._due(UNIT_LINES_S):
+            words = f"{state.done}/{state.total} units · {state.detail()}"
         if words:
-            print(words, file=sys.stderr, flush=True)
+            self.say(words)
+
+    def _due(self, seconds: float) -> bool:
+        now = time.monotonic()
+        if now - self._shown_at < seconds:
+            return False
+        self._shown_at = now
+        return True
+
+    def say(self, line: str) -> None:
+        to_stderr(line)
 
     def close(self) -> None:
         pass

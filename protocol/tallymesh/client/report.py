@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from tallymesh import amounts
 from tallymesh.api import AuditView, JobView
+from tallymesh.client.telling import many, short
 from tallymesh.units import JobSpec
+
+AUDITORS_SHOWN: Final = 4  # by name in one sentence; the others are counted
 
 
 class Checks(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,18 +38,19 @@ def checks(view: JobView, audits: Sequence[AuditView], backend: str) -> Checks:
     results = Counter(audit.result for audit in audits if audit.result)
     answered = sum(results.values())
     by_payer = sum(1 for audit in audits if audit.result and audit.auditor == "payer")
+    again = _units_of([audit for audit in audits if audit.result])
     made: list[str] = []
     not_made: list[str] = []
     if backend == "network":
-        made.append(f"{answered} of {view.units_done} units were computed again: {_counts(results)}")
+        made.append(f"{again} of {view.units_done} units were computed again: {_counts(results)}")
         if view.kind != "map":
             made.append("each update's form, finiteness and loss were checked on arrival")
         if by_payer:
-            not_made.append(f"{by_payer} of these were made by the payer's own node: too few auditors could be drawn")
-        if answered < view.units_done:
             not_made.append(
-                f"{view.units_done - answered} units were not drawn: sampling bounds cheating, not each unit"
+                f"{by_payer} of these recomputations were made by the payer's own node: too few auditors could be drawn"
             )
+        if again < view.units_done:
+            not_made.append(f"{view.units_done - again} units were not drawn: sampling bounds cheating, not each unit")
     else:
         not_made.append("everything ran on this machine: there was nobody to check")
     return Checks(
@@ -60,6 +65,50 @@ def checks(view: JobView, audits: Sequence[AuditView], backend: str) -> Checks:
         made=tuple(made),
         not_made=tuple(not_made),
     )
+
+
+def outcome(view: JobView, audits: Sequence[AuditView], backend: str) -> list[str]:
+    """Of a job that has ended, in sentences: what it cost, how it was checked and by whom, who was caught."""
+    if backend != "network":
+        return ["It ran on this machine: it cost nothing, and there was nobody to check."]
+    lines = [_cost(view)]
+    answered = [audit for audit in audits if audit.result]
+    again = _units_of(answered)
+    if again:
+        results = _counts(Counter(audit.result for audit in answered))
+        were = f"{again} of its {many(view.units_done, 'unit')} {'was' if again == 1 else 'were'} computed again"
+        lines.append(f"{were} ({results}): {_by(answered)}.")
+    elif view.units_done:
+        lines.append(f"None of its {many(view.units_done, 'unit')} was computed again.")
+    for peer in view.peers:
+        if peer.phase == "forfeited" and peer.problem is not None:
+            lines.append(f"Caught: {short(peer.account)}: {peer.problem.sentence}")
+    if view.redone:
+        lines.append(f"{many(view.redone, 'unit')} had to be done again.")
+    return lines
+
+
+def _cost(view: JobView) -> str:
+    cost, budget, held = int(view.cost_wei), int(view.budget_wei), int(view.escrow_wei)
+    text = f"It cost {amounts.show(cost)} of a budget of {amounts.show(budget)}" if cost else "It cost nothing"
+    if held:
+        return f"{text}; {amounts.show(held)} are in escrow until its last seats have closed."
+    return f"{text}; the rest came back." if 0 < cost < budget else f"{text}."
+
+
+def _units_of(audits: Sequence[AuditView]) -> int:
+    """A mismatch is confirmed by others: three recomputations can be of one unit."""
+    return len({(audit.seat, audit.position) for audit in audits})
+
+
+def _by(answered: Sequence[AuditView]) -> str:
+    """``9 by 0x7c5e…, 3 by the payer's own node``."""
+    counts = Counter(audit.auditor for audit in answered).most_common()
+    own = "the payer's own node"
+    words = [f"{count} by {own if who == 'payer' else short(who)}" for who, count in counts[:AUDITORS_SHOWN]]
+    if rest := sum(count for _, count in counts[AUDITORS_SHOWN:]):
+        words.append(f"{rest} by {many(len(counts) - AUDITORS_SHOWN, 'other')}")
+    return ", ".join(words)
 
 
 def card(view: JobView, spec: JobSpec, model_sha: str, audits: Sequence[AuditView]) -> str:

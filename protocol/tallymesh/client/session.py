@@ -57,6 +57,10 @@ class Session:
     def __repr__(self) -> str:
         return f"<Session {self.address.url}>"
 
+    def another(self) -> Session:
+        """A line of its own to the same node, for another thread."""
+        return Session(self._finder)
+
     def close(self) -> None:
         self._http.close()
 

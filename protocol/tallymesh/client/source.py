@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 import msgspec
 
@@ -37,6 +37,12 @@ class Source(Protocol):
 
     async def ended(self) -> None:
         """Return when the job has ended; for asyncio and trio alike."""
+
+    def aside(self) -> Self | None:
+        """The same job for another thread, which closes it; None where nothing in the job waits for others."""
+
+    def close(self) -> None:
+        """Give back what `aside` opened."""
 
 
 class NetworkSource:
@@ -76,6 +82,12 @@ class NetworkSource:
 
     async def ended(self) -> None:
         await self._session.wait_ended(self._id)
+
+    def aside(self) -> NetworkSource:
+        return NetworkSource(self._session.another(), self._id)
+
+    def close(self) -> None:
+        self._session.close()
 
 
 def fold(view: JobView, event: EventView) -> JobView:

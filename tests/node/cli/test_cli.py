@@ -121,11 +121,20 @@ def test_jobs_are_listed_followed_and_explained(served: Served) -> None:
     assert job.id[:12] in call("ls")
     assert "3/3 units" in call("ls")
     assert call_json("ls")[0]["id"] == job.id
-    assert call("logs") == f"{ACCOUNT[:8]} 0.1 | hello\ncaught: caught {ACCOUNT[:10]}…: It lied.\ndone: status done\n"
+    who = f"{ACCOUNT[:10]}…"
+    assert call("logs") == f"{who} item 1 | hello\ncaught: {who}: It lied.\njob done\n"
+    shown = call("logs", "--all")
+    assert "status: matching\n" in shown
+    assert f"unit: item 2 done by {who}\n" in shown
+    assert "{" not in shown
     lines = call("logs", job.id[:60], "-f", "--all", "--json").splitlines()
     assert [json.loads(line)["kind"] for line in lines][:2] == ["status", "log"]
-    assert "too little memory" in call("why")
-    assert call_json("why", job.id)["status"] == "done"
+    assert call("why").splitlines()[1:] == [
+        "  It cost <0.000000001 MESH of a budget of 1 MESH; the rest came back.",
+        "  None of its 3 units was computed again.",
+    ]
+    why = call_json("why", job.id)
+    assert (why["status"], why["reasons"], why["cost_wei"], why["audits"]["match"]) == ("done", [], "3300", 0)
     assert call("why", "ffff", code=1).startswith("error: No job begins with 'ffff'")
 
 
@@ -141,6 +150,7 @@ def test_results_are_shown_and_written(served: Served, tmp_path: Path) -> None:
 def test_stop_cancels_and_a_running_job_has_no_result(served: Served) -> None:
     job = tallymesh.map(area, [1], budget="1")
     assert "is matching" in call("result", code=1)
+    assert "(area) is matching: 0/1 units\n  Job 0001: 3 offers have too little memory.\n" in call("why")
     assert "is cancelled" in call("stop", job.id)
     assert served.payer.cancelled == [job.id]
 
@@ -168,7 +178,9 @@ def test_the_market_is_shown_in_prices_that_people_know(served: Served) -> None:
 
 
 def test_why_the_node_gets_no_work(served: Served) -> None:
-    assert "does not work" in call("why", "--node")
+    said = call("why", "--node")
+    assert "submits jobs and does not work for others: that is what it was started for" in said
+    assert "tallymesh node start --roles worker,audit,submit --stake 1" in said
     served.node.problems = (Problem(code="no_sandbox", sentence="No sandbox.", remedy="Install bubblewrap."),)
     assert call_json("why", "--node")["reasons"][0] == "No sandbox. Install bubblewrap."
 
