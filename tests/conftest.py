@@ -17,6 +17,7 @@ _skipped: list[str] = []
 _RECURSION_LIMIT = sys.getrecursionlimit()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The end-to-end tests come last: they share one running market, whose address and environment stay set until the
     run ends, and whose processes would take the cores of whatever came after them.
