@@ -17,18 +17,18 @@ _skipped: list[str] = []
 _RECURSION_LIMIT = sys.getrecursionlimit()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Where several processes run the tests (`scripts/test`), a file stays with one of them, and so does the market."""
+    together = item.path.name
+    if item.path.parent.name == "end_to_end":
+        together = "demo" if item.path.stem == "test_demo" else "market"
+    item.add_marker(pytest.mark.xdist_group(together))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The end-to-end tests come last: they share one running market, whose address and environment stay set until the
-    run ends, and whose processes would take the cores of whatever came after them.
-
-    Where several processes run the tests (`scripts/test`), a file stays with one of them, and so does the market."""
+    run ends, and whose processes would take the cores of whatever came after them."""
     items.sort(key=lambda item: item.path.parent.name == "end_to_end")
-    for item in items:
-        together = item.path.name
-        if item.path.parent.name == "end_to_end":
-            together = "demo" if item.path.stem == "test_demo" else "market"
-        item.add_marker(pytest.mark.xdist_group(together))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
