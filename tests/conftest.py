@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 settings.register_profile("tallymesh", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("tallymesh")
@@ -17,12 +18,16 @@ _skipped: list[str] = []
 _RECURSION_LIMIT = sys.getrecursionlimit()
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
+class Together(LoadScopeScheduling):
     """Where several processes run the tests (`scripts/test`), a file stays with one of them, and so does the market."""
-    together = item.path.name
-    if item.path.parent.name == "end_to_end":
-        together = "demo" if item.path.stem == "test_demo" else "market"
-    item.add_marker(pytest.mark.xdist_group(together))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.split("::")[0])
+        return "market" if file.parent.name == "end_to_end" and file.stem != "test_demo" else str(file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Together:
+    return Together(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
