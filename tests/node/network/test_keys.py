@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from Crypto.Hash import keccak
+from libp2p.crypto.rsa import create_new_key_pair as new_rsa_key_pair
 from libp2p.peer.id import ID
 
 from tallymesh.errors import LocalError, RemoteError
@@ -38,6 +39,9 @@ def test_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     assert "chmod 600" in error.value.remedy
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00" * 40, new_rsa_key_pair(1024).private_key.serialize()], ids=["empty", "zeros", "rsa"]
+)
 def test_file_that_holds_no_ed25519_key_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "peer.key"
     path.write_bytes(content)
