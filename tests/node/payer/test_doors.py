@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable
 
 import msgspec
@@ -26,7 +27,8 @@ from tallymesh.exchange import (
 )
 from tallymesh.ids import BlobId, blob_id
 from tallymesh.messages import AuditCommit, Leave, Receipt, Result, Tally, Verdict
-from tallymesh_ledger import merkle, sampling
+from tallymesh_ledger import keys, merkle, sampling
+from tallymesh_node.payer import receiving
 from tallymesh_node.payer.held import Held
 from tallymesh_node.payer.records import GivenUp
 from tallymesh_scheduler.leases import LeaseState
@@ -259,6 +261,34 @@ async def test_commits_and_verdicts_count_only_from_the_called_auditor(scene: Sc
         await refused("bad_verdict", say(VerdictRequest(auditor.key.sign(DOMAINS, strange).body)))
         await payer.wait(job)
         assert not payer.service.trust.struck
+
+
+async def test_a_machines_series_are_events_at_a_bounded_pace_and_without_nonsense(
+    scene: Scene, payer: PayerNode, puppet: Puppet
+) -> None:
+    async with scene.running() as nursery:
+        held = await begin(payer, puppet, nursery)
+        puppet.alive = False  # its signs of life come from here
+        job = held.lease.job.hex()
+
+        def shown() -> list[dict[str, float]]:
+            events = [event for event in payer.service.events(job, 0) if event.kind == "system"]
+            assert all(event.data["account"] == keys.checksum(puppet.key.address) for event in events)
+            return [event.data["series"] for event in events]
+
+        system = {"cpu_percent": 50.0, "memory_mib": math.nan, "x" * 1000: math.inf}
+        await puppet.say(ProgressRequest(puppet.seat, 100, system=system))
+        assert shown() == [{"cpu_percent": 50.0}]
+        for sequence in range(101, 121):  # twenty in one second
+            await puppet.say(ProgressRequest(puppet.seat, sequence, system={"cpu_percent": float(sequence)}))
+            await trio.sleep(0.05)
+        assert len(shown()) == 1
+        await trio.sleep(5)
+        flood = {f"{number:03}" + "x" * 1000: 1.0 for number in range(50)}
+        await puppet.say(ProgressRequest(puppet.seat, 200, system=flood))
+        assert len(shown()) == 2
+        assert len(shown()[1]) == receiving.MAX_SERIES
+        assert max(map(len, shown()[1])) == receiving.MAX_NAME
 
 
 async def test_any_bytes_are_refused_and_harm_nobody(scene: Scene, payer: PayerNode, puppet: Puppet) -> None:
