@@ -512,6 +512,22 @@ def test_ctrl_c_can_be_taken_back(served: Served, monkeypatch: pytest.MonkeyPatc
     assert case.job.wait().status == "done"
 
 
+def test_ctrl_c_while_results_stream_says_that_the_job_goes_on(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = tallymesh.map(area, [0], budget="1")
+
+    def interrupted(*args: Any, **options: Any) -> Iterator[Any]:
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(type(job._source), "events", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(job.stream())
+    assert f"the job goes on. Follow it with 'tallymesh logs -f {job.id[:12]}'" in capsys.readouterr().err
+    assert not served.payer.cancelled
+
+
 def test_ctrl_c_without_a_terminal_detaches(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Interrupted(served, monkeypatch, "c")
     monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: SIM115

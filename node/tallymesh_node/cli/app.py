@@ -11,7 +11,8 @@ app = typer.Typer(
     name="tallymesh",
     cls=Group,
     help="Train and map on other people's machines, with the work checked; or lend out your own.",
-    epilog="Start with 'tallymesh up' (a network on this machine), then 'tallymesh run train.py --budget 5'.",
+    epilog="Start with 'tallymesh up' (a network on this machine); then, in another terminal, 'tallymesh run PROGRAM', "
+    "where PROGRAM is a script of yours or one of the project's examples/, such as examples/map_area.py.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -23,17 +23,19 @@ if TYPE_CHECKING:
 
 STOP_S: Final = 30.0  # a node that settles what it holds needs a few blocks
 POLL_S: Final = 0.1
+CHECKERS: Final = 2  # other accounts of its class that a worker needs on a development network
 
 
 def up(
-    workers: Annotated[int, typer.Option(min=1, max=32, help="Worker nodes, each a process with a slot of stake.")] = 3,
+    workers: Annotated[int, typer.Option(min=1, max=32, help="Worker nodes, each with a slot of stake.")] = 3,
     folder: Annotated[Path | None, typer.Option(help="Where its files go; by default in the data folder.")] = None,
     json_: Json = False,
 ) -> None:
     """Run a whole network on this machine, for trying things out: a chain, workers, and a node that submits.
 
     It runs the public network's code; only the network file differs. Programs find its node by themselves. Ctrl-C ends
-    it and everything that it started.
+    it and everything that it started; its chain ends with it, and the play money on it. Three workers or more check
+    one another; what fewer cannot check, the submitting node checks itself.
 
     \b
     Examples:
@@ -60,7 +62,10 @@ def up(
 def _serve_local(network: LocalNetwork, workers: int, say: Callable[[str], None], as_json: bool) -> None:
     """Start everything, say that it is ready, and wait for the end."""
     say("starting the chain …")
-    network.start_chain()
+    # Only machines that enough others can check are leased; fewer workers than that must not make a network in which
+    # every job waits for ever. The payer's own node checks what they cannot check among themselves.
+    others = workers - 1
+    network.start_chain(parameters={"class_accounts_min": others} if others < CHECKERS else None)
     say("starting the payer's node …")
     payer = network.start_payer()
     say(f"starting {workers} workers …")
@@ -77,7 +82,7 @@ def _serve_local(network: LocalNetwork, workers: int, say: Callable[[str], None]
             [
                 ("ready", f"{workers} workers, network file {network.network_path}"),
                 ("node", address[0]),
-                ("next", "in another terminal: tallymesh run PROGRAM, for example examples/map_area.py"),
+                ("next", "in another terminal: tallymesh run PROGRAM (yours, or examples/map_area.py of a checkout)"),
                 ("end", "Ctrl-C"),
             ]
         )

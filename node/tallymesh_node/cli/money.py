@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from tallymesh.errors import CallerError
+from tallymesh.errors import CallerError, ChainError
 from tallymesh_node.cli.output import Json, facts, say_json
 
 if TYPE_CHECKING:
@@ -43,9 +43,13 @@ def balance(
     from tallymesh_node.config import load
 
     config = load({"network": network})
-    described = network_file.load(_network_path(config.network, network))
+    path = _network_path(config.network, network)
+    described = network_file.load(path)
     accounts = [_address(text) for text in addresses or [_own_address(config.home)]]
-    found = trio.run(_read, described, rpc, accounts)
+    try:
+        found = trio.run(_read, described, rpc, accounts)
+    except ChainError as error:
+        raise _ended(error, path, rpc) from None
     if json_:
         say_json([_as_json(each) for each in found])
         return
@@ -215,11 +219,27 @@ def _as_json(found: Balance) -> dict[str, Any]:
 
 
 def _network_path(configured: Path, named: Path | None) -> Path:
-    """The network file, else that of a local network which runs here."""
+    """The network file, else that of a local network which runs, or ran, here."""
+    local = _local_network()
+    return local if named is None and not configured.exists() and local.exists() else configured
+
+
+def _local_network() -> Path:
     from tallymesh import paths
 
-    local = paths.home() / "up" / "network.json"
-    return local if named is None and not configured.exists() and local.exists() else configured
+    return paths.home() / "up" / "network.json"
+
+
+def _ended(error: ChainError, path: Path, rpc: str | None) -> ChainError:
+    """The chain of a local network lives and dies with it, which "check the RPC URL" would not tell anybody."""
+    if error.code != "chain_unavailable" or rpc is not None or path.absolute() != _local_network().absolute():
+        return error
+    return ChainError(
+        error.code,
+        "The local network has ended, and its chain with it: what was on its accounts was play money of that one run.",
+        reverted=False,
+        remedy="Start a new one with 'tallymesh up', then ask again.",
+    )
 
 
 def _home() -> Path:

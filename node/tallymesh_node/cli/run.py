@@ -29,20 +29,21 @@ def run(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Run a training script, or the job that a TOML file describes.
+    """Run a Python script, or the job that a TOML file describes.
 
-    The script is an ordinary one that uses `import tallymesh`; --budget and --backend are its defaults. With a job.toml
-    the job's outcome is shown, as JSON with --json.
+    The script is an ordinary one that uses `import tallymesh`; --budget and --backend are its defaults: what it says
+    itself wins. With a job.toml the job's outcome is shown, as JSON with --json.
 
     \b
     Examples:
-      tallymesh run train.py --budget 5
-      tallymesh run train.py --backend local -- --epochs 3
-      tallymesh run job.toml --json
+      tallymesh run examples/train_digits.py
+      tallymesh run examples/train_digits.py --backend local
+      tallymesh run my_program.py --budget 5 -- --epochs 3
+      tallymesh run my_job.toml --json
 
     \b
-    A job.toml:
-      map = "area.py:area"          # or: train = "train.py:model", loss = "train.py:loss", data = "mydata:train_set"
+    A job.toml names functions in files of yours, which lie beside it:
+      map = "area.py:area"          # or: train = "net.py:model", loss = "net.py:loss", data = "mydata.py:train_set"
       inputs = [1, 2, 3]            # or: inputs = "items.json"; options of tallymesh.map or tallymesh.train
       budget = "2.0"
       [arguments]                   # keyword arguments of the function

@@ -128,14 +128,19 @@ class Job:
         none comes, standard error says why after a few seconds."""
         mapping = self.view.kind == "map"
         seen: dict[int, str] = {}
-        with self.reasons():
-            for event in self._source.events():
-                if mapping and event.kind == "unit":
-                    unit = UnitOutput(event.data, self._source.blob)
-                    seen[unit.index] = unit.blob
-                    yield unit
-                elif not mapping and event.kind == "round":
-                    yield Round(int(event.data["round"]), dict(event.data.get("metrics", {})))
+        try:
+            with self.reasons():
+                for event in self._source.events():
+                    if mapping and event.kind == "unit":
+                        unit = UnitOutput(event.data, self._source.blob)
+                        seen[unit.index] = unit.blob
+                        yield unit
+                    elif not mapping and event.kind == "round":
+                        yield Round(int(event.data["round"]), dict(event.data.get("metrics", {})))
+        except KeyboardInterrupt:
+            if self._source.outlives:
+                self._detach()
+            raise
         self._check_ended_well()
         if mapping:  # a node keeps the newest events only, and a job may have more units than that
             for index, blob in enumerate(self._source.results().outputs):
@@ -243,7 +248,12 @@ class Job:
             print("\ncancelling: what was verified is paid, the rest comes back", file=sys.stderr)
 
     def _detach(self) -> NoReturn:
-        print(f"\ndetached; tallymesh.attach({self.id!r}) or 'tallymesh logs -f {self.id[:12]}'", file=sys.stderr)
+        short = self.id[:12]
+        print(
+            f"\ndetached: the job goes on. Follow it with 'tallymesh logs -f {short}' or "
+            f"tallymesh.attach({self.id!r}); 'tallymesh stop {short}' cancels it.",
+            file=sys.stderr,
+        )
         raise KeyboardInterrupt from None
 
     def _check_ended_well(self) -> None:

@@ -267,6 +267,7 @@ def test_a_job_file_runs_and_speaks_json(served: Served, tmp_path: Path) -> None
 
 def network(home: Path) -> Path:
     path = home / "network.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     save(Network("test", 5, ("http://127.0.0.1:1",), Contracts(*("0x" + "11" * 20,) * 3)), path)
     return path
 
@@ -305,6 +306,19 @@ def test_balance_needs_a_network_and_a_chain_that_answers(home: Path, monkeypatc
     network(home)
     assert call("balance", ACCOUNT, code=1).startswith("error: ")
     assert "no wallet" in call("balance", code=1)
+
+
+def test_a_local_network_that_has_ended_is_named_and_how_to_start_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(money, "PATIENCE_S", 0.1)
+    network(home / "up")
+    said = call("balance", ACCOUNT, code=1)
+    assert said.startswith("error: The local network has ended, and its chain with it")
+    assert "'tallymesh up'" in said
+    assert "has ended" not in call("balance", ACCOUNT, "--rpc", "http://127.0.0.1:1", code=1), "another chain than that"
+    network(home)
+    assert "has ended" not in call("balance", ACCOUNT, code=1), "a network of its own is not the local one"
 
 
 @pytest.mark.slow  # each opening of a keystore takes half a second, by design
