@@ -672,7 +672,7 @@ def test_an_ended_job_says_what_it_cost_and_who_checked_what() -> None:
     )  # fmt: skip
     view = ended(escrow_wei=str(10**17), peers=(liar,), redone=5)
     assert outcome(view, rows, "network") == [
-        "It cost 0.0123 MESH of a budget of 2 MESH; 0.1 MESH are in escrow until its last seats have closed.",
+        "It cost 0.0123 MESH of a budget of 2 MESH; 0.1 MESH are still in escrow and come back in a while.",
         "10 of its 40 units were computed again (9 match, 1 mismatch): "
         "3 by 0x01cdcdcd…, 2 by 0x02cdcdcd…, 1 by the payer's own node, 1 by 0x03cdcdcd…, 3 by 3 others.",
         "Caught: 0xabababab…: Unit 1 was recomputed with another result.",

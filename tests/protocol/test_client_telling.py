@@ -58,7 +58,7 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
      "workers and auditors are paid on chain: the job cost 0.041 MESH, audits included"),
     ("refund", {"left_wei": "0"}, "what was not spent came back to the payer, all of it"),
     ("refund", {"left_wei": str(10**17)},
-     "what was not spent came back to the payer; 0.1 MESH are still held until the last seats have closed"),
+     "what was not spent came back to the payer; 0.1 MESH are still in escrow and come back later"),
     ("warning", {"sentence": "A worker left: busy.", "code": "left", **WHO}, "0xabababab…: A worker left: busy."),
     ("done", {"status": "done", "result": "11" * 32, "metrics": {}}, "done"),
     ("done", {"status": "done", "result": "11" * 32, "metrics": {"accuracy": 0.5}}, "done: accuracy 0.5"),

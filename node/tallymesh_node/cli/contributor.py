@@ -34,8 +34,8 @@ def up(
     """Run a whole network on this machine, for trying things out: a chain, workers, and a node that submits.
 
     It runs the public network's code; only the network file differs. Programs find its node by themselves. Ctrl-C ends
-    it and everything that it started; its chain ends with it, and the play money on it. Three workers or more check
-    one another; what fewer cannot check, the submitting node checks itself.
+    it and everything that it started; the next start finds jobs, results and balances again. Three workers or more
+    check one another; what fewer cannot check, the submitting node checks itself.
 
     \b
     Examples:
@@ -65,7 +65,8 @@ def _serve_local(network: LocalNetwork, workers: int, say: Callable[[str], None]
     # Only machines that enough others can check are leased; fewer workers than that must not make a network in which
     # every job waits for ever. The payer's own node checks what they cannot check among themselves.
     others = workers - 1
-    network.start_chain(parameters={"class_accounts_min": others} if others < CHECKERS else None)
+    # The chain is kept, as the nodes' journals are: their jobs are about its contracts, and balances are still there.
+    network.start_chain(parameters={"class_accounts_min": others} if others < CHECKERS else None, keep=True)
     say("starting the payer's node …")
     payer = network.start_payer()
     say(f"starting {workers} workers …")

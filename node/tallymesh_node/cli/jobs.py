@@ -266,10 +266,13 @@ def node_reasons(view: NodeView) -> list[str]:
     reasons = [f"{problem.sentence} {problem.remedy}".strip() for problem in view.problems]
     codes = {problem.code for problem in view.problems}
     if "worker" not in view.roles:
+        what = "submits jobs and does" if "submit" in view.roles else "does"
+        roles = [*(role for role in ("worker", "audit") if role not in view.roles), *view.roles]
         reasons.append(
-            f"This node submits jobs and does not work for others: that is what it was started for (its roles: "
-            f"{', '.join(view.roles)}). To lend this machine out as well, start it with: "
-            f"tallymesh node start --roles {','.join(['worker', 'audit', *view.roles])} --stake 1"
+            f"This node {what} not work for others: that is what it was started for (roles: {', '.join(view.roles)})."
+        )
+        reasons.append(
+            f"To lend this machine out as well, start it with: tallymesh node start --roles {','.join(roles)} --stake 1"
         )
         return reasons
     if not view.staked and "unstaked" not in codes:

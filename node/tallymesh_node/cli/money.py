@@ -231,14 +231,14 @@ def _local_network() -> Path:
 
 
 def _ended(error: ChainError, path: Path, rpc: str | None) -> ChainError:
-    """The chain of a local network lives and dies with it, which "check the RPC URL" would not tell anybody."""
+    """The chain of a local network runs as long as it does, which "check the RPC URL" would not tell anybody."""
     if error.code != "chain_unavailable" or rpc is not None or path.absolute() != _local_network().absolute():
         return error
     return ChainError(
         error.code,
-        "The local network has ended, and its chain with it: what was on its accounts was play money of that one run.",
+        "The local network has ended, and its chain with it.",
         reverted=False,
-        remedy="Start a new one with 'tallymesh up', then ask again.",
+        remedy="Start it again with 'tallymesh up' in another terminal: its balances and jobs are kept.",
     )
 
 

@@ -92,7 +92,7 @@ def _cost(view: JobView) -> str:
     cost, budget, held = int(view.cost_wei), int(view.budget_wei), int(view.escrow_wei)
     text = f"It cost {amounts.show(cost)} of a budget of {amounts.show(budget)}" if cost else "It cost nothing"
     if held:
-        return f"{text}; {amounts.show(held)} are in escrow until its last seats have closed."
+        return f"{text}; {amounts.show(held)} are still in escrow and come back in a while."
     return f"{text}; the rest came back." if 0 < cost < budget else f"{text}."
 
 
@@ -144,7 +144,7 @@ def report(view: JobView, found: Checks) -> str:
     head = [
         ("status", view.status),
         ("took", f"{seconds:.1f} s"),
-        ("units", f"{view.units_done} done, {view.redone} of them again"),
+        ("units", f"{view.units_done} done" + (f", {view.redone} of them again" if view.redone else "")),
         ("cost", f"{amounts.show(int(view.cost_wei))} of {amounts.show(int(view.budget_wei))}"),
         *((f"metric: {name}", f"{value:.6g}") for name, value in sorted(view.metrics.items())),
     ]

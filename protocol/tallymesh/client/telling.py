@@ -145,7 +145,7 @@ def _settle(data: Mapping[str, Any], name: Name) -> str:
 
 def _refund(data: Mapping[str, Any], name: Name) -> str:
     left = int(data.get("left_wei", 0))
-    rest = f"; {amounts.show(left)} are still held until the last seats have closed" if left else ", all of it"
+    rest = f"; {amounts.show(left)} are still in escrow and come back later" if left else ", all of it"
     return f"what was not spent came back to the payer{rest}"
 
 
