@@ -267,8 +267,33 @@ class Response(Message, frozen=True, kw_only=True):
     final: Flag
 
 
+class RelayedBond(Message, frozen=True, kw_only=True):
+    """Owner of an account, to whoever carries it: turn this much of the account's credit into stake."""
+
+    TYPE = 18
+    DOMAIN = "escrow"
+    account: Address
+    amount: U96  # to the account's deposit; each whole slot in it becomes one
+    fee: U96  # out of the credit, to the carrier
+    nonce: U64  # JobEscrow.nonceOf(account)
+    deadline: U40
+
+
+class RelayedWithdraw(Message, frozen=True, kw_only=True):
+    """Owner of an account, to whoever carries it: pay my credit out, and begin to unbond what I name."""
+
+    TYPE = 19
+    DOMAIN = "escrow"
+    account: Address
+    slots: U32  # how many live slots to release; the carrier names them, all are alike
+    deposit: Flag  # release the deposit too
+    fee: U96  # out of the credit, to the carrier
+    nonce: U64
+    deadline: U40
+
+
 ALL: tuple[type[Message], ...] = (
     PeerBinding, Offer, Order, Lease, Assign, Receipt, Tally, AuditOrder, AuditCommit, Open, Verdict, Accept, Release,
-    Cancel, Close, Leave, Response,
+    Cancel, Close, Leave, Response, RelayedBond, RelayedWithdraw,
 )  # fmt: skip
 BY_TYPE: dict[int, type[Message]] = {message.TYPE: message for message in ALL}

@@ -181,6 +181,25 @@ struct Response {
     bool final_;
 }
 
+/// @notice Owner of an account, to whoever carries it: turn this much of the account's credit into stake.
+struct RelayedBond {
+    address account;
+    uint96 amount;
+    uint96 fee;
+    uint64 nonce;
+    uint40 deadline;
+}
+
+/// @notice Owner of an account, to whoever carries it: pay my credit out, and begin to unbond what I name.
+struct RelayedWithdraw {
+    address account;
+    uint32 slots;
+    bool deposit;
+    uint96 fee;
+    uint64 nonce;
+    uint40 deadline;
+}
+
 /// @title Type hashes and struct hashes (EIP-712 `hashStruct`) of every signed message.
 library Messages {
     uint8 internal constant AUDITORS_OPEN = 0;
@@ -489,6 +508,42 @@ library Messages {
             mstore(free, typeHash)
             calldatacopy(add(free, 32), m, 224)
             result := keccak256(free, 256)
+        }
+    }
+
+    bytes32 internal constant RELAYED_BOND_TYPEHASH = keccak256(
+        "RelayedBond(address account,uint96 amount,uint96 fee,uint64 nonce,uint40 deadline)"
+    );
+
+    function hash(RelayedBond memory m) internal pure returns (bytes32) {
+        return keccak256(abi.encode(RELAYED_BOND_TYPEHASH, m));
+    }
+
+    function hashCalldata(RelayedBond calldata m) internal pure returns (bytes32 result) {
+        bytes32 typeHash = RELAYED_BOND_TYPEHASH;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, 160)
+            result := keccak256(free, 192)
+        }
+    }
+
+    bytes32 internal constant RELAYED_WITHDRAW_TYPEHASH = keccak256(
+        "RelayedWithdraw(address account,uint32 slots,bool deposit,uint96 fee,uint64 nonce,uint40 deadline)"
+    );
+
+    function hash(RelayedWithdraw memory m) internal pure returns (bytes32) {
+        return keccak256(abi.encode(RELAYED_WITHDRAW_TYPEHASH, m));
+    }
+
+    function hashCalldata(RelayedWithdraw calldata m) internal pure returns (bytes32 result) {
+        bytes32 typeHash = RELAYED_WITHDRAW_TYPEHASH;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), m, 192)
+            result := keccak256(free, 224)
         }
     }
 }

@@ -2,12 +2,12 @@
 // Generated from the schema of the signed messages by tallymesh_ledger.solidity. Do not edit: run scripts/sync_abi.
 pragma solidity ^0.8.28;
 
-import {Accept, Assign, AuditCommit, AuditOrder, Cancel, Close, Lease, Leave, Messages, Offer, Open, Order, PeerBinding, Receipt, Release, Response, Tally, Verdict} from "../../src/generated/Messages.sol";
+import {Accept, Assign, AuditCommit, AuditOrder, Cancel, Close, Lease, Leave, Messages, Offer, Open, Order, PeerBinding, Receipt, RelayedBond, RelayedWithdraw, Release, Response, Tally, Verdict} from "../../src/generated/Messages.sol";
 import {Vm} from "../Base.sol";
 
 /// @title Golden vectors as the structs of the contracts.
 library Reader {
-    uint256 internal constant KINDS = 17;
+    uint256 internal constant KINDS = 19;
     error UnknownKind(string kind);
 
     /// @param at_ Path of the vector's fields in the JSON text.
@@ -34,6 +34,8 @@ library Reader {
         if (name == keccak256("Close")) return Messages.hash(readClose(vm, json, at_));
         if (name == keccak256("Leave")) return Messages.hash(readLeave(vm, json, at_));
         if (name == keccak256("Response")) return Messages.hash(readResponse(vm, json, at_));
+        if (name == keccak256("RelayedBond")) return Messages.hash(readRelayedBond(vm, json, at_));
+        if (name == keccak256("RelayedWithdraw")) return Messages.hash(readRelayedWithdraw(vm, json, at_));
         revert UnknownKind(kind);
     }
 
@@ -197,5 +199,22 @@ library Reader {
         m.transcript = vm.parseJsonBytes32(json, string.concat(at_, ".transcript"));
         m.tokens = uint40(vm.parseJsonUint(json, string.concat(at_, ".tokens")));
         m.final_ = vm.parseJsonBool(json, string.concat(at_, ".final"));
+    }
+
+    function readRelayedBond(Vm vm, string memory json, string memory at_) private pure returns (RelayedBond memory m) {
+        m.account = vm.parseJsonAddress(json, string.concat(at_, ".account"));
+        m.amount = uint96(vm.parseJsonUint(json, string.concat(at_, ".amount")));
+        m.fee = uint96(vm.parseJsonUint(json, string.concat(at_, ".fee")));
+        m.nonce = uint64(vm.parseJsonUint(json, string.concat(at_, ".nonce")));
+        m.deadline = uint40(vm.parseJsonUint(json, string.concat(at_, ".deadline")));
+    }
+
+    function readRelayedWithdraw(Vm vm, string memory json, string memory at_) private pure returns (RelayedWithdraw memory m) {
+        m.account = vm.parseJsonAddress(json, string.concat(at_, ".account"));
+        m.slots = uint32(vm.parseJsonUint(json, string.concat(at_, ".slots")));
+        m.deposit = vm.parseJsonBool(json, string.concat(at_, ".deposit"));
+        m.fee = uint96(vm.parseJsonUint(json, string.concat(at_, ".fee")));
+        m.nonce = uint64(vm.parseJsonUint(json, string.concat(at_, ".nonce")));
+        m.deadline = uint40(vm.parseJsonUint(json, string.concat(at_, ".deadline")));
     }
 }
