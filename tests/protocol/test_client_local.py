@@ -155,7 +155,10 @@ def test_a_job_file_that_is_wrong_says_where(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("map_area.py", "[{'area': 0.0}, {'area': 2.0}, {'area': 8.0}] 0 MESH <0 audits>"), ("train_digits.py", "| checkpoint |")],
+    [
+        ("map_area.py", "[{'area': 0.0}, {'area': 2.0}, {'area': 8.0}] 0 MESH <0 audits>"),
+        ("train_digits.py", "| checkpoint |"),
+    ],
 )
 def test_an_example_runs_on_the_local_backend(name: str, words: str) -> None:
     path = Path(__file__).resolve().parents[2] / "examples" / name
