@@ -20,10 +20,12 @@ import digits
 import money
 import trio
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import tallymesh
 from tallymesh import amounts
+from tallymesh.client.telling import tell
 from tallymesh_ledger.chain import Contracts, Rpc
 from tallymesh_node.local_network import LocalNetwork, NodeProcess
 
@@ -35,7 +37,9 @@ MAX_PRICE = "50"
 CLIENTS = 10
 EXPIRE_S = 120.0  # how long to wait at most for the cheat's seat to expire and the last wei to come back
 CHEAT_COMMAND = (sys.executable, "-m", "cheats.noise_worker")
-EVENTS_SHOWN = ("match", "lease", "seat", "audit", "caught", "redo", "accept", "settle", "refund", "warning")
+EVENTS_SHOWN = ("match", "lease", "seat", "round", "audit", "caught", "redo", "settle", "refund", "warning")
+STYLES = {"caught": "bold red", "redo": "yellow"}
+RESULTS = {"match": "green", "mismatch": "bold red", "unavailable": "yellow"}
 
 
 class Demo:
@@ -48,6 +52,7 @@ class Demo:
         self.cheat: bytes | None = None
         self.payer: NodeProcess
         self.redone = 0
+        self.matched: dict[str, str] = {}  # stage -> what matching said last
         self.caught: dict[str, str] = {}
 
     # Setting the scene.
@@ -111,35 +116,35 @@ class Demo:
             budget=BUDGET,
             max_price=MAX_PRICE,
         )
-        for event in job.events():
-            self.show(event)
+        with job.reasons():
+            for event in job.events():
+                self.show(event)
         return job
 
     def show(self, event: tallymesh.api.EventView) -> None:
         data = event.data
-        if event.kind == "round":
-            metrics = data.get("metrics", {})
-            accuracy = f"accuracy {metrics['accuracy']:.3f}" if "accuracy" in metrics else ""
-            self.console.print(f"  round {data['round']:>3}  {accuracy}  [dim]{data.get('state', '')[:12]}[/]")
-        elif event.kind == "caught":
+        if event.kind == "caught":
             self.caught[data.get("peer", "")] = data.get("sentence", "")
-            self.console.print(f"  [bold red]caught[/] {self.name(data['account'])}: {data.get('sentence', '')}")
         elif event.kind == "redo":
             self.redone += int(data.get("units", 0))
-            self.console.print(f"  [yellow]redo[/] {data.get('units')} void units, and every round that used one")
-        elif event.kind == "audit" and not data.get("result"):
-            pass  # ordered; what counts is what comes back
-        elif event.kind == "audit":
-            style = "green" if data["result"] == "match" else "bold red"
-            who = data.get("auditor", "")
-            by = "the payer's own node" if who == "payer" else self.name(who)
-            self.console.print(
-                f"  audit  {self.name(data['account'])}'s unit {data.get('position')} ({data.get('reason')}) "
-                f"run again by {by}: [{style}]{data['result']}[/]"
-            )
-        elif event.kind in EVENTS_SHOWN and event.kind != "accept":
-            rest = {key: self.name(value) if key == "account" else value for key, value in data.items()}
-            self.console.print(f"  [dim]{event.kind:<6} {_brief(rest)}[/]")
+        if event.kind not in EVENTS_SHOWN or (event.kind == "audit" and not data.get("result")):
+            return  # an audit that is ordered: what counts is what comes back
+        words = escape(tell(event.kind, data, self.name))
+        if event.kind == "match":
+            if words == self.matched.get(data.get("stage", "")):
+                return  # matching looks again and again; only another answer is news
+            self.matched[data.get("stage", "")] = words
+        style = (RESULTS if event.kind == "audit" else STYLES).get(data.get("result", event.kind), "dim")
+        if event.kind == "audit":  # the last word is the verdict
+            before, _, result = words.rpartition(" ")
+            self.console.print(f"  audit  {before} [{style}]{result}[/]")
+        elif event.kind == "round":
+            numbers = words.partition(" · ")[2]
+            self.console.print(f"  round {data['round']:>3}  {numbers}  [dim]{data.get('state', '')[:12]}[/]")
+        elif style == "dim":
+            self.console.print(f"  [dim]{event.kind:<6} {words}[/]")
+        else:
+            self.console.print(f"  [{style}]{event.kind:<6}[/] {words}")
 
     def name(self, account: str) -> str:
         try:
@@ -187,10 +192,6 @@ def _short(wei: int, *, sign: bool = False) -> str:
     cut = abs(wei) // 10**12 * 10**12
     text = amounts.show(-cut if wei < 0 else cut)
     return f"+{text}" if sign and wei > 0 else text
-
-
-def _brief(data: dict[str, Any]) -> str:
-    return " ".join(f"{key}={str(value)[:24]}" for key, value in data.items())
 
 
 def main() -> int:

@@ -135,6 +135,8 @@ def never() -> Iterator[int]:
         ({"budget": 2.0}, "bad_amount"),
         ({"budget": "-1"}, "bad_amount"),
         ({"budget": "1", "max_price": 0.1}, "bad_amount"),
+        ({"budget": "1", "max_price": "0"}, "bad_amount"),
+        ({"budget": "1", "max_price": "0.000000000000003599"}, "bad_amount"),
         ({"budget": "1", "verify": "trust me"}, "bad_terms"),
         ({"budget": "1", "workers": -1}, "bad_terms"),
         ({"budget": "1", "backend": "cloud"}, "bad_backend"),

@@ -19,12 +19,17 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     (
         "match",
         {"stage": "client", "proposals": 2, "rejected": {"has_seat": 1, "too_expensive": 3}, "waiting": ""},
-        "for stage client: 2 offers fit; passed over: 1 has a seat already, 3 too expensive",
+        "for stage client: 2 offers fit; passed over: 1 seated already, 3 too expensive",
     ),
     (
         "match",
         {"stage": "map", "proposals": 0, "rejected": {}, "waiting": "budget_too_small"},
         "for stage map: no offer fits; the budget is too small",
+    ),
+    (
+        "match",
+        {"stage": "map", "proposals": 0, "rejected": {"has_seat": 4, "other_class": 1}, "waiting": ""},
+        "for stage map: no more offers fit; passed over: 4 seated already, 1 of another numeric class",
     ),
     ("lease", {"state": "asked", "stage": "client", **WHO}, "0xabababab… is asked to work on stage client"),
     ("lease", {"state": "refused", "code": "busy", "sentence": "Busy.", **WHO}, "0xabababab… says no: Busy."),

@@ -31,11 +31,12 @@ def up(
     folder: Annotated[Path | None, typer.Option(help="Where its files go; by default in the data folder.")] = None,
     json_: Json = False,
 ) -> None:
-    """Run a whole network on this machine, for trying things out: a chain, workers, and a node that submits.
+    """Run a whole network on this machine, to try things out.
 
-    It runs the public network's code; only the network file differs. Programs find its node by themselves. Ctrl-C ends
-    it and everything that it started; the next start finds jobs, results and balances again. Three workers or more
-    check one another; what fewer cannot check, the submitting node checks itself.
+    That is a chain, workers, and a node that submits. It runs the public network's code; only the network file differs.
+    Programs find its node by themselves. Ctrl-C ends it and everything that it started; the next start finds jobs,
+    results and balances again. Three workers or more check one another; what fewer cannot check, the submitting node
+    checks itself.
 
     \b
     Examples:

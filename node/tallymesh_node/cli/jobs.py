@@ -84,8 +84,9 @@ def why(
     node: Annotated[bool, typer.Option("--node", help="Why does this machine get no work?")] = False,
     json_: Json = False,
 ) -> None:
-    """Why a job waits or failed; of one that has ended, what it cost and how it was checked; with --node, why this
-    machine gets no work.
+    """Why a job waits, failed, or cost what it cost.
+
+    Of one that has ended it says who computed which share of it again. With --node: why this machine gets no work.
 
     \b
     Examples:
@@ -153,7 +154,9 @@ def result(
     report: Annotated[bool, typer.Option("--report", help="The whole story: outcome, checks, workers, cost.")] = False,
     json_: Json = False,
 ) -> None:
-    """What a job made: a trained model's hash, metrics and card, or a map's outputs.
+    """What a job made: a trained model, or a map's outputs.
+
+    Of a model its card is shown, with hash and metrics.
 
     \b
     Examples:

@@ -23,13 +23,15 @@ PasswordFile = Annotated[Path | None, typer.Option(help="Its first line is the w
 
 def balance(
     addresses: Annotated[
-        list[str] | None, typer.Argument(metavar="[ADDRESS]...", help="0x…; the wallet's own.")
+        list[str] | None, typer.Argument(metavar="ADDRESS", help="0x…; the wallet's own without one.")
     ] = None,
     rpc: Annotated[str | None, typer.Option(help="Ask this chain node instead of the network file's.")] = None,
     network: Annotated[Path | None, typer.Option(help="The network file.")] = None,
     json_: Json = False,
 ) -> None:
-    """Tokens, gas coin, stake, credits and open escrows, read from the chain. Needs no node and no wallet.
+    """What an account has, read from the chain.
+
+    Tokens, gas coin, stake, credits and open escrows. Needs no node and no wallet.
 
     \b
     Examples:
@@ -138,7 +140,9 @@ def import_(
     password_file: PasswordFile = None,
     json_: Json = False,
 ) -> None:
-    """Take over a key: another program's keystore (geth's, for one), or a private key in hex from standard input.
+    """Take over a key: a keystore, or hex from standard input.
+
+    The keystore may be another program's, geth's for one.
 
     \b
     Examples:

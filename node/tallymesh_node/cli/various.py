@@ -8,7 +8,7 @@ from tallymesh_node.cli.output import Json, facts, say_json
 
 
 def env(json_: Json = False) -> None:
-    """Shell variables that let other programs talk to the node that runs here.
+    """Shell variables for programs that talk to this node.
 
     \b
     Examples:

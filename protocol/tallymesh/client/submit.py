@@ -44,7 +44,8 @@ def map(  # the name is the public one
 
     Items, keyword arguments and what the function returns are JSON values, bytes, numpy arrays or torch tensors.
     `budget` is the most that it may ever cost, audits included, as text: ``"2.0"``; `max_price` the most per
-    core-hour. `work` is the declared work of one item in reference-seconds. `verify="integrity"` recomputes everything.
+    core-hour, as text too (prices are kept in whole wei per second: less than 3600 wei per core-hour is refused).
+    `work` is the declared work of one item in reference-seconds. `verify="integrity"` recomputes everything.
     CallerError where the function cannot be shipped, with the line and the remedy.
     """
     _check_no_clash(function)
@@ -86,9 +87,10 @@ def train(
     ``algorithm="fedavg"``: the data is split into `clients` shards (`partition`: ``"iid"`` or ``"dirichlet:0.5"``) and
     trained in `rounds`, by all of them or by `per_round` drawn for each; ``"sequential"``: one run over all data in
     `segments`, any of which can be checked and continued elsewhere. `local` is the work of a client: ``dict(epochs=1,
-    batch=32, optimizer="sgd", lr=0.1)``. `test` is held-out data for the metrics of each round. `work` declares the
-    reference-seconds of one unit; without it one is timed here first. The same arguments give the same `model_sha` on
-    any backend. CallerError where model, loss or data cannot work: they are tried before anything is sent.
+    batch=32, optimizer="sgd", lr=0.1)``. `test` is held-out data for the metrics of each round. `budget` and
+    `max_price` are as in `map`. `work` declares the reference-seconds of one unit; without it one is timed here first.
+    The same arguments give the same `model_sha` on any backend. CallerError where model, loss or data cannot work: they
+    are tried before anything is sent.
     """
     terms = _terms(budget, max_price, require, verify, workers, deadline_s, backend)
     try:
@@ -197,6 +199,12 @@ def _terms(
         find()
     # Prices are shown per core-hour and kept per reference-second, rounded down: never more than was said.
     price = "" if max_price is None else str(amounts.parse(max_price) // 3600)
+    if price == "0":  # in an Order nothing would mean any price
+        raise CallerError(
+            "bad_amount",
+            f"max_price={max_price!r} is less than 3600 wei per core-hour, a wei per second: no price is so low.",
+            remedy='Leave it out for any price, or say what a core-hour may cost: max_price="0.05".',
+        )
     return api.Terms(
         budget_wei=str(amounts.parse(budget or "0")),
         max_price_wei=price,

@@ -15,13 +15,11 @@ Name = Callable[[str], str]  # an account as this reader calls it
 
 PASSED_OVER: Final = {  # codes of rejections (tallymesh_scheduler.matching) where the bare words would not do
     "own_node": "the payer's own",
-    "has_seat": "has a seat already",
-    "stake_locked": "its stake is locked",
-    "other_class": "computes with other bits",
-    "class_pending": "numeric class not effective yet",
-    "provisional": "numeric class being measured",
-    "rare_class": "too few could check it",
-    "cores_taken": "its cores are taken",
+    "has_seat": "seated already",
+    "other_class": "of another numeric class",
+    "class_pending": "with a numeric class that is not effective yet",
+    "provisional": "with a numeric class still being measured",
+    "rare_class": "of a class that too few could check",
 }
 _REASONS: Final = {"first": "its first", "forced": "suspected", "confirm": "to confirm"}
 
@@ -43,8 +41,9 @@ def _status(data: Mapping[str, Any], name: Name) -> str:
 
 def _match(data: Mapping[str, Any], name: Name) -> str:
     count = int(data.get("proposals", 0))
-    asked = f"{many(count, 'offer')} fit{'s' * (count == 1)}" if count else "no offer fits"
     rejected: Mapping[str, int] = data.get("rejected") or {}
+    none = "no more offers fit" if "has_seat" in rejected else "no offer fits"
+    asked = f"{many(count, 'offer')} fit{'s' * (count == 1)}" if count else none
     words = [f"{number} {PASSED_OVER.get(code, code.replace('_', ' '))}" for code, number in rejected.items()]
     over = f"; passed over: {', '.join(words)}" if words else ""
     money = "; the budget is too small" if data.get("waiting") == "budget_too_small" else ""
