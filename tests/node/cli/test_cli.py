@@ -19,10 +19,13 @@ from fakes.area import area
 from fakes.node import ACCOUNT, FakeNode, Served, serve
 from tallymesh import values
 from tallymesh.api import OfferView, Problem
+from tallymesh.errors import LocalError
 from tallymesh.network import Contracts, Network, save
 from tallymesh_ledger.balances import Balance, OpenEscrow
+from tallymesh_ledger.embedded_chain.development import development_parameters
 from tallymesh_node.cli import contributor, money
 from tallymesh_node.cli.app import app
+from tallymesh_node.local_network import LocalNetwork
 
 ENTRY = [sys.executable, "-m", "tallymesh_node.cli"]
 COMMANDS = [
@@ -341,6 +344,28 @@ def test_a_wallet_is_made_shown_exported_and_imported(home: Path, tmp_path: Path
     wrong.write_text("battery staple\n")
     assert "does not open" in call("wallet", "export", "--yes", "--password-file", str(wrong), code=1)
     assert "none was given" in call("wallet", "export", "--yes", code=1)
+
+
+# -- a local network
+
+
+@pytest.mark.parametrize(("workers", "needed"), [(1, 0), (2, 1), (3, None), (5, None)])
+def test_a_local_network_of_any_size_can_run_jobs_and_finds_its_chain_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch, workers: int, needed: int | None
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def start_chain(network: LocalNetwork, **options: Any) -> None:
+        asked.update(options)
+        raise LocalError("enough", "No chain is needed here.")
+
+    monkeypatch.setattr(LocalNetwork, "start_chain", start_chain)
+    monkeypatch.setattr(signal, "signal", lambda number, action: None)  # the test run keeps its own Ctrl-C
+    assert "enough" in CliRunner().invoke(app, ["up", "--workers", str(workers), "--json"]).stdout
+    assert asked["keep"] is True, "the nodes keep their jobs, which are about this chain's contracts"
+    assert asked["parameters"] == (None if needed is None else {"class_accounts_min": needed})
+    others = development_parameters().class_accounts_min if needed is None else needed
+    assert others <= workers - 1, "else every offer is rejected as of a rare class, for ever"
 
 
 # -- node start, as a real process
