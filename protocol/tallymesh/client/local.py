@@ -26,7 +26,7 @@ from tallymesh.ids import BlobId, blob_id
 from tallymesh.prepare import PreparedJob
 
 POLL_S: Final = 0.03  # between looks at the child's events
-END_S: Final = 10.0  # a child that was asked to end cleans up in well under a second
+END_S: Final = 2.0  # a child that was asked to end cleans up in well under a second; killed, its own processes notice
 TAIL: Final = 2_000  # characters of the child's last words that an error shows
 
 
