@@ -1,0 +1,101 @@
+"""What each event of the contracts moves, in whose purse: one line of one table for each kind of event.
+
+A rule is a sentence for people and any number of moves, each `purse account terms`. The account is a field of the
+event, or `payer` of the job (`worker` of the seat) that the event names; a term is a field of the event or a constant
+of the contracts, with its sign, or a product of two. What is not in the table is kept in the index and moves nothing,
+so that an event which a later contract adds does no harm; what a field means is written in contracts/src/interfaces.
+
+The moves of one account in one purse add up to what the chain says that the purse holds: see PURSES.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+_MOVE = re.compile(r"[a-z]+ [A-Za-z]+( [+-][A-Za-z]+(\*[A-Za-z]+)?)+")
+
+
+class Purse(StrEnum):
+    """Where wei of an account can be, and the view of the contracts that its moves add up to."""
+
+    TOKENS = "tokens"  # Token.balanceOf
+    CREDITS = "credits"  # JobEscrow.creditOf: earned or refunded, not yet withdrawn
+    STAKE = "stake"  # Registry.stakeOf: free + locked + unbonding
+    ESCROW = "escrow"  # as a payer: what its jobs hold, open seats included
+    LOCKED = "locked"  # Registry.stakeOf: locked; a part of the stake, not beside it
+
+
+WEALTH = (Purse.TOKENS, Purse.CREDITS, Purse.STAKE, Purse.ESCROW)  # what an account has is the sum of these
+
+
+class Move(msgspec.Struct, frozen=True):
+    """`amount` wei (with its sign) in one purse of one account."""
+
+    purse: Purse
+    account: bytes
+    amount: int
+
+
+class Rule(msgspec.Struct, frozen=True):
+    says: str
+    moves: tuple[tuple[Purse, str, tuple[str, ...]], ...]
+    earns: bool
+
+    def apply(self, values: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[Move]:
+        """The moves that are not zero. `known` has the constants, and `payer` and `worker` where the event names a job
+        or a seat; KeyError where the event needs one that is not known."""
+        for purse, whose, terms in self.moves:
+            account = values[whose] if whose in values else known[whose]
+            amount = sum(_term(term, values, known) for term in terms)
+            if amount:
+                yield Move(purse, account, amount)
+
+
+def _rule(says: str, *moves: str, earns: bool = False) -> Rule:
+    parsed = []
+    for move in moves:
+        assert _MOVE.fullmatch(move), move
+        purse, whose, *terms = move.split(" ")
+        parsed.append((Purse(purse), whose, tuple(terms)))
+    return Rule(says, tuple(parsed), earns)
+
+
+def _term(term: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> int:
+    product = -1 if term[0] == "-" else 1
+    for name in term[1:].split("*"):
+        product *= int(values[name] if name in values else known[name])
+    return product
+
+
+CONSTANTS = {"slotWei": "Registry"}  # a view of the contract that never changes, and whose it is
+
+# One line an event: (contract, event) -> what it says, what it moves.
+RULES: dict[tuple[str, str], Rule] = {
+    ("Token", "Transfer"): _rule("transfer", "tokens from -value", "tokens to +value"),
+    ("Registry", "SlotsBought"): _rule("slots bought", "stake account +count*slotWei"),
+    ("Registry", "SlotReleased"): _rule("slot released"),
+    ("Registry", "StakeWithdrawn"): _rule("stake withdrawn", "stake account -amount"),
+    ("Registry", "OwnerChanged"): _rule("owner changed"),
+    ("JobEscrow", "JobOpened"): _rule("job opened", "escrow payer +wages +auditReserve"),
+    ("JobEscrow", "SeatOpened"): _rule("seat taken", "locked worker +lock"),
+    ("JobEscrow", "Settled"): _rule("pay for units", "credits worker +amount -fee", "escrow payer -amount", earns=True),
+    ("JobEscrow", "AuditPaid"): _rule("audit pay", "credits auditor +amount", "escrow payer -amount", earns=True),
+    ("JobEscrow", "SeatClosed"): _rule("seat closed"),
+    ("JobEscrow", "Refunded"): _rule("refund", "credits payer +wages +reserve", "escrow payer -wages -reserve"),
+    ("JobEscrow", "LockEnded"): _rule("lock ended", "locked worker -lock"),
+    ("JobEscrow", "CreditWithdrawn"): _rule("credits withdrawn", "credits account -amount"),
+    ("JobEscrow", "FeesBurned"): _rule("fees burned"),
+}
+
+EARNING = frozenset(name for (_, name), rule in RULES.items() if rule.earns)
+
+
+def says(contract: str, name: str) -> str:
+    """In words, of an event that is not in the table, too."""
+    rule = RULES.get((contract, name))
+    return rule.says if rule else f"{contract}.{name}" if name else f"an event of {contract} that is not known here"

@@ -1,0 +1,176 @@
+"""Logs of a few blocks on their way into the index: decoded, joined with their job and seat, turned into moves.
+
+An event with a field `job` or `seat` belongs to that job and seat; where it names only the seat, the job follows. This
+module knows two events by name, those that say what a job and a seat are; everything else is effects.py's table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Table, insert, select
+
+from tallymesh.errors import ChainError
+from tallymesh.network import Network
+from tallymesh_ledger.chain import abi
+from tallymesh_ledger.chain.rpc import Block
+from tallymesh_ledger.index import effects, schema
+
+ASKED = 500  # ids in one query: SQLite takes at most some thousand parameters
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A contract whose events are indexed."""
+
+    name: str
+    interface: abi.Interface
+
+
+def sources(network: Network) -> dict[bytes, Source]:
+    """By address: each contract that has an address in the network file and an ABI here."""
+    found = {}
+    for name in abi.CONTRACTS:
+        field = {"JobEscrow": "escrow"}.get(name, name.lower())
+        address = getattr(network.contracts, field, "")
+        if address:
+            found[bytes.fromhex(address[2:])] = Source(name, abi.load(name))
+    return found
+
+
+class Page:
+    """`times` are the blocks with events."""
+
+    def __init__(
+        self, sources: Mapping[bytes, Source], logs: Iterable[Mapping[str, Any]], blocks: Mapping[int, Block]
+    ) -> None:
+        self.events: list[tuple[str, abi.Event]] = []
+        for log in logs:
+            source = sources[bytes.fromhex(log["address"][2:])]
+            self.events.append((source.name, source.interface.event(log) or _unknown(log)))
+        self.times = {event.block_number: blocks[event.block_number] for _, event in self.events}
+
+    def write(self, connection: Connection, constants: Mapping[str, int]) -> None:
+        """All of it, in the caller's transaction. ChainError `missing_events` where an event names a job or a seat of
+        which the node has left out the beginning."""
+        jobs, seats = self._parties(connection)
+        counts: dict[int, int] = {}
+        rows, moved = [], []
+        for contract, event in self.events:
+            counts[event.block_number] = counts.get(event.block_number, 0) + 1
+            known: dict[str, Any] = dict(constants)
+            seat = _id(event, "seat")
+            job = _id(event, "job")
+            if seat in seats:
+                in_job, known["worker"] = seats[seat]
+                job = job or in_job
+            if job in jobs:
+                known["payer"] = jobs[job]
+            rule = effects.RULES.get((contract, event.name))
+            key = {"block": event.block_number, "log": event.index}
+            if rule is not None:
+                try:
+                    moves = list(rule.apply(event.values, known))
+                except KeyError as missing:
+                    raise _missing(event, str(missing)) from None
+                moved += [
+                    {**key, "part": part, "account": move.account, "purse": str(move.purse), "amount": move.amount}
+                    for part, move in enumerate(moves)
+                ]
+            details = json.dumps({name: plain(value) for name, value in event.values.items()})
+            named = {"contract": contract, "name": event.name, "job": job, "seat": seat}
+            rows.append({**key, **named, "tx": event.transaction, "details": details})
+        self._insert(connection, schema.blocks, [
+            {"number": number, "hash": block.hash, "time": block.timestamp, "events": counts[number]}
+            for number, block in self.times.items()
+        ])  # fmt: skip
+        self._insert(connection, schema.events, rows)
+        self._insert(connection, schema.moves, moved)
+        self._insert(connection, schema.jobs, [_job(event) for event in self._named("JobOpened")])
+        self._insert(connection, schema.seats, [_seat(event) for event in self._named("SeatOpened")])
+
+    def _named(self, name: str) -> Iterable[abi.Event]:
+        return (event for contract, event in self.events if contract == "JobEscrow" and event.name == name)
+
+    def _insert(self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        if rows:
+            connection.execute(insert(table), [dict(row) for row in rows])
+
+    def _parties(self, connection: Connection) -> tuple[dict[bytes, bytes], dict[bytes, tuple[bytes, bytes]]]:
+        """(job -> payer, seat -> (job, worker)) of all that this page names, in the index or in the page itself."""
+        seats = {
+            event.values["seat"]: (event.values["job"], event.values["worker"]) for event in self._named("SeatOpened")
+        }
+        jobs = {event.values["job"]: event.values["payer"] for event in self._named("JobOpened")}
+        named = {seat for _, event in self.events if (seat := _id(event, "seat"))}
+        for some in _chunks(sorted(named - seats.keys())):
+            row = schema.seats.c
+            for seat, job, worker in connection.execute(
+                select(row.seat, row.job, row.worker).where(row.seat.in_(some))
+            ):
+                seats[bytes(seat)] = (bytes(job), bytes(worker))
+        named = {job for _, event in self.events if (job := _id(event, "job"))} | {job for job, _ in seats.values()}
+        for some in _chunks(sorted(named - jobs.keys())):
+            row = schema.jobs.c
+            for job, payer in connection.execute(select(row.job, row.payer).where(row.job.in_(some))):
+                jobs[bytes(job)] = bytes(payer)
+        return jobs, seats
+
+
+def plain(value: Any) -> Any:
+    """As it stands in `details`: bytes as 0x…, numbers as decimal text, the rest as JSON has it."""
+    if isinstance(value, bytes):
+        return "0x" + value.hex()
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value
+
+
+def _id(event: abi.Event, name: str) -> bytes | None:
+    value = event.values.get(name)
+    return value if isinstance(value, bytes) and len(value) == 32 else None
+
+
+def _chunks(ids: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
+    return (ids[start : start + ASKED] for start in range(0, len(ids), ASKED))
+
+
+def _job(event: abi.Event) -> dict[str, Any]:
+    v = event.values
+    opened = {"job": v["job"], "payer": v["payer"], "signer": v["signer"]}
+    return {**opened, "wages": v["wages"], "reserve": v["auditReserve"], "block": event.block_number}
+
+
+def _seat(event: abi.Event) -> dict[str, Any]:
+    names = ("seat", "job", "worker", "price", "units", "lock", "until")
+    return {**{name: event.values[name] for name in names}, "block": event.block_number}
+
+
+def _unknown(log: Mapping[str, Any]) -> abi.Event:
+    """An event that this version's ABI does not have: kept as it is."""
+    return abi.Event(
+        name="",
+        values={"topics": list(log["topics"]), "data": log["data"]},
+        address=bytes.fromhex(log["address"][2:]),
+        block_number=int(log["blockNumber"], 16),
+        block_hash=bytes.fromhex(log["blockHash"][2:]),
+        transaction=bytes.fromhex(log["transactionHash"][2:]),
+        index=int(log["logIndex"], 16),
+    )
+
+
+def _missing(event: abi.Event, what: str) -> ChainError:
+    return ChainError(
+        "missing_events",
+        f"The chain's node told of {event.name} in block {event.block_number} and left out what it refers to ({what}).",
+        reverted=False,
+        remedy="Try again later or with another --rpc; 'tallymesh index rebuild' reads everything anew.",
+    )
