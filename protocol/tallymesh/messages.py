@@ -271,11 +271,11 @@ class RelayedBond(Message, frozen=True, kw_only=True):
     """Owner of an account, to whoever carries it: turn this much of the account's credit into stake."""
 
     TYPE = 18
-    DOMAIN = "escrow"
+    DOMAIN = "registry"
     account: Address
-    amount: U96  # to the account's deposit; each whole slot in it becomes one
+    amount: U96  # to the account's deposit, each whole slot in which becomes one; 2^96 - 1: all but the fee
     fee: U96  # out of the credit, to the carrier
-    nonce: U64  # JobEscrow.nonceOf(account)
+    nonce: U64  # Registry.nonceOf(account)
     deadline: U40
 
 
@@ -283,7 +283,7 @@ class RelayedWithdraw(Message, frozen=True, kw_only=True):
     """Owner of an account, to whoever carries it: pay my credit out, and begin to unbond what I name."""
 
     TYPE = 19
-    DOMAIN = "escrow"
+    DOMAIN = "registry"
     account: Address
     slots: U32  # how many live slots to release; the carrier names them, all are alike
     deposit: Flag  # release the deposit too

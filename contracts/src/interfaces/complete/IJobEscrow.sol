@@ -1,16 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.28;
 
-import {
-    Accept,
-    AuditOrder,
-    Lease,
-    Order,
-    Release,
-    RelayedBond,
-    RelayedWithdraw,
-    Verdict
-} from "../../generated/Messages.sol";
+import {Accept, AuditOrder, Lease, Order, Release, Verdict} from "../../generated/Messages.sol";
 import {Permit, Signature} from "../Types.sol";
 
 /// @title JobEscrow: holds a job's budget, pays for accepted units, returns the rest.
@@ -35,15 +26,14 @@ import {Permit, Signature} from "../Types.sol";
 /// 2 x half in all, so in however many parts it is paid, the fee is the same. One half is burned and counts for the worker in
 /// the running period (`burnedOf`), the other is the court's. Both gather here until `burnFees`.
 ///
-/// Cases. A live claim or accusation on a seat is a case; its contract (Claims, Accusations) opens it with `hold` and
-/// ends it with `letGo`.
+/// Cases. A live claim or accusation on a seat is a case; the Claims contract opens it with `hold` and ends it with `letGo`.
 /// While a seat has cases it neither closes by Release, by time or by being paid in full, nor does its lock end; `settle`
 /// still pays. All of these happen as usual once the last case is let go. Claims is trusted by this contract for what
 /// it says of a case (who proved, how much), but can move no more than the seat's unpaid part, its bond and its lock.
 ///
 /// Newcomers. Where the order allows them, a worker without a live slot and without debt may be seated: see
 /// {IRegistry.admit}. What its seats pay goes to Registry as its stake while it has no live slot, and is credited afterwards.
-/// @dev EIP-712 domain: name "Tallymesh JobEscrow", version "1". Time is `block.timestamp`. No privileged key: `claims`, `accusations` and
+/// @dev EIP-712 domain: name "Tallymesh JobEscrow", version "1". Time is `block.timestamp`. No privileged key: `claims` and
 /// `court` are contracts, named at construction for ever.
 interface IJobEscrow {
     // ---------------------------------------------------------------- types
@@ -195,9 +185,9 @@ interface IJobEscrow {
         uint96 toCourt,
         uint96 burned
     );
-    /// @notice A carrier did what the account's owner signed, for `fee` out of the account's credit. `nonce` is used up.
-    event Relayed(address indexed account, address indexed carrier, uint64 nonce, uint96 fee);
-    /// @notice Credit of the account became stake, or the pay of a newcomer's seat did.
+    /// @notice Registry took `amount` of the account's credit, for its stake or for its owner, and the carrier got `fee` of it.
+    event CreditSpent(address indexed account, address indexed carrier, uint96 amount, uint96 fee);
+    /// @notice The pay of a newcomer's seat became its stake.
     event Staked(address indexed account, uint96 amount);
     /// @notice `id` is the seat's, or for an audit the digest of its AuditOrder.
     event Refused(bytes32 indexed id, Refusal why);
@@ -220,10 +210,8 @@ interface IJobEscrow {
     /// @notice The seat was never taken, its lock is over, or (`letGo`) it has no case.
     error NotHeld(bytes32 seat);
     error TooManyCases(bytes32 seat);
+    error NotRegistry(address caller);
     error BadList(uint256 left, uint256 right);
-    error Expired(uint40 deadline);
-    error StaleNonce(uint64 given, uint64 expected);
-    error BadSignature(address expected);
     error TooLittleCredit(address account, uint256 credit);
 
     // ---------------------------------------------------------------- a job begins
@@ -282,7 +270,7 @@ interface IJobEscrow {
     /// @return amount What was burned.
     function burnFees() external returns (uint256 amount);
 
-    // ---------------------------------------------------------------- calls of Claims and Accusations: {NotClaims} for others
+    // ---------------------------------------------------------------- calls of Claims: each reverts with {NotClaims} for others
     /// @notice Begin a case on a seat: proves that the lease is of this order's job, and adds to its cases. Possible while the
     /// seat is open, or closed and either having cases already or still within its lock's tail (now < until + lockTail).
     /// @dev Reverts: {NoSuchJob}, {NotOfJob}, {NotHeld}, {TooManyCases} above `CASES_MAX`.
@@ -322,20 +310,13 @@ interface IJobEscrow {
         external
         returns (uint96 slashed);
 
-    // ---------------------------------------------------------------- carried by anybody
-    /// @notice Turn `amount` of the account's credit into stake (see {IRegistry.deposit}), by its owner's signature; the fee is
-    /// credited to the caller. The owner itself needs no signature.
-    /// @dev Reverts, in this order: {Expired}, {StaleNonce}, {BadSignature}, {TooLittleCredit} below amount + fee.
-    function bondFor(RelayedBond calldata request, Signature calldata signature) external;
-
-    /// @notice Pay the account's credit, less the fee, to its owner; and release `slots` (as many as the request says, which
-    /// ones the caller chooses) and, where the request says so, the deposit. The fee is credited to the caller.
-    /// @dev Reverts, in this order: {Expired}, {StaleNonce}, {BadSignature}, {BadList} where another number of slots is named,
-    /// {TooLittleCredit} below the fee; and what {IRegistry.releaseFor} reverts with. Zero credit beside the fee is no error.
-    /// @return amount What was paid to the owner.
-    function withdrawFor(RelayedWithdraw calldata request, uint256[] calldata slots, Signature calldata signature)
-        external
-        returns (uint256 amount);
+    // ---------------------------------------------------------------- calls of Registry: reverts with {NotRegistry} for others
+    /// @notice Send `amount` of the account's credit to Registry (type(uint96).max: all of it beside the fee), and credit the fee,
+    /// out of the same credit, to the carrier. Registry has checked the owner's signature ({IRegistry.bondFor},
+    /// {IRegistry.withdrawFor}).
+    /// @dev Reverts: {TooLittleCredit}.
+    /// @return spent What was sent.
+    function spend(address account, uint96 amount, address carrier, uint96 fee) external returns (uint96 spent);
 
     // ---------------------------------------------------------------- views
     function DOMAIN_JOB() external view returns (bytes32);
@@ -344,8 +325,6 @@ interface IJobEscrow {
     function token() external view returns (address);
     function registry() external view returns (address);
     function claims() external view returns (address);
-    /// @notice The other contract that may call what Claims may: claims and accusations do not fit into one of 20 kB.
-    function accusations() external view returns (address);
     /// @notice Credited with its half of the fees and its share of slashed stake.
     function court() external view returns (address);
     /// @notice A seat has at most so many live cases.
@@ -357,8 +336,6 @@ interface IJobEscrow {
     function burnedIn(uint256 period) external view returns (uint96);
     /// @notice What is left of the lock of this lease's seat; zero where it was never taken or is unlocked.
     function lockLeft(Lease calldata lease) external view returns (uint96);
-    /// @notice The nonce that the account's next relayed request must carry.
-    function nonceOf(address account) external view returns (uint64);
     /// @notice Share of a worker's credit that is kept as fee.
     function feeBp() external view returns (uint16);
     /// @notice Longest lease, in seconds from its seating.

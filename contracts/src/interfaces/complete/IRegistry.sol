@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.28;
 
-import {PeerBinding} from "../../generated/Messages.sol";
+import {PeerBinding, RelayedBond, RelayedWithdraw} from "../../generated/Messages.sol";
 import {Permit, Signature} from "../Types.sol";
 
 /// @title Registry: who speaks for an account, what it has at stake, and in which numeric class it computes.
@@ -47,6 +47,7 @@ interface IRegistry {
     event OwnerChanged(address indexed account, address indexed previous, address indexed owner);
     /// @notice Slots `first` to `first + count - 1` were added, paid by `payer` (the escrow: out of the account's deposit).
     event SlotsBought(address indexed account, address indexed payer, uint256 first, uint256 count);
+    /// @notice The slot counts in no draw any more; its stake can be withdrawn from then on (0: it paid a debt).
     event SlotReleased(address indexed account, uint256 indexed slot, uint40 withdrawableAt);
     event StakeWithdrawn(address indexed account, address indexed to, uint96 amount);
     /// @notice The account's stake below one slot is now `deposit`.
@@ -56,6 +57,8 @@ interface IRegistry {
     event StakeSlashed(address indexed account, uint96 amount);
     /// @notice The account now owes `debt`; zero: it is short no longer.
     event DebtChanged(address indexed account, uint96 debt);
+    /// @notice A carrier brought what the account's owner signed; `nonce` is used up. {IJobEscrow.CreditSpent} says what moved.
+    event Relayed(address indexed account, address indexed carrier, uint64 nonce);
     event ClassSet(address indexed account, bytes32 indexed numericClass, uint40 effectiveAt);
 
     // ---------------------------------------------------------------- errors
@@ -75,6 +78,11 @@ interface IRegistry {
     error Short(address account, uint96 debt);
     error NotShort(address account);
     error NoDeposit(address account);
+    error Expired(uint40 deadline);
+    error StaleNonce(uint64 given, uint64 expected);
+    /// @notice Not signed by the account's owner, and not called by it.
+    error NotSigned(address owner);
+    error BadCount(uint256 named, uint32 asked);
 
     // ---------------------------------------------------------------- identity
     /// @notice Record which peer speaks for `binding.account`. Anyone may carry the account's signature here.
@@ -118,6 +126,24 @@ interface IRegistry {
     /// another account, one that was released before.
     function settleDebt(address account, uint256[] calldata slots) external;
 
+    // ---------------------------------------------------------------- carried by anybody
+    /// @notice Turn `amount` of the account's credit in the escrow (type(uint96).max: all of it beside the fee) into its stake,
+    /// as {deposit} does, by its owner's signature; the fee, out of the same credit, is credited to the caller. The owner
+    /// itself needs no signature.
+    /// @dev Reverts, in this order: {Expired} after the deadline, {StaleNonce} unless the nonce is `nonceOf(account)`,
+    /// {NotSigned}, and {IJobEscrow.TooLittleCredit}.
+    function bondFor(RelayedBond calldata request, Signature calldata signature) external;
+
+    /// @notice Release `slots` (as many as the request says; which ones the caller chooses, all are alike) and, where the
+    /// request says so, the deposit; and pay the account's credit in the escrow, less the fee, to its owner. The fee is
+    /// credited to the caller. What was released is paid out by `withdraw` after its delay.
+    /// @dev Reverts, in this order: {Expired}, {StaleNonce}, {NotSigned}, {BadCount} where another number of slots is named;
+    /// then as `releaseSlots` and `releaseDeposit` do; then {IJobEscrow.TooLittleCredit} below the fee.
+    /// @return amount What was paid to the owner; zero is no error.
+    function withdrawFor(RelayedWithdraw calldata request, uint256[] calldata slots, Signature calldata signature)
+        external
+        returns (uint256 amount);
+
     // ---------------------------------------------------------------- calls of the escrow: {NotEscrow} for others
     /// @notice Lock `amount` of the free stake of an account with at least one live slot and no debt. Only live slots' stake
     /// counts (not the deposit).
@@ -131,7 +157,8 @@ interface IRegistry {
     function admit(address account, uint96 amount, uint96 value) external returns (bool admitted, uint96 locked);
 
     /// @notice Of a newcomer's seats `value` less is unpaid; `closed`: and one fewer is open.
-    function relieve(address account, uint96 value, bool closed) external;
+    /// @return slotless The account still has no live slot: its pay is stake.
+    function relieve(address account, uint96 value, bool closed) external returns (bool slotless);
 
     /// @notice Give back a lock, or what slashing left of it. The escrow never gives back more than it took.
     function unlock(address account, uint96 amount) external;
@@ -139,9 +166,6 @@ interface IRegistry {
     /// @notice `amount` of tokens that the escrow has just sent here is stake of the account: it pays its debt first, the rest
     /// goes to the deposit, and as many whole slots as the deposit then holds are appended.
     function deposit(address account, uint96 amount) external;
-
-    /// @notice `releaseSlots` (unless the list is empty) and, where `deposit_`, `releaseDeposit`, as the owner asked the escrow.
-    function releaseFor(address account, uint256[] calldata slots, bool deposit_) external;
 
     /// @notice Take `amount` of locked stake (at most what is locked) and send it to the escrow.
     function slash(address account, uint96 amount) external;
@@ -161,6 +185,8 @@ interface IRegistry {
     /// @notice free + locked + unbonding = all that is held for the account. Locks rest on live slots and the deposit first.
     function stakeOf(address account) external view returns (uint96 free, uint96 locked, uint96 unbonding);
     function liveSlots(address account) external view returns (uint32);
+    /// @notice The nonce that the account's next relayed request must carry.
+    function nonceOf(address account) external view returns (uint64);
     function depositOf(address account) external view returns (uint96);
     function debtOf(address account) external view returns (uint96);
     /// @notice Seats that the account has as a newcomer, and what they may still pay.
