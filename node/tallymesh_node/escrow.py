@@ -106,6 +106,13 @@ class EscrowChain:
             log.info("the escrow left out %s: %s", item[:4].hex(), why.name.lower())
         return outcome.mined.hash
 
+    async def pay_audits(self, lease: Lease, audits: Sequence[tuple[Signed, Signed]]) -> int:
+        pairs = [_audit(order, verdict) for order, verdict in audits]
+        if not await self.contracts.escrow.payable_audits(lease, pairs):
+            return 0
+        outcome = await self.contracts.escrow.pay_audits(self.sender, lease, pairs)
+        return len(outcome.of("AuditPaid"))
+
     async def expire(self, order: Order, leases: Sequence[Lease]) -> bytes:
         return (await self.contracts.escrow.expire(self.sender, order, leases)).mined.hash
 
@@ -129,10 +136,12 @@ def _seating(each: SignedLease) -> Seating:
     return Seating(each.lease, each.worker_signature, each.signer_signature)
 
 
+def _audit(order: Signed, verdict: Signed) -> Audit:
+    return Audit(order.message, verdict.message, order.signature, verdict.signature)
+
+
 def _ending(each: SeatEnding) -> SeatEnd:
-    audits = tuple(
-        Audit(order.message, verdict.message, order.signature, verdict.signature) for order, verdict in each.audits
-    )
+    audits = tuple(_audit(order, verdict) for order, verdict in each.audits)
     end = SeatEnd(each.lease, audits=audits)
     if each.accept is not None:
         end = SeatEnd(end.lease, each.accept.message, each.accept.signature, audits=audits)

@@ -213,6 +213,10 @@ class Chain(Protocol):
     async def finish(self, order: Order, endings: Sequence[SeatEnding]) -> bytes:
         """Settle, pay audits, close, and give the payer back what is free, in one transaction."""
 
+    async def pay_audits(self, lease: Lease, audits: Sequence[tuple[Signed, Signed]]) -> int:
+        """Pay auditors of one seat (AuditOrder, Verdict) from the job's reserve, by anyone. How many were paid: those
+        that were paid before, or cannot be, are left out, and nothing is sent where that leaves none."""
+
     async def expire(self, order: Order, leases: Sequence[Lease]) -> bytes:
         """Close seats past `until` and the claim window, by anyone."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -211,6 +212,17 @@ class FakeChain:
             steps.append((job, self._refund, job))
         return self._each("finish", steps)
 
+    async def pay_audits(self, lease: Lease, audits: Sequence[tuple[Signed, Signed]]) -> int:
+        await self._reach()
+        paid = 0
+        for order, verdict in audits:
+            with suppress(ChainError):
+                self._pay_audit(lease.job, order, verdict)
+                paid += 1
+        if paid:
+            self._mined("pay_audits")
+        return paid
+
     async def expire(self, order: Order, leases: Sequence[Lease]) -> bytes:
         await self._reach()
         return self._each(
@@ -315,7 +327,7 @@ class FakeChain:
         _require(found.reserve_left >= fee, "over_budget")
         found.paid_audits.add(digest)
         found.reserve_left -= fee
-        self._credit(order.auditor, fee)
+        self.world.credits[order.auditor] += fee
 
     def _refund(self, job: bytes) -> None:
         found = self.world.jobs[job]

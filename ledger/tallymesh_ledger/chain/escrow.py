@@ -162,6 +162,10 @@ class JobEscrow(Contract):
     async def pay_audits(self, sender: Sender, lease: Lease, audits: Sequence[Audit]) -> Outcome:
         return await self.write(sender, "payAudits", lease, [each.lowered() for each in audits], items=len(audits))
 
+    async def payable_audits(self, lease: Lease, audits: Sequence[Audit]) -> int:
+        """How many of them `pay_audits` would pay now; asks and changes nothing."""
+        return int(await self.read("payAudits", lease, [each.lowered() for each in audits]))
+
     async def close(self, sender: Sender, closings: Sequence[Closing]) -> Outcome:
         return await self.write(sender, "close", [each.lowered() for each in closings], items=len(closings))
 

@@ -32,6 +32,7 @@ class Line(StrEnum):
     OPEN = "open"
     VERDICT = "verdict"
     OVER = "over"
+    PAID = "paid"  # the fee is paid, or never will be
 
 
 class CallLine(Body, frozen=True):
@@ -62,6 +63,7 @@ class AuditRecord:
         self.open: Open | None = None
         self.verdict = b""
         self.over: OverLine | None = None
+        self.paid = False
 
     def __repr__(self) -> str:
         called = self.call.audit_order
@@ -102,6 +104,13 @@ class AuditRecord:
             self.verdict = body
         elif kind is Line.OVER:
             self.over = exchange.decode(body, OverLine)
+        elif kind is Line.PAID:
+            self.paid = True
+
+    @property
+    def owed(self) -> bool:
+        """A verdict was given, and whether it was paid is not known yet."""
+        return self.over is not None and bool(self.verdict) and not self.paid
 
     # What this auditor signs. Everything follows from its key and what it found: an honest repeat is the same bytes.
 

@@ -23,6 +23,7 @@ from tallymesh_ledger.keys import AccountKey
 from tallymesh_ledger.registry import RegistryAt
 from tallymesh_node.auditor import calls
 from tallymesh_node.auditor.calls import Call
+from tallymesh_node.auditor.fees import Fees
 from tallymesh_node.auditor.record import SCOPE, AuditRecord, CallLine, Line, OverLine
 from tallymesh_node.auditor.tools import Tools, log
 from tallymesh_node.auditor.work import AuditWork
@@ -63,6 +64,7 @@ class AuditorService:
         self.tools = Tools(
             network, blobs, executor, chain, journal, domains, key, parameters, clock, cores, Specs(blobs), Counter()
         )
+        self.fees = Fees(self.tools)
         self._audits: dict[bytes, AuditRecord] = {}
         self._nursery: trio.Nursery | None = None
         self._admitting = trio.Lock()
@@ -74,13 +76,16 @@ class AuditorService:
                 record = AuditRecord.replay(self.tools.domains, self.tools.journal.read(scope))
                 if record.over is None:
                     self._begin(record)
+                else:
+                    self.fees.add(record)
             self.tools.network.serve(AuditRequest.NAME, self.audit)
+            nursery.start_soon(self.fees.run)
             nursery.start_soon(self._prune)
             task_status.started()
 
     @property
     def counters(self) -> dict[str, int]:
-        return {**self.tools.counters, "audits_open": len(self._audits)}
+        return {**self.tools.counters, "audits_open": len(self._audits), "fees_owed": len(self.fees.owed)}
 
     @property
     def idle(self) -> bool:
@@ -184,6 +189,7 @@ class AuditorService:
             await AuditWork(self.tools, record).run()
         finally:
             self._audits.pop(record.call.digest, None)
+        self.fees.add(record)
         if all(other.call.job != record.call.job for other in self._audits.values()):
             await self.tools.executor.close_job(self.tools.sandbox_of(record.call.job))
 
@@ -191,12 +197,12 @@ class AuditorService:
         while True:
             for scope in self.tools.journal.scopes(SCOPE):
                 entries = self.tools.journal.read(scope)
-                if entries and entries[-1].kind == Line.OVER:
-                    over = exchange.decode(entries[-1].body, OverLine)
-                    if self.tools.chain.block_time() > over.at + KEEP_S:
-                        try:
-                            await self.tools.journal.drop(scope)
-                        except LocalError as error:
-                            log.error("an old audit cannot be forgotten: %s", error)
+                over = next((exchange.decode(e.body, OverLine) for e in entries if e.kind == Line.OVER), None)
+                owed = bytes.fromhex(scope.removeprefix(SCOPE)) in self.fees.owed
+                if over is not None and not owed and self.tools.chain.block_time() > over.at + KEEP_S:
+                    try:
+                        await self.tools.journal.drop(scope)
+                    except LocalError as error:
+                        log.error("an old audit cannot be forgotten: %s", error)
                 await trio.lowlevel.checkpoint()
             await trio.sleep(PRUNE_S)
