@@ -20,6 +20,7 @@ from tallymesh.messages import Order
 from tallymesh.schema import Message
 from tallymesh.units import JobSpec
 from tallymesh.wire import Signed
+from tallymesh_ledger import keys
 from tallymesh_node.payer import announcing, records
 from tallymesh_node.payer.applying import apply
 from tallymesh_node.payer.auditing import Auditing
@@ -89,6 +90,7 @@ class JobDriver:
         entries = self.tools.journal.read(self.scope)
         first = records.read(entries[0].kind, entries[0].body)
         assert isinstance(first, Submitted), "a job's journal begins with its submission"
+        self._ours(first)
         self.book = Book(self.tools.domains, self.tools.key, self.tools.parameters, self._spec(first), first)
         for entry in entries[1:]:
             try:
@@ -111,6 +113,17 @@ class JobDriver:
             self.leasing, self.placing, self.receiving, self.watching, self.auditing, self.own, self.closing,
             self.settling,
         )  # fmt: skip
+
+    def _ours(self, submitted: Submitted) -> None:
+        """Driven under other contracts, a job would get nothing but refusals, and its workers the blame for them."""
+        try:
+            keys.check(self.tools.domains, wire.decode(submitted.order, Order), self.tools.key.address)
+        except RemoteError:
+            raise LocalError(
+                "other_network",
+                "The job was ordered by another account, or under other contracts than this node's network file names.",
+                remedy="Start the node with the network file and wallet of then: the job goes on where it was.",
+            ) from None
 
     def _spec(self, submitted: Submitted) -> JobSpec:
         template = wire.decode(submitted.order, Order).message.template

@@ -66,6 +66,7 @@ class PayerService:
         self._own_limit = trio.CapacityLimiter(own_units)
         self._drivers: dict[str, JobDriver] = {}
         self._past: dict[str, api.JobView] = {}
+        self._stranded: dict[str, LocalError] = {}  # jobs that cannot go on here, and why
         self._past_drivers: OrderedDict[str, JobDriver] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._doors = Doors(self.tools, self._drivers)
@@ -85,8 +86,9 @@ class PayerService:
             for scope in known:
                 try:
                     self._start(scope)
-                except LocalError as error:  # its template is gone: nothing can be done for it, but for the others
+                except LocalError as error:  # its template or its network is gone: the others go on
                     log.error("job %s cannot go on: %s", scope.removeprefix(SCOPE), error)
+                    self._stranded[scope.removeprefix(SCOPE)] = error
             self._doors.open()
             task_status.started()
             try:
@@ -156,12 +158,18 @@ class PayerService:
     def jobs(self) -> list[api.JobView]:
         """Newest first."""
         found = [*self._past.values(), *(views.job_view(driver) for driver in self._drivers.values())]
+        found += [self.job(job) for job in self._stranded]
         return sorted(found, key=lambda view: -view.created)
 
     def job(self, job: str) -> api.JobView:
         driver = self._drivers.get(job)
         if driver is not None:
             return views.job_view(driver)
+        if job in self._stranded:
+            entry = self.tools.journal.read(SCOPE + job)[0]
+            first = records.read(entry.kind, entry.body)
+            assert isinstance(first, Submitted)
+            return views.stranded_view(job, first, self._stranded[job])
         if job not in self._past:
             raise CallerError("no_job", f"There is no job {job[:80]}.", remedy=NO_JOB_REMEDY)
         return self._past[job]

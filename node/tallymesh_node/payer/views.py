@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tallymesh import wire
 from tallymesh.api import AuditView, JobView, PeerView, Problem, ReceiptView
-from tallymesh.messages import Result
+from tallymesh.errors import LocalError
+from tallymesh.messages import Order, Result
 from tallymesh.plan import AGGREGATE, CLIENT
 from tallymesh_ledger.audit import CallState
 from tallymesh_ledger.keys import checksum
 from tallymesh_node.payer.announcing import metrics_of
 from tallymesh_node.payer.book import Book
 from tallymesh_node.payer.held import Held
+from tallymesh_node.payer.records import Submitted
 from tallymesh_scheduler.leases import LeaseState
 
 if TYPE_CHECKING:
@@ -47,6 +50,15 @@ def job_view(driver: JobDriver) -> JobView:
         peers=tuple(peer_view(book, held) for held in book.all() if held.state is not LeaseState.REFUSED),
         problem=problems[0] if problems and book.status != "done" else None,
     )
+
+
+def stranded_view(job: str, submitted: Submitted, error: LocalError) -> JobView:
+    """A job whose book cannot be opened here."""
+    order: Order = wire.decode(submitted.order, Order).message
+    budget = str(order.wages + order.audit_reserve)
+    problem = Problem(error.code, error.sentence, error.remedy)
+    created, spec = submitted.created, order.template.hex()
+    return JobView(job, "", "", "failed", created, budget_wei=budget, escrow_wei=budget, spec=spec, problem=problem)
 
 
 def units_done(book: Book) -> int:

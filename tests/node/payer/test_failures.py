@@ -9,6 +9,8 @@ import msgspec
 import pytest
 import trio
 
+from fakes import payer_scene
+from fakes.chain import DOMAINS
 from fakes.payer_scene import PARAMETERS, PRICE, PayerNode, Scene, cheat, honest_result, paid_units, result_of
 from tallymesh import api
 from tallymesh.errors import LocalError
@@ -304,6 +306,35 @@ async def test_a_payer_that_restarts_anywhere_goes_on_from_its_journal(
         assert paid_units(scene, peers[1]) == 0
         opened = [what for what, _ in scene.chain.transactions if what == "open"]
         assert opened == ["open"]
+
+
+async def test_a_job_of_another_network_is_not_driven_and_blames_nobody(
+    scene: Scene, payer: PayerNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network file was replaced: nothing that was signed before holds under the new contracts. With the old file
+    it goes on."""
+    scene.crowd(3)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=20)
+        job = await payer.submit(spec)
+        await trio.sleep(3)
+        payer.crash()
+        other = msgspec.structs.replace(DOMAINS, escrow=msgspec.structs.replace(DOMAINS.escrow, contract=b"\x33" * 20))
+        with monkeypatch.context() as patch:
+            patch.setattr(payer_scene, "DOMAINS", other)
+            await payer.start(nursery)
+            await trio.sleep(10)
+            (problem,) = payer.service.why(job)
+            assert (problem.code, bool(problem.remedy)) == ("other_network", True)
+            assert [view.id for view in payer.service.jobs()] == [job]
+            assert payer.service.job(job).status == "failed"
+            assert payer.service.trust.resting("worker") == {}
+            assert not payer.service._drivers
+            payer.crash()
+        await payer.start(nursery)
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
 
 
 async def test_the_book_is_the_same_after_a_restart(scene: Scene, payer: PayerNode) -> None:
