@@ -26,15 +26,16 @@ import {Permit, Signature} from "../Types.sol";
 /// 2 x half in all, so in however many parts it is paid, the fee is the same. One half is burned and counts for the worker in
 /// the running period (`burnedOf`), the other is the court's. Both gather here until `burnFees`.
 ///
-/// Cases. A live claim or accusation on a seat is a case; the Claims contract opens it with `hold` and ends it with `letGo`.
+/// Cases. A live claim or accusation on a seat is a case; its contract (Claims, Accusations) opens it with `hold` and
+/// ends it with `letGo`.
 /// While a seat has cases it neither closes by Release, by time or by being paid in full, nor does its lock end; `settle`
-/// still pays. All of these happen as usual once the last case is let go. Claims is trusted by this contract for what
-/// it says of a case (who proved, how much), but can move no more than the seat's unpaid part, its bond and its lock.
+/// still pays. All of these happen as usual once the last case is let go. Both are trusted by this contract for what they
+/// say of a case (who proved, how much), but can move no more than the seat's unpaid part, its bond and its lock.
 ///
 /// Newcomers. Where the order allows them, a worker without a live slot and without debt may be seated: see
 /// {IRegistry.admit}. What its seats pay goes to Registry as its stake while it has no live slot, and is credited afterwards.
-/// @dev EIP-712 domain: name "Tallymesh JobEscrow", version "1". Time is `block.timestamp`. No privileged key: `claims` and
-/// `court` are contracts, named at construction for ever.
+/// @dev EIP-712 domain: name "Tallymesh JobEscrow", version "1". Time is `block.timestamp`. No privileged key: `claims`,
+/// `accusations` and `court` are contracts, named at construction for ever.
 interface IJobEscrow {
     // ---------------------------------------------------------------- types
     /// @notice What a job holds outside its open seats, and what the escrow must remember of it. `signer` zero: never opened.
@@ -270,7 +271,7 @@ interface IJobEscrow {
     /// @return amount What was burned.
     function burnFees() external returns (uint256 amount);
 
-    // ---------------------------------------------------------------- calls of Claims: each reverts with {NotClaims} for others
+    // ---------------------------------------------------------------- calls of Claims and Accusations: {NotClaims} for others
     /// @notice Begin a case on a seat: proves that the lease is of this order's job, and adds to its cases. Possible while the
     /// seat is open, or closed and either having cases already or still within its lock's tail (now < until + lockTail).
     /// @dev Reverts: {NoSuchJob}, {NotOfJob}, {NotHeld}, {TooManyCases} above `CASES_MAX`.
@@ -325,6 +326,8 @@ interface IJobEscrow {
     function token() external view returns (address);
     function registry() external view returns (address);
     function claims() external view returns (address);
+    /// @notice The other contract that may call what Claims may: claims and accusations do not fit into one of 20 kB.
+    function accusations() external view returns (address);
     /// @notice Credited with its half of the fees and its share of slashed stake.
     function court() external view returns (address);
     /// @notice A seat has at most so many live cases.
