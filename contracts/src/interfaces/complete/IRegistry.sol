@@ -50,8 +50,10 @@ interface IRegistry {
     /// @notice The slot counts in no draw any more; its stake can be withdrawn from then on (0: it paid a debt).
     event SlotReleased(address indexed account, uint256 indexed slot, uint40 withdrawableAt);
     event StakeWithdrawn(address indexed account, address indexed to, uint96 amount);
-    /// @notice The account's stake below one slot is now `deposit`.
-    event DepositChanged(address indexed account, uint96 deposit);
+    /// @notice The escrow brought `amount` of new stake (what of it paid a debt included).
+    event Deposited(address indexed account, uint96 amount);
+    /// @notice So much of the deposit became slots; {SlotsBought} follows.
+    event DepositUsed(address indexed account, uint96 amount);
     /// @notice The deposit began to unbond.
     event DepositReleased(address indexed account, uint96 amount, uint40 withdrawableAt);
     event StakeSlashed(address indexed account, uint96 amount);
@@ -164,7 +166,7 @@ interface IRegistry {
     function unlock(address account, uint96 amount) external;
 
     /// @notice `amount` of tokens that the escrow has just sent here is stake of the account: it pays its debt first, the rest
-    /// goes to the deposit, and as many whole slots as the deposit then holds are appended.
+    /// goes to the deposit, and as many whole slots as the deposit then holds are appended. Nothing happens for zero.
     function deposit(address account, uint96 amount) external;
 
     /// @notice Take `amount` of locked stake (at most what is locked) and send it to the escrow.
