@@ -13,6 +13,9 @@ const contracts = {
   // No metadata in the bytecode: the same source gives the same bytes wherever it is compiled.
   metadata: { bytecodeHash: "none", appendCBOR: false },
 };
+// A quarrel is rare and its contracts are long: they are made for size.
+const quarrel = { ...contracts, optimizer: { enabled: true, runs: 1 } };
+const quarrels = ["src/Claims.sol", "src/Accusations.sol", "src/Court.sol"];
 // Tests deploy the artifacts of the contracts (Base.create) and need no optimizer themselves: a tenth of the time.
 const tests = { evmVersion: "cancun", optimizer: { enabled: false } };
 const files = readdirSync(new URL("./test/", import.meta.url), { recursive: true }).filter((name) => name.endsWith(".sol"));
@@ -20,7 +23,10 @@ const files = readdirSync(new URL("./test/", import.meta.url), { recursive: true
 export default defineConfig({
   solidity: {
     compilers: [{ ...compiler, settings: contracts }],
-    overrides: Object.fromEntries(files.map((name) => [`test/${name}`, { ...compiler, settings: tests }])),
+    overrides: Object.fromEntries([
+      ...quarrels.map((name) => [name, { ...compiler, settings: quarrel }]),
+      ...files.map((name) => [`test/${name}`, { ...compiler, settings: tests }]),
+    ]),
   },
   paths: {
     sources: "./src",
@@ -30,7 +36,9 @@ export default defineConfig({
     solidity: {
       invariant: { runs: 20, depth: 100, failOnRevert: true },
       fuzz: { runs: 256, seed: "0x7a11" },
-      fsPermissions: { readFile: ["../tests/vectors/eip712.json"] },
+      fsPermissions: {
+        readFile: ["../tests/vectors/eip712.json", "../tests/vectors/sampling.json", "../tests/vectors/merkle.json"],
+      },
     },
   },
 });

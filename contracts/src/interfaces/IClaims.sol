@@ -5,15 +5,11 @@ import {Lease, Order, Tally} from "../generated/Messages.sol";
 import {ICourt} from "./ICourt.sol";
 import {Signature} from "./Types.sol";
 
-/// @title IClaims: the complete quarrel. Pays a worker whose payer is silent, and takes the lock of a worker that cheated.
-/// @notice Three ways in, all for orders whose auditors are `open` (a `group` or `payer` order has none):
-///
-/// - **claim**: a worker with unpaid units shows a root over at most two tallies; drawn auditors recompute a sample of it
-///   on chain; who says MISMATCH meets the worker before the {ICourt}.
-/// - **accuse**: anybody who can show that one signed unit is wrong meets the worker before the Court, until the lock ends.
-/// - **fraud**: two signed words of a worker that give different leaves for one position cost it the lock at once.
-///
-/// A seat with a live claim or accusation neither closes nor expires nor unlocks (JobEscrow.hold and letGo).
+/// @title IClaims: pays a worker whose payer is silent.
+/// @notice A worker with unpaid units shows a root over at most two tallies; drawn auditors recompute a sample of it on chain;
+/// who says MISMATCH meets the worker before the {ICourt}. Only for orders whose auditors are `open`. Beside it stands
+/// {IAccusations}, by which a worker that cheated loses its lock. A seat with a live claim or accusation neither closes nor
+/// expires nor unlocks (JobEscrow.hold and letGo).
 ///
 /// A claim's life. Every state has a deadline, and {conclude}, which anybody may call, is the exit:
 ///
@@ -22,7 +18,7 @@ import {Signature} from "./Types.sol";
 /// | Pending | anybody: `capture`, from SEED_DELAY + 1 blocks on | the seed block's value is no longer kept | Failed |
 /// | Sampling | auditors: `commit` before sampledAt + RANKS x commitWindow and before the first opening; anybody: `open` from then, or from the moment when all k have committed | sampledAt + RANKS x commitWindow + openWindow | Failed |
 /// | Revealing | auditors that committed: `reveal` | revealWindow after the last leaf was opened, or when all that committed have revealed | the decision below; while a case of this claim is before the Court: TooEarly(0) |
-/// | Challengeable | anybody: `accuse`, `fraud` | challengeWindow after the decision | Paid or Halved, Failed where the worker was convicted meanwhile; while an accusation of this seat is live that began before the deadline: TooEarly(0) |
+/// | Challengeable | anybody: IAccusations | challengeWindow after the decision | Paid or Halved, Failed where the worker was convicted meanwhile; while an accusation of this seat is live that began before the deadline: TooEarly(0) |
 /// | Paid, Halved, Failed | nobody | | |
 ///
 /// The decision. k = min(count, max(2, ceil(auditRateBp x count / 10000)), 16) positions from + units[0 … k-1], the
@@ -40,23 +36,19 @@ import {Signature} from "./Types.sol";
 /// "auditor", units[i], 0, a))) mod slots (slots and their liveness as of the claim's block); admissible is a live slot whose
 /// account is not payer, signer or worker, has none of their owners, and is in the lease's class.
 ///
-/// Money. Claims holds the bonds of live claims, auditors and accusations, and credits. B = order.claimBond.
+/// Money. Claims holds the bonds of live claims and of their auditors, and credits. B = order.claimBond.
 /// - A claimer deposits B, each auditor that commits deposits B, the payer's B waits in its seat. fee = Court.fee().
-/// - Auditor's pay a = min(price x 11 / 10, B / k), a tenth of it for Unavailable, nothing for Acquitted, Unserved and
-///   unheard. It comes out of the payer's B (JobEscrow.takeBond) where the claim was Paid or Halved, for that is what not
+/// - An auditor's pay is a = min(price x 11 / 10, B / k), a tenth of it for Unavailable, nothing for Acquitted, Unserved and
+///   unheard (but `a` to all that committed where the leaves were not opened in time: that is the claimer's fault). It comes out of the payer's B (JobEscrow.takeBond) where the claim was Paid or Halved, for that is what not
 ///   paying costs; out of the claimer's where it Failed. In both, sample by sample, as far as it reaches.
 /// - Reveal credits the auditor its B back, unless it says MISMATCH: then fee goes to the Court and the rest waits for the
 ///   ruling. A commitment that was not opened by the end forfeits B to the Court's pool.
 /// - Ruled ForAccuser (Upheld): the auditor is credited B - fee + what the Court gave back, and the rest of the fee out of
 ///   the claimer's bond as far as it reaches; the lock is slashed with the auditor as prover, the seat forfeited.
 ///   ForAccused, Unserved (Acquitted, Unserved): the claimer is credited B - fee + what the Court gave back. Void: the
-///   auditor is credited B - fee + what the Court gave back, and the rest out of the payer's B as far as it reaches.
+///   auditor is credited B - fee + what the Court gave back, and the fee with its pay at the end.
 ///   NoQuorum (Undecided): the auditor is credited B - fee + what the Court gave back (all of it).
 /// - Paid and Halved credit the claimer B. Failed credits what auditors and refunds left of it to the payer.
-/// - An accuser deposits fee + B: fee goes to the Court. ForAccuser: it is credited B + what the Court gave back + the rest of
-///   the fee out of the court's share of its slash, as far as that reaches. ForAccused, Unserved: the worker is credited B
-///   + what the Court gave back. Void, NoQuorum: the accuser is credited B + what the Court gave back; nobody is slashed.
-///   Its part of the slash (20 %) comes on top, as JobEscrow credit.
 /// @dev Messages are checked in JobEscrow's EIP-712 domain. There is no privileged key. Time is `block.timestamp`. Where a
 /// call lists refusals, they are tested in that order; an error of JobEscrow, Registry, Court or Token passes through.
 interface IClaims {
@@ -98,8 +90,8 @@ interface IClaims {
         uint40 count;
         uint40 sampledAt;
         uint40 deadline; // Sampling: of the openings; Revealing; Challengeable
+        uint32 slots; // of Registry at the claim's block
         uint64 blockNumber; // of the claim
-        uint32 slots; // of Registry, then
         uint96 price; // per unit
         uint96 bond; // B
         uint96 left; // of the claimer's bond
@@ -117,26 +109,10 @@ interface IClaims {
         bytes32 opened; // keccak(abi.encode(start, end)) of the leaf; zero until it is opened
     }
 
-    struct Accusation {
-        address accuser; // zero: there is none
-        bool blocking; // a claim of the seat waits for it
-        bool ended;
-        uint96 bond; // B, beside the fee
-        bytes32 seat;
-    }
-
     /// @notice What Claims remembers of a seat.
     struct Quarrels {
         bytes32 claim; // the live one, zero if none
         uint40 claimedTo; // positions below it were claimed once
-        uint8 blocking; // live accusations that a claim waits for
-    }
-
-    struct Terms {
-        bytes32 root;
-        bytes32 previous; // chain value before it; of tally 1: zero
-        uint40 from;
-        uint40 count;
     }
 
     /// @notice The opening of one sample's leaf, with the signer's Assign of that position and the leaf's path.
@@ -162,37 +138,6 @@ interface IClaims {
         uint32 steps; // of the unit; 1: the Court votes on the end at once
     }
 
-    enum Word {
-        Receipt, // signed by the worker
-        Tally, // signed by the worker; `path` shows the leaf in its root
-        Claim // the root of a claim of this seat, live or ended; `path` shows the leaf in it
-    }
-
-    /// @notice How a worker is bound to a leaf at a position of its seat.
-    struct Statement {
-        Word word;
-        bytes32 leaf;
-        Signature signature; // Receipt and Tally
-        Tally tally; // Tally, else zero
-        bytes32 claim; // Claim, else zero
-        bytes32[] path; // Tally and Claim, else empty
-    }
-
-    /// @notice The unit in question, and what the accuser found instead.
-    struct Charge {
-        uint40 position;
-        Statement statement;
-        bytes32 unitId;
-        Signature assign; // the signer's, for (seat, position, unitId)
-        bytes32 start; // of the leaf
-        bytes32 end;
-        bytes32 salt;
-        bytes32 aux;
-        bytes32 ownStart;
-        bytes32 ownEnd;
-        uint32 steps;
-    }
-
     // ---------------------------------------------------------------- events
     event Claimed(
         bytes32 indexed claim,
@@ -216,13 +161,8 @@ interface IClaims {
     event Challengeable(bytes32 indexed claim, bool half, uint40 until);
     /// @notice Paid, Halved or Failed; `units` is the cumulative number to which the seat was paid (0 where Failed).
     event ClaimEnded(bytes32 indexed claim, bytes32 indexed seat, State state, uint40 units);
+    /// @notice Out of the claimer's bond, where it Failed (out of the payer's: JobEscrow.BondTaken).
     event AuditorPaid(bytes32 indexed claim, uint8 sample, address indexed auditor, uint96 amount);
-    /// @notice `accusation` is the Court's case id too.
-    event Accused(bytes32 indexed accusation, bytes32 indexed seat, address indexed accuser, uint40 position, uint96 bond);
-    event AccusationEnded(bytes32 indexed accusation, bytes32 indexed seat, ICourt.Ruling ruling);
-    event FraudProved(
-        bytes32 indexed seat, uint40 position, bytes32 leafA, bytes32 leafB, address indexed prover, uint96 slashed
-    );
     event CreditWithdrawn(address indexed account, address indexed to, uint256 amount);
 
     // ---------------------------------------------------------------- errors
@@ -234,6 +174,8 @@ interface IClaims {
     error BondTooSmall(uint96 bond, uint96 needed);
     error SeatNotOpen(bytes32 seat);
     error ClaimLive(bytes32 claim);
+    error BadTally();
+    error BadSignature(address expected);
     error BadRange();
     error AlreadyClaimed(uint40 claimedTo);
     error WrongState(bytes32 claim, State state);
@@ -246,35 +188,38 @@ interface IClaims {
     error BadOpening(uint8 sample);
     error NotYours(uint8 sample);
     error BadReveal(bytes32 commitment);
-    error BadStatement();
-    error BadCharge();
-    error SameLeaf();
-    error NothingToSlash();
-    error NoSuchAccusation(bytes32 accusation);
-    error NotRuled(bytes32 courtCase);
+    error NotAccusations(address caller);
     error NothingToWithdraw(address account);
 
     // ---------------------------------------------------------------- claims
-    /// @notice Claim the pay of positions from … from + count - 1 for the worker of this seat, by anyone, with B deposited.
+    /// @notice Claim the pay of the positions of a tally, for the worker of this seat, with B deposited. By anyone who has the
+    /// worker's signature of exactly this: a Tally with the number CLAIM_TALLY, which it signs for nothing else (a claim
+    /// stakes the worker's word on its root, and each position is claimed once). The worker itself needs no signature. The
+    /// block that the tally names is not looked at.
     /// @param witnesses Slots of accounts that could judge (ICourt.checkMembers).
     /// @dev Refuses: auditors not open; B below Court.fee(); JobEscrow.hold (order and lease are not of one job, 8 cases
-    /// live); seat not open (SeatNotOpen); the payer's B no longer whole in the seat; a live claim; now > until + order.claimWindow;
-    /// from != paidUnits, count == 0, count > 2 x order.tallyUnits or from + count > units (BadRange); from < claimedTo;
-    /// too few witnesses; no tokens.
-    /// @return claim keccak(abi.encode(DOMAIN_CLAIM, seat, root, from, count))
-    function claim(Order calldata order, Lease calldata lease, Terms calldata terms, uint256[] calldata witnesses)
-        external
-        returns (bytes32 claim);
+    /// live); seat not open (SeatNotOpen); a tally of another seat or number (BadTally); not signed by the worker
+    /// (BadSignature); the payer's B no longer whole in the seat (BondTooSmall); a live claim; now > until +
+    /// order.claimWindow (TooLate); start != paidUnits, count == 0, count > 2 x order.tallyUnits or start + count > units
+    /// (BadRange); start < claimedTo; too few witnesses; no tokens.
+    /// @return id keccak(abi.encode(DOMAIN_CLAIM, seat, root, start, count))
+    function claim(
+        Order calldata order,
+        Lease calldata lease,
+        Tally calldata tally,
+        Signature calldata signature,
+        uint256[] calldata witnesses
+    ) external returns (bytes32 id);
 
     /// @notice Take the seed. By anyone. Pending -> Sampling.
     /// @dev Refuses: state; the seed block is not over (TooEarly(0)); its value is no longer kept (TooLate(0)).
     function capture(bytes32 claim) external;
 
-    /// @notice The caller will audit this sample, with B deposited. `attempt` is the draw's that gives it its rank, below
+    /// @notice The caller will audit this sample, with B deposited. `attempt` is the draw's that gives it this rank, below
     /// MAX_ATTEMPTS; {auditorAt} finds it.
     /// @dev Refuses: state; a leaf was opened, or now >= sampledAt + RANKS x commitWindow (TooLate); sample >= k or taken
-    /// (BadSample); not drawn at this attempt or beyond the last rank (NotDrawn); its rank's time has not come (TooEarly).
-    function commit(bytes32 claim, uint8 sample, uint16 attempt, bytes32 commitment) external;
+    /// (BadSample); not of this rank at this attempt (NotDrawn); its rank's time has not come (TooEarly).
+    function commit(bytes32 claim, uint8 sample, uint8 rank, uint16 attempt, bytes32 commitment) external;
 
     /// @notice Show leaves of samples. By anyone. One that was shown before is skipped. All k shown: -> Revealing.
     /// @dev Refuses: state; fewer than k committed and commitments are still possible (TooEarly); after the deadline; then
@@ -288,33 +233,17 @@ interface IClaims {
     function reveal(bytes32 claim, uint8 sample, Finding calldata finding) external;
 
     /// @notice Carry out the Court's ruling on a disputed sample. By anyone.
-    /// @dev Refuses: another lease; a sample that is not Disputed (BadSample); the Court (NotRuled).
+    /// @dev Refuses: another lease; a sample that is not Disputed (BadSample); the Court (ICourt.NotRuled).
     function rule(Lease calldata lease, bytes32 claim, uint8 sample) external;
 
     /// @notice Move a claim on whose state's time is over (table above). By anyone.
     /// @dev Refuses: another lease; None, Paid, Halved, Failed (WrongState); not yet (TooEarly, with the time; 0: no time).
     function conclude(Lease calldata lease, bytes32 claim) external;
 
-    // ---------------------------------------------------------------- accusations
-    /// @notice Say that a signed unit is wrong, with accusationBond(order) deposited. The Court opens a case.
-    /// @dev Refuses: auditors not open; JobEscrow.hold (the lock has ended, 8 cases live); the statement does not bind the
-    /// worker (BadStatement); the fields do not give its leaf, no Assign by the signer, own start and end are the leaf's
-    /// (BadCharge); too few witnesses; the same accusation before (ICourt.CaseExists); no tokens.
-    /// @return accusation keccak(abi.encode(DOMAIN_ACCUSATION, seat, position, leaf, accuser))
-    function accuse(Order calldata order, Lease calldata lease, Charge calldata charge, uint256[] calldata witnesses)
-        external
-        returns (bytes32 accusation);
-
-    /// @notice Carry out the Court's ruling. By anyone. It binds only its two parties.
-    /// @dev Refuses: no such live accusation; another lease; the Court (NotRuled).
-    function acquitOrConvict(Lease calldata lease, bytes32 accusation) external;
-
-    /// @notice Two words of one worker that give different leaves for one position: its lock is slashed by proof, with the
-    /// caller as prover and without a share for the Court; a claim of a contradicted root fails. No more: the seat stays.
-    /// @dev Refuses: auditors not open; one leaf twice; JobEscrow.hold (the lock has ended, 8 cases live); a statement that does
-    /// not bind the worker; no lock left.
-    function fraud(Order calldata order, Lease calldata lease, uint40 position, Statement calldata a, Statement calldata b)
-        external;
+    // ---------------------------------------------------------------- calls of Accusations
+    /// @notice A claim's root contradicts another word of the worker: the claim will fail.
+    /// @dev Refuses: another caller.
+    function refute(bytes32 claim) external;
 
     // ---------------------------------------------------------------- credits
     /// @notice Pay out an account's credit to its owner (Registry.ownerOf). By anyone.
@@ -325,7 +254,8 @@ interface IClaims {
     function DOMAIN_LEAF() external view returns (bytes32);
     function DOMAIN_CLAIM() external view returns (bytes32);
     function DOMAIN_CASE() external view returns (bytes32);
-    function DOMAIN_ACCUSATION() external view returns (bytes32);
+    /// @notice The number of a Tally that is signed for a claim: 2^32 - 1.
+    function CLAIM_TALLY() external view returns (uint32);
     function SEED_DELAY() external view returns (uint64);
     function MAX_ATTEMPTS() external view returns (uint16);
     /// @notice Auditors that may be asked for one sample, one after the other: 3.
@@ -335,6 +265,7 @@ interface IClaims {
     function token() external view returns (address);
     function registry() external view returns (address);
     function escrow() external view returns (address);
+    function accusations() external view returns (address);
     function court() external view returns (address);
     function randomness() external view returns (address);
     function commitWindow() external view returns (uint40);
@@ -343,15 +274,14 @@ interface IClaims {
     function challengeWindow() external view returns (uint40);
     function claimOf(bytes32 claim) external view returns (Claim memory);
     function sampleOf(bytes32 claim, uint8 sample) external view returns (Sample memory);
-    function accusationOf(bytes32 accusation) external view returns (Accusation memory);
+    /// @notice What binds a worker in a claim; zeros where there is none.
+    function rootOf(bytes32 claim) external view returns (bytes32 seat, bytes32 root, uint40 from, uint40 count);
+    /// @notice Whether the seat's live claim has outlived its challenge window: what begins now holds it up no more.
+    function unchallenged(bytes32 seat) external view returns (bool);
     function quarrelsOf(bytes32 seat) external view returns (Quarrels memory);
-    /// @notice Whom a claim concerns; the accuser is zero.
-    function partiesOf(bytes32 claim) external view returns (ICourt.Parties memory);
     /// @notice Indices within the claim (0 … count - 1) of the k units drawn.
     function unitsOf(bytes32 claim) external view returns (uint256[] memory);
     /// @notice The auditor of this rank, and the attempt that found it; zero where there is none.
     function auditorAt(bytes32 claim, uint8 sample, uint8 rank) external view returns (address account, uint16 attempt);
-    /// @notice Court.fee() + order.claimBond.
-    function accusationBond(Order calldata order) external view returns (uint96);
     function creditOf(address account) external view returns (uint256);
 }

@@ -15,7 +15,7 @@ pragma solidity ^0.8.28;
 /// | Posting | the accused: `post` | moveWindow | the accused was silent: ForAccuser -> Ruled |
 /// | Answering | the accuser: `answer` | moveWindow | the accuser was silent: ForAccused -> Ruled |
 /// | Drawing | anybody: `advance` from the 5th block on | `kept` blocks after | takes the seed -> Voting; too late: redraw |
-/// | Voting | members: `commit` until the deadline, `reveal` from it until `revealUntil` (or from the moment when every member of the panel has committed) | revealUntil | counts (or once all have revealed): Appealable, Ruled, or redraw |
+/// | Voting | members: `commit` until the deadline, `reveal` from it until `revealUntil` (or from the moment when every member of the panel has committed) | revealUntil | counts (also before it, once the whole panel or, after the deadline, all that committed have revealed): Appealable, Ruled, or redraw |
 /// | Appealable | a party: `appeal` | appealWindow | -> Ruled |
 /// | Ruled | nobody | - | - |
 ///
@@ -34,9 +34,9 @@ pragma solidity ^0.8.28;
 /// Money. The Court holds the fee of every open case, the fees of appeals and the members' credits (`owed` is their sum);
 /// the rest of its balance is the pool. At Ruled each panel's fee is shared by those of its members who voted for what was
 /// ruled (Void: by all who did not vote UNSERVED; Unserved: by those who did), rounded down; what nobody earned stays in the
-/// pool. A case that ends without a vote (silence, NoQuorum) gives its fee back to Claims. An appellant whom the appeal
+/// pool. A case that ends without a vote (silence, NoQuorum) gives its fee back to whoever opened it. An appellant whom the appeal
 /// proves right (the ruling changed) is credited what the pool has, at most its fee; an appeal without quorum gives it back.
-/// @dev Only Claims opens cases. There is no privileged key. Time is `block.timestamp`.
+/// @dev Only Claims and Accusations open cases. There is no privileged key. Time is `block.timestamp`.
 interface ICourt {
     // ---------------------------------------------------------------- types
     enum State {
@@ -104,7 +104,7 @@ interface ICourt {
         uint8 forAccused;
         uint8 forAccuser;
         uint8 unserved;
-        bool taken; // Claims has acted on the ruling
+        bool taken; // who opened it has acted on the ruling
         uint96 fee; // left with the Court; zero once shared or given back
         uint96 appealFee;
         address appellant;
@@ -161,17 +161,17 @@ interface ICourt {
     error AlreadyTaken(bytes32 id);
     error NothingToWithdraw(address account);
 
-    // ---------------------------------------------------------------- a case begins (Claims only)
-    /// @notice Open a case. Its `fee` must have been transferred to the Court before, in the same call.
-    /// @dev Refuses, in this order: another caller, an id that was used. The starts differ: value 0 is disputed, directly
+    // ---------------------------------------------------------------- calls of Claims and Accusations: {NotClaims} for others
+    /// @notice Open a case. Takes `fee` from the caller, which has approved it.
+    /// @dev Refuses, in this order: another caller, an id that was used, steps > MAX_STEPS (BadParameter). The starts differ: value 0 is disputed, directly
     /// Drawing. steps <= 1: the end is disputed, directly Drawing. Else Posting.
     function open(bytes32 id, Parties calldata parties, Dispute calldata dispute) external;
 
-    /// @notice Read a final ruling, once. What is left of the fee is transferred to Claims.
+    /// @notice Read a final ruling, once. What is left of the fee is transferred to the caller.
     /// @dev Refuses: another caller, not Ruled, taken before.
     function take(bytes32 id) external returns (Ruling ruling, uint96 feeLeft);
 
-    /// @notice Transfer at most `amount` from the pool to Claims (for an accuser whom the slash of its case repays).
+    /// @notice Transfer at most `amount` from the pool to the caller (for an accuser whom the slash of its case repays).
     function reimburse(uint96 amount) external returns (uint96 paid);
 
     /// @notice Refuses unless the slots named are live, admissible for these parties, of strictly ascending accounts, and at
@@ -179,6 +179,19 @@ interface ICourt {
     /// @dev Refuses, in this order: fewer than quorum; then per slot (in order) one that does not exist, is not live, is
     /// not admissible, or whose account is not above the one before.
     function checkMembers(Parties calldata parties, uint256[] calldata witnesses) external view;
+
+    /// @notice The auditor of this rank for one unit of a claim: the (rank + 1)-th different admissible account among the
+    /// first `limit` attempts, where attempt a hits slot uint(keccak(abi.encode(seed, "auditor", index, 0, a))) mod slots,
+    /// live at `blockNumber`; and the attempt that found it. Zeros where there is none.
+    function auditorAt(
+        Parties calldata parties,
+        bytes32 seed,
+        uint256 index,
+        uint256 slots,
+        uint256 blockNumber,
+        uint8 rank,
+        uint16 limit
+    ) external view returns (address account, uint16 attempt);
 
     // ---------------------------------------------------------------- the parties' moves
     /// @notice The accused names value (lo + hi) / 2. Posting only, before or at the deadline, by the accused.
@@ -222,9 +235,12 @@ interface ICourt {
     function MAX_ATTEMPTS() external view returns (uint16);
     /// @notice Redraws of one panel: 3.
     function MAX_REDRAWS() external view returns (uint8);
+    /// @notice The most steps of a unit that can be told apart: 2^20. (Of a longer one `steps` may be 1.)
+    function MAX_STEPS() external view returns (uint32);
     function token() external view returns (address);
     function registry() external view returns (address);
     function claims() external view returns (address);
+    function accusations() external view returns (address);
     function randomness() external view returns (address);
     /// @notice Accounts besides the parties that must be staked in the class before a quarrel begins.
     function quorum() external view returns (uint8);
