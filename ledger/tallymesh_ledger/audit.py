@@ -53,7 +53,7 @@ TABLE: dict[tuple[CallState, CallEvent], CallState] = {
 class Outcome(Enum):
     SOUND = "sound"  # the worker's end is right
     CONVICTED = "convicted"  # two recomputations agree on another end
-    UNDECIDED = "undecided"  # no two recomputations agree: the program is not deterministic
+    UNDECIDED = "undecided"  # no two recomputations agree: the program is not deterministic, or cannot be recomputed
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -265,6 +265,14 @@ class Audit:
         self.own_end = end
         self._own_draws |= set(draws)
         return changed
+
+    def unsteady(self) -> bool:
+        """The payer's own node ran the unit and cannot say what its result is: then it may accuse nobody. What drawn
+        auditors decided before stays."""
+        if self.outcome is None:
+            self._outcome = Outcome.UNDECIDED
+            return True
+        return False
 
     # The rules.
 

@@ -250,6 +250,7 @@ TABLE: dict[type[r.Record], Callable[[Book, Any], None]] = {
     r.Judged: judging.judged,
     r.Silent: judging.silent,
     r.Recomputed: judging.recomputed,
+    r.Unsteady: judging.unsteady,
     r.Accepted: _accepted,
     r.CloseAsked: _closeasked,
     r.Cancelled: _cancelled,

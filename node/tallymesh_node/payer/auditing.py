@@ -24,7 +24,12 @@ from tallymesh_ledger.audit import Action, Audit, Order, Outcome, Recompute, Stu
 from tallymesh_ledger.registry import RegistryAt
 from tallymesh_ledger.seat import ClosedTally
 from tallymesh_node.payer.held import AT_WORK, Held
-from tallymesh_node.payer.own import NO_OUTPUT
+from tallymesh_node.payer.own import (
+    NO_OUTPUT,
+    NOT_DETERMINISTIC,
+    NOT_DETERMINISTIC_REMEDY,
+    NOT_DETERMINISTIC_SAYS,
+)
 from tallymesh_node.payer.records import (
     Accepted,
     Forfeited,
@@ -174,13 +179,7 @@ class Auditing:
     # What follows.
 
     async def _undecided(self) -> None:
-        await self.driver.closing.fail(
-            "not_deterministic",
-            "Recomputations of one unit gave three different results: the program is not a pure function of its inputs "
-            "and seed.",
-            "",
-            remedy="Take time, randomness without the unit's seed, and the order of sets out of the program.",
-        )
+        await self.driver.closing.fail(NOT_DETERMINISTIC, NOT_DETERMINISTIC_SAYS, "", remedy=NOT_DETERMINISTIC_REMEDY)
 
     async def _accept(self, held: Held, closed: ClosedTally) -> None:
         driver, number = self.driver, closed.range.number

@@ -101,6 +101,10 @@ def recomputed(book: Book, record: r.Recomputed) -> None:
     strike(book, audit)
 
 
+def unsteady(book: Book, record: r.Unsteady) -> None:
+    book.held(record.seat).audits[record.position].unsteady()
+
+
 def strike(book: Book, audit: Audit) -> None:
     book.struck |= audit.struck
     if audit.outcome in (Outcome.SOUND, Outcome.CONVICTED):

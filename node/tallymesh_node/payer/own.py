@@ -21,7 +21,7 @@ from tallymesh.units import Unit
 from tallymesh_learning import side
 from tallymesh_node.interfaces import Failure, Outcome
 from tallymesh_node.payer.held import AT_WORK, Held
-from tallymesh_node.payer.records import Checked, Evaluated, Recomputed
+from tallymesh_node.payer.records import Checked, Ending, Evaluated, Recomputed, Record, Unsteady
 from tallymesh_node.unit_inputs import limits_of, names_of
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ LOSS_MARGIN = 0.1  # … and this forces an audit; honest local training lowers 
 ATTEMPTS = 3  # of our own sandbox, before a check is left out or a recomputation is reported as impossible
 NO_OUTPUT = ZERO32  # what an auditor finds, too, where the program gives no output
 OURS = ("sandbox", "inputs")  # failures that say nothing about the unit
+LIMITS_REMEDY = "Declare more work a unit (work=…), or submit from a machine that has what the units need."
+NOT_DETERMINISTIC = "not_deterministic"
+NOT_DETERMINISTIC_SAYS = (
+    "Recomputations of one unit gave different results: the program is not a pure function of its inputs and seed."
+)
+NOT_DETERMINISTIC_REMEDY = "Take time, randomness without the unit's seed, and the order of sets out of the program."
 MEASURED_KEPT = 64  # states whose metrics are remembered: a check asks for the round before, a redo for a few more
 
 
@@ -101,17 +107,39 @@ class OwnUnits:
     # Recomputation.
 
     async def recompute(self, held: Held, position: int, draws: tuple[int, ...]) -> None:
-        """As the verdict of `draws`. A program that fails here where the worker claims an output is a mismatch."""
-        end = NO_OUTPUT
+        """As the verdict of `draws`. A program that fails here where the worker claims an output is a mismatch.
+
+        Another result than the worker's is computed once more before anybody is accused: where this node contradicts
+        itself, or the unit does not end within its limits, the program answers for it and the job ends."""
+        claimed = held.audits[position].subject.end
         try:
-            outcome = await self.run(held.units[position], held.lease.work_ms)
-            end = outcome.output
+            end = await self._end(held, position)
+            steady = end == claimed or await self._end(held, position) == end
+            problem = Ending("failed", NOT_DETERMINISTIC, NOT_DETERMINISTIC_SAYS, NOT_DETERMINISTIC_REMEDY)
         except Failure as failure:
             if failure.code in OURS:
                 self._broken = failure
                 raise LocalError("own_sandbox", failure.sentence) from None
-        await self.driver.tools.blobs.sync()
-        await self.driver.commit(Recomputed(held.id, position, end, draws))
+            steady = False
+            sentence = f"A unit that a worker has done cannot be checked on this node: {failure.sentence}"
+            problem = Ending("failed", failure.code, sentence, LIMITS_REMEDY)
+        if steady:
+            await self.driver.tools.blobs.sync()
+            await self.driver.commit(Recomputed(held.id, position, end, draws))
+            return
+        found: list[Record] = [Unsteady(held.id, position)]
+        if self.driver.book.ending is None:
+            found.append(problem)
+        await self.driver.commit(*found)
+
+    async def _end(self, held: Held, position: int) -> bytes:
+        """NO_OUTPUT where the program itself gives none. Failure where that is somebody else's fault."""
+        try:
+            return (await self.run(held.units[position], held.lease.work_ms)).output
+        except Failure as failure:
+            if failure.code == "program":
+                return NO_OUTPUT
+            raise
 
     # Loss checks.
 

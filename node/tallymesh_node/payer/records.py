@@ -133,6 +133,13 @@ class Recomputed(Record, frozen=True):
     draws: tuple[int, ...]
 
 
+class Unsteady(Record, frozen=True):
+    """The payer's own node cannot say what the unit's result is: it found two, or none within the limits."""
+
+    seat: bytes
+    position: int
+
+
 class Accepted(Record, frozen=True):
     accept: bytes
 
@@ -214,8 +221,8 @@ class Archived(Record, frozen=True):
 
 ALL: tuple[type[Record], ...] = (
     Submitted, Opened, Leased, Agreed, Declined, Seated, Assigned, Received, Checked, Failed, Tallied, Shown, Called,
-    Committed, Handed, Judged, Silent, Recomputed, Accepted, CloseAsked, Cancelled, Left, GivenUp, Forfeited, Released,
-    Closed, Evaluated, Ending, Settled, Archived,
+    Committed, Handed, Judged, Silent, Recomputed, Unsteady, Accepted, CloseAsked, Cancelled, Left, GivenUp, Forfeited,
+    Released, Closed, Evaluated, Ending, Settled, Archived,
 )  # fmt: skip
 _DECODERS = {kind.__name__: msgspec.msgpack.Decoder(kind) for kind in ALL}
 _encoder = msgspec.msgpack.Encoder()

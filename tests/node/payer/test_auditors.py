@@ -16,6 +16,7 @@ from tallymesh.ids import ZERO32, BlobId
 from tallymesh.messages import AuditOrder, Result
 from tallymesh.units import Unit
 from tallymesh_ledger import keys
+from tallymesh_node.interfaces import Failure
 
 
 async def stamp(peer: Peer, request: AuditRequest) -> None:
@@ -227,6 +228,56 @@ async def test_a_program_that_is_not_deterministic_fails_and_is_paid_for(scene: 
         assert caught(payer, job) == []
         await payer.wait_empty(job)
         assert sum(paid_units(scene, peer) for peer in peers) >= 1
+
+
+async def test_a_payer_alone_convicts_nobody_for_a_program_that_is_not_deterministic(
+    scene: Scene, payer: PayerNode
+) -> None:
+    """No auditor can be drawn: its own node's word would be the only one, and it contradicts itself."""
+    numbers = random.Random(7)
+
+    def dice(unit: Unit, inputs: Mapping[BlobId, bytes]) -> tuple[bytes, dict[str, float]]:
+        return numbers.randbytes(40), {}
+
+    for peer in scene.crowd(2):
+        peer.working.functions["m:f"] = dice
+    assert payer.executor is not None
+    payer.executor.functions["m:f"] = dice
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=10))
+        view = await payer.wait(job, "failed")
+        assert view.problem is not None
+        assert view.problem.code == "not_deterministic"
+        assert caught(payer, job) == []
+        assert not payer.service.trust.convicted, "the next job finds its workers again"
+        await payer.wait_empty(job)
+        assert sum(paid_units(scene, peer) for peer in scene.peers) >= 1
+        payer.crash()
+        await payer.start(nursery)
+        assert not payer.service.trust.convicted
+        for executor in (payer.executor, *(peer.working for peer in scene.peers)):
+            del executor.functions["m:f"]
+        spec = payer.spec("map", items=4)
+        view = await payer.wait(await payer.submit(spec))
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+
+
+async def test_a_unit_that_ends_in_no_time_on_the_payers_node_convicts_nobody(scene: Scene, payer: PayerNode) -> None:
+    """What its own machine cannot do says nothing about a worker's result."""
+    scene.crowd(2)
+    assert payer.executor is not None
+    payer.executor.fail["m:f"] = Failure("limits", "It took more than 30 s.")
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        view = await payer.wait(job := await payer.submit(payer.spec("map", items=4)), "failed")
+        assert view.problem is not None
+        assert view.problem.code == "limits"
+        assert "30 s" in view.problem.sentence
+        assert "work=" in view.problem.remedy
+        assert caught(payer, job) == []
+        await payer.wait_empty(job)
+        assert sum(paid_units(scene, peer) for peer in scene.peers) >= 1
 
 
 @pytest.mark.slow
