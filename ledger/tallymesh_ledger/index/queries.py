@@ -191,8 +191,41 @@ class Queries:
         )
         if payer is not None:
             query = query.where(row.payer == payer)
-        found = self._connection.execute(query.order_by(row.block.desc(), row.job)).all()
-        return [self._job(each) for each in found]
+        held, seats, closed = self._held(payer), self._per_job("SeatOpened"), self._per_job("SeatClosed")
+        return [
+            JobSeen(
+                job=bytes(each.job), payer=bytes(each.payer), signer=bytes(each.signer), wages_wei=each.wages,
+                reserve_wei=each.reserve, opened=each.time, seats=seats.get(each.job, 0),
+                closed_seats=closed.get(each.job, 0), held_wei=held.get(each.job, 0),
+            )
+            for each in self._connection.execute(query.order_by(row.block.desc(), row.job)).all()
+        ]  # fmt: skip
+
+    def _held(self, payer: bytes | None) -> dict[bytes, int]:
+        """job -> what the escrow holds for it."""
+        events, moves = schema.events.c, schema.moves.c
+        query = (
+            select(events.job, moves.amount)
+            .join_from(schema.moves, schema.events, (moves.block == events.block) & (moves.log == events.log))
+            .where(moves.purse == str(Purse.ESCROW))
+        )
+        held: dict[bytes, int] = {}
+        for job, amount in self._stream(query if payer is None else query.where(moves.account == payer)):
+            held[bytes(job)] = held.get(bytes(job), 0) + amount
+        return held
+
+    def _per_job(self, name: str) -> dict[bytes, int]:
+        events = schema.events.c
+        query = select(events.job, func.count()).where(events.contract == "JobEscrow", events.name == name)
+        return {bytes(job): count for job, count in self._connection.execute(query.group_by(events.job))}
+
+    def ids_of_payer(self, payer: bytes) -> tuple[list[bytes], list[bytes]]:
+        """(jobs, their seats) that the account ever paid for."""
+        jobs, seats = schema.jobs.c, schema.seats.c
+        mine = select(jobs.job).where(jobs.payer == payer).order_by(jobs.job)
+        theirs = select(seats.seat).join_from(schema.seats, schema.jobs, jobs.job == seats.job)
+        found = self._connection.execute(theirs.where(jobs.payer == payer).order_by(seats.seat))
+        return [bytes(job) for (job,) in self._connection.execute(mine)], [bytes(seat) for (seat,) in found]
 
     def _seat(self, seat: bytes) -> SeatSeen:
         row = schema.seats.c
@@ -215,21 +248,6 @@ class Queries:
             seat=seat, job=bytes(found.job), payer=bytes(found.payer), worker=bytes(found.worker),
             price_wei=found.price, units=found.units, lock_wei=found.lock, until=found.until, opened=found.time,
             closed=next((event.time for event in events if event.name == "SeatClosed"), 0), settled=tuple(settled),
-        )  # fmt: skip
-
-    def _job(self, row: Any) -> JobSeen:
-        events, moves = schema.events.c, schema.moves.c
-        names = select(events.name, func.count()).where(events.job == row.job).group_by(events.name)
-        counts: dict[str, int] = {row[0]: row[1] for row in self._connection.execute(names)}
-        held = (
-            select(moves.amount)
-            .join_from(schema.moves, schema.events, (moves.block == events.block) & (moves.log == events.log))
-            .where(events.job == row.job, moves.purse == str(Purse.ESCROW))
-        )
-        return JobSeen(
-            job=bytes(row.job), payer=bytes(row.payer), signer=bytes(row.signer), wages_wei=row.wages,
-            reserve_wei=row.reserve, opened=row.time, seats=counts.get("SeatOpened", 0),
-            closed_seats=counts.get("SeatClosed", 0), held_wei=sum(self._connection.execute(held).scalars()),
         )  # fmt: skip
 
     # ---- the network

@@ -2,95 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy import create_engine, text
 
 from fakes import postgresql
-from fakes.contract_world import CHAIN_ID, Exact, World
-from tallymesh.network import Contracts, Network
-from tallymesh_ledger.chain import Rpc
-from tallymesh_ledger.embedded_chain.methods import Methods, RpcFailure
+from fakes.contract_chain import Chain
 from tallymesh_ledger.index import Database
-from tallymesh_ledger.keys import checksum
-
-
-class Direct(Rpc):
-    """The real client without a socket; `rule` may answer in the chain's place."""
-
-    def __init__(self, methods: Methods) -> None:
-        super().__init__(["http://chain.invalid"], chain_id=CHAIN_ID)
-        self.methods = methods
-        self.asked: list[tuple[str, Any]] = []
-        self.rule: Callable[[str, Any], Any] = lambda method, params: None
-        self._http = httpx.AsyncClient(transport=httpx.MockTransport(self._serve))
-
-    def _serve(self, request: httpx.Request) -> httpx.Response:
-        body = json.loads(request.content)
-        many = isinstance(body, list)
-        return httpx.Response(200, json=[self._answer(each) for each in body] if many else self._answer(body))
-
-    def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
-        method, params = body["method"], body["params"]
-        self.asked.append((method, params))
-        said = self.rule(method, params)
-        if said is None:
-            try:
-                said = {"result": self.methods.call(method, params)}
-            except RpcFailure as failure:
-                said = {"error": {"code": failure.code, "message": str(failure)}}
-        return {"jsonrpc": "2.0", "id": body["id"], **said}
-
-
-class Chain:
-    """The contracts on the embedded chain's own machine."""
-
-    def __init__(self) -> None:
-        self.engine = Exact()
-        self.world = World(self.engine)
-        self.methods = Methods(self.engine._evm, self.engine._store)
-        addresses = {name: checksum(address) for name, address in self.world.contracts.items()}
-        self.network = Network(
-            name="test",
-            chain_id=CHAIN_ID,
-            rpc_urls=("http://chain.invalid",),
-            contracts=Contracts(
-                token=addresses["Token"],
-                registry=addresses["Registry"],
-                escrow=addresses["JobEscrow"],
-                deployed_block=1,
-            ),
-            parameters=self.world.parameters,
-        )
-
-    def rpc(self) -> Direct:
-        return Direct(self.methods)
-
-    @property
-    def head(self) -> int:
-        return int(self.methods.call("eth_blockNumber", []), 16)
-
-    def mine(self, blocks: int = 1) -> None:
-        """Empty blocks: what came before them is final."""
-        for _ in range(blocks):
-            self.methods.call("evm_mine", [])
-
-    def mark(self) -> Callable[[], None]:
-        """Call what this returns to wind the chain back to here, as a reorganisation would."""
-        snapshot = self.methods.call("evm_snapshot", [])
-        nonces = dict(self.engine._nonces)
-
-        def wind_back() -> None:
-            assert self.methods.call("evm_revert", [snapshot])
-            self.engine._nonces = nonces
-
-        return wind_back
 
 
 @pytest.fixture

@@ -8,39 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from fakes.contract_chain import Chain, Direct, a_job
 from fakes.contract_world import Job, World
-from ledger.index.conftest import Chain, Direct
 from tallymesh.errors import CallerError, ChainError
 from tallymesh_ledger.chain import abi
 from tallymesh_ledger.index import Database, Follower, Purse, Queries, effects, schema
 from tallymesh_ledger.index import catch_up as module
-
-
-def a_job(chain: Chain, *, workers: int = 2, positions: int = 6) -> Job:
-    """Two seats, one settled in two parts and paid in full, one released early; an audit; refund, withdrawals; a lock
-    that ended; a slot that was released and withdrawn; fees burned."""
-    world = chain.world
-    job = Job(world, workers=workers, positions=positions)
-    call = world.call
-    call("JobEscrow", "open", job.order, [job.seating(i) for i in range(workers)], by=job.payer)
-    call("JobEscrow", "settle", [job.settlement(0, 1)], by=job.workers[0])
-    ends = [
-        job.end(0, positions, [job.audit(0, job.workers[1], 0, by_payer=True)], released=False),
-        job.end(1, positions - 2, [], released=True),
-    ]
-    call("JobEscrow", "finish", job.order, ends, by=job.payer)
-    world.wait(max(world.parameters.evidence_window_s, world.parameters.lock_tail_s) + 1)
-    chain.mine()
-    call("JobEscrow", "refund", job.order, by=job.payer)
-    call("JobEscrow", "unlock", [job.leases[0]], by=job.payer)
-    call("JobEscrow", "withdraw", job.payer.address, by=job.payer)
-    call("JobEscrow", "withdraw", job.workers[0].address, by=job.payer)
-    call("JobEscrow", "burnFees", by=job.payer)
-    call("Registry", "releaseSlots", job.workers[0].address, [0], by=job.workers[0])
-    world.wait(world.parameters.unbonding_s + 1)
-    chain.mine()
-    call("Registry", "withdraw", job.workers[0].address, by=job.workers[0])
-    return job
 
 
 def on_chain(world: World, account: bytes, jobs: list[Job]) -> dict[Purse, int]:

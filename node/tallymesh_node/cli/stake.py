@@ -1,0 +1,185 @@
+"""`stake add|release` and `withdraw`: the owner's own transactions, signed by the node's wallet."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import typer
+
+from tallymesh.errors import CallerError
+from tallymesh_node.cli import money
+from tallymesh_node.cli.money import PasswordFile
+from tallymesh_node.cli.output import Json, facts, say_json
+from tallymesh_node.cli.source import NetworkFile, RpcUrl, Source
+
+if TYPE_CHECKING:
+    from tallymesh_ledger.chain import Contracts, Sender
+    from tallymesh_ledger.keys import AccountKey
+
+T = TypeVar("T")
+SLOTS_MAX: Final = 200  # in one transaction: what a block's gas is good for
+PAGE: Final = 500  # slots read at once while one's own are looked for
+
+Slots = Annotated[int, typer.Argument(min=1, max=SLOTS_MAX, help="How many slots.")]
+
+
+def add(
+    slots: Slots = 1,
+    password_file: PasswordFile = None,
+    network: NetworkFile = None,
+    rpc: RpcUrl = None,
+    json_: Json = False,
+) -> None:
+    """Buy slots of stake for the wallet's account, with its tokens.
+
+    A worker needs one slot at least; each seat locks a part of the stake until a day after it closed.
+
+    \b
+    Examples:
+      tallymesh stake add
+      tallymesh stake add 3 --json
+    """
+    from tallymesh import amounts
+
+    async def buy(sender: Sender, contracts: Contracts) -> dict[str, Any]:
+        price = await contracts.registry.slot_wei()
+        tokens = await contracts.token.balance_of(sender.address)
+        if tokens < slots * price:
+            raise CallerError(
+                "too_few_tokens",
+                f"{slots} slot{'s' * (slots > 1)} cost {amounts.show_up(slots * price)}, the account has "
+                f"{amounts.show(tokens)}.",
+                remedy="Send it tokens, or withdraw what it earned: tallymesh withdraw",
+            )
+        done = await contracts.registry.buy_slots(sender, sender.address, slots)
+        return {"transaction": done.mined.hash, "bought": slots, "paid_wei": str(slots * price)}
+
+    told = _send(Source(network, rpc, None), password_file, buy)
+    _say(told, json_, [("bought", f"{slots} slot{'s' * (slots > 1)} for {amounts.show(int(told['paid_wei']))}")])
+
+
+def release(
+    slots: Slots = 1,
+    password_file: PasswordFile = None,
+    network: NetworkFile = None,
+    rpc: RpcUrl = None,
+    json_: Json = False,
+) -> None:
+    """Release slots, the newest first: they count in no draw from now on, and can be withdrawn after the delay.
+
+    What a seat has locked stays locked until its lock ends. A node that was started with --stake N buys slots up to N
+    again: start it with fewer.
+
+    \b
+    Examples:
+      tallymesh stake release
+      tallymesh stake release 2
+    """
+    from tallymesh import amounts
+
+    async def let_go(sender: Sender, contracts: Contracts) -> dict[str, Any]:
+        mine = await _live_slots(contracts, sender.address)
+        if len(mine) < slots:
+            raise CallerError(
+                "too_few_slots", f"The account has {len(mine)} live slots, not {slots}.", remedy="tallymesh balance"
+            )
+        chosen = sorted(mine)[-slots:]
+        done = await contracts.registry.release_slots(sender, sender.address, chosen)
+        at = max(event.values["withdrawableAt"] for event in done.of("SlotReleased"))
+        wei = slots * await contracts.registry.slot_wei()
+        return {"transaction": done.mined.hash, "slots": chosen, "withdrawable_at": at, "unbonding_wei": str(wei)}
+
+    from tallymesh_node.cli.source import when
+
+    told = _send(Source(network, rpc, None), password_file, let_go)
+    amount = amounts.show(int(told["unbonding_wei"]))
+    _say(told, json_, [("released", f"{amount}, to be withdrawn from {when(told['withdrawable_at'])} UTC on")])
+
+
+def withdraw(
+    password_file: PasswordFile = None,
+    network: NetworkFile = None,
+    rpc: RpcUrl = None,
+    json_: Json = False,
+) -> None:
+    """Pay out what the account earned, and stake that has finished unbonding, to its owner.
+
+    A running worker does the same by itself when it pays.
+
+    \b
+    Examples:
+      tallymesh withdraw
+      tallymesh withdraw --json | jq .credits_wei
+    """
+    from tallymesh import amounts
+
+    async def draw(sender: Sender, contracts: Contracts) -> dict[str, Any]:
+        told: dict[str, Any] = {"transactions": [], "credits_wei": "0", "stake_wei": "0"}
+        if await contracts.escrow.credit_of(sender.address):
+            done = await contracts.escrow.withdraw(sender, sender.address)
+            told["transactions"].append(done.mined.hash)
+            told["credits_wei"] = str(sum(event.values["amount"] for event in done.of("CreditWithdrawn")))
+        if await contracts.registry.withdrawable(sender.address):
+            done = await contracts.registry.withdraw(sender, sender.address)
+            told["transactions"].append(done.mined.hash)
+            told["stake_wei"] = str(sum(event.values["amount"] for event in done.of("StakeWithdrawn")))
+        if not told["transactions"]:
+            stake = await contracts.registry.stake_of(sender.address)
+            waits = f" {amounts.show(stake.unbonding)} of stake is still unbonding." if stake.unbonding else ""
+            raise CallerError("nothing_to_withdraw", f"The account has no credits.{waits}", remedy="tallymesh balance")
+        return told
+
+    told = _send(Source(network, rpc, None), password_file, draw)
+    lines = [
+        (name, amounts.show(int(told[key])))
+        for name, key in (("credits", "credits_wei"), ("stake", "stake_wei"))
+        if told[key] != "0"
+    ]
+    _say(told, json_, lines)
+
+
+def _send(
+    found: Source, password_file: Path | None, work: Callable[[Sender, Contracts], Awaitable[T]]
+) -> T:  # fmt: skip
+    """Open the wallet, then the chain."""
+    from tallymesh_ledger.chain import Contracts, Rpc, Sender
+
+    key = _wallet(found.home, password_file)
+
+    async def sent(rpc: Rpc) -> T:
+        return await work(Sender(rpc, key), Contracts.of(rpc, found.network))
+
+    return found.ask(sent)
+
+
+def _wallet(home: Path, password_file: Path | None) -> AccountKey:
+    from tallymesh_ledger import keystore
+    from tallymesh_node.wallet import KEYSTORE, PASSWORD
+
+    folder = home / "up" / "payer"  # of a local network: as `tallymesh balance` does
+    if (home / KEYSTORE).exists() or not (folder / KEYSTORE).exists():
+        folder = home
+    keystore.address_in(folder / KEYSTORE)  # says what is missing before a password is asked for
+    drawn = folder / PASSWORD
+    if password_file is None and drawn.exists() and keystore.password_from_environment() is None:
+        password_file = drawn
+    return keystore.unlock(folder / KEYSTORE, money._password(password_file))
+
+
+async def _live_slots(contracts: Contracts, account: bytes) -> list[int]:
+    """Numbers of the account's slots that were not released."""
+    total, mine = await contracts.registry.slot_count(), []
+    for first in range(0, total, PAGE):
+        page = await contracts.registry.slots_from(first, PAGE)
+        mine += [first + i for i, slot in enumerate(page) if slot.account == account and not slot.released_block]
+    return mine
+
+
+def _say(told: dict[str, Any], as_json: bool, lines: list[tuple[str, str]]) -> None:
+    if as_json:
+        say_json(told)
+        return
+    hashes = told.get("transactions") or [told["transaction"]]
+    facts([*lines, *(("transaction", "0x" + each.hex()) for each in hashes)])
