@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from tallymesh.chain_facts import ANY_CHAIN, ChainFacts
 from tallymesh.errors import CallerError
 from tallymesh.parameters import Parameters
 
@@ -30,6 +31,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     parameters: Parameters = Parameters()
     bootstrap: tuple[str, ...] = ()
     faucet: str = ""
+    chain: ChainFacts = ANY_CHAIN
 
     @property
     def topic(self) -> str:

@@ -54,6 +54,26 @@ def sign(key: AccountKey, plain: Plain) -> Envelope:
     return Envelope(raw, keccak(raw))
 
 
+def parse(raw: bytes) -> Plain:
+    """What `sign` signed: a kept envelope says all that is needed to replace it. ValueError for other bytes."""
+    try:
+        if raw[:1] == b"\x02":
+            chain_id, nonce, tip, max_fee, gas, to, value, data = rlp.decode(raw[1:])[:8]
+            fees = Fees(_int(max_fee), _int(tip))
+        else:
+            nonce, price, gas, to, value, data, v = rlp.decode(raw)[:7]
+            chain_id, fees = ((_int(v) - 35) // 2).to_bytes(8, "big"), Fees(_int(price), _int(price), legacy=True)
+    except (rlp.DecodingError, ValueError, TypeError, OverflowError):
+        raise ValueError("these are not the bytes of a transaction") from None
+    return Plain(
+        chain_id=_int(chain_id), nonce=_int(nonce), gas=_int(gas), fees=fees, to=to, data=data, value=_int(value)
+    )
+
+
+def _int(data: bytes) -> int:
+    return int.from_bytes(data, "big")
+
+
 def _signature(key: AccountKey, payload: bytes) -> tuple[int, int, int]:
     signature = key.sign_digest(keccak(payload))
     return int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"), signature[64] - 27

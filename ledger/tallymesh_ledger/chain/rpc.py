@@ -1,15 +1,19 @@
 """JSON-RPC to a chain over HTTP, on trio: several URLs tried in order, bounded waits and retries, one chain id.
 
 An answer is the chain's word or a `ChainError`: `reverted` with the contract's reason in its sentence, or not reverted
-where the chain could not be asked (then asking later may help). This module does not know transactions or contracts.
+where the chain could not be asked (then asking later may help). Where there are several URLs their newest blocks are
+compared from time to time, and one that lags is asked only when no other answers. This module does not know
+transactions or contracts.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
+import logging
+import math
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,16 +23,17 @@ import trio
 
 from tallymesh.errors import ChainError
 from tallymesh_ledger.chain import abi
+from tallymesh_ledger.chain.endpoint import Busy, Endpoint
+
+log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0  # for one request to one URL
 PATIENCE_S = 15.0  # for one call over all URLs and retries; a chain that is away longer is the caller's business
-BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)  # between two rounds over all URLs, the last one repeats
-MAX_RESPONSE_BYTES = 64 * 1024 * 1024  # 20,000 logs are about 12 MB
 MAX_BATCH = 500  # requests in one batch; more are sent as several
 MAX_CONNECTIONS = 16  # to one node of ours or a public one: a task more waits for a free one
-
-# What public nodes answer when they want to be asked later or elsewhere (Infura, Alchemy, QuickNode)
-_BUSY_CODES = {-32005, -32016, -32097, 429}
+HEADS_S = 30.0  # between two comparisons of the URLs' newest blocks
+HEAD_TIMEOUT_S = 3.0  # for one of them to say: a comparison delays one call
+LAG_BLOCKS = 4  # a URL that many blocks or more behind the best is used last: load balancers differ by one or two
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -41,10 +46,6 @@ class Block(msgspec.Struct, frozen=True):
     base_fee: int | None = None  # None on chains without EIP-1559
 
 
-class _Busy(Exception):
-    """This URL cannot answer now; another one or a later time may."""
-
-
 class Rpc:
     """One chain. Use ``async with``; may be used by any number of tasks at once."""
 
@@ -55,14 +56,18 @@ class Rpc:
         chain_id: int | None = None,
         timeout_s: float = TIMEOUT_S,
         patience_s: float = PATIENCE_S,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        """`transport` replaces the network: tests put a whole chain behind it."""
         assert urls, "a network file names at least one RPC URL"
-        self._urls = list(urls)
+        self._endpoints = [Endpoint(url) for url in urls]
         self._timeout_s = timeout_s
         self._patience_s = patience_s
         self._expected = chain_id
-        self._checked: set[str] = set()  # URLs that said the right chain id since they last failed
         self._good = 0  # index of the URL that answered last
+        self._compare_at = 0.0  # when the URLs' newest blocks are to be compared next
+        self._highest = 0  # newest block known from any of them, as of the last comparison or since
+        self._changed = trio.Event()  # a URL answered or failed: whoever waits for one looks again
         self._ids = itertools.count(1)
         limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
         # a proxy from the environment is right for a public node and wrong for one on this machine
@@ -70,10 +75,11 @@ class Rpc:
         # loading the certificates takes 20 ms and some megabytes: only where there is a URL that needs them
         secure = any(url.startswith("https:") for url in urls)
         tls = httpx.create_ssl_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._http = httpx.AsyncClient(timeout=timeout_s, limits=limits, mounts=direct, verify=tls)
+        mounts = direct if transport is None else None
+        self._http = httpx.AsyncClient(timeout=timeout_s, limits=limits, mounts=mounts, verify=tls, transport=transport)
 
     def __repr__(self) -> str:
-        return f"<Rpc {self._urls[self._good]} chain={self._expected}>"
+        return f"<Rpc {self._endpoints[self._good].url} chain={self._expected}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,6 +133,8 @@ class Rpc:
         """ChainError `no_block` where the chain has none of that number (yet, or any more)."""
         tag = hex(number) if isinstance(number, int) else number
         found = await self.call("eth_getBlockByNumber", tag, False)
+        if tag == "latest" and found is not None and self._lags(int(found["number"], 16)):
+            found = await self.call("eth_getBlockByNumber", tag, False)
         if found is None:
             raise ChainError("no_block", f"The chain has no block {number}.", reverted=False)
         return block_of(found)
@@ -143,78 +151,126 @@ class Rpc:
     async def _ask(self, body: Any) -> Any:
         """Send to the URLs in order until one answers; the answer's shape is checked, its content is not. ChainError
         `wrong_chain` at once where each of them speaks for another chain, `chain_unavailable` when patience ends."""
-        problem = ""
+        if len(self._endpoints) > 1 and trio.current_time() >= self._compare_at:
+            await self._compare_heads()
         with trio.move_on_after(self._patience_s):
-            for round_ in itertools.count():
-                wrong: list[ChainError] = []
-                for step in range(len(self._urls)):
-                    index = (self._good + step) % len(self._urls)
-                    url = self._urls[index]
-                    try:
-                        await self._check_chain(url)
-                        answer = await self._post(url, body)
-                    except _Busy as error:
-                        problem = f"{url}: {error}"
+            while True:
+                for endpoint in self._in_order():
+                    if not endpoint.free(trio.current_time()):
                         continue
-                    except ChainError as error:
-                        wrong.append(error)
-                        continue
-                    self._good = index
-                    return answer
-                if len(wrong) == len(self._urls):
-                    raise wrong[0]
-                await trio.sleep(BACKOFF_S[min(round_, len(BACKOFF_S) - 1)])
+                    with suppress(Busy, ChainError):  # each endpoint keeps its own problem
+                        return await self._try(endpoint, body)
+                wrong = [each.wrong for each in self._endpoints if each.wrong]
+                if len(wrong) == len(self._endpoints):
+                    raise ChainError(wrong[0].code, wrong[0].sentence, reverted=False, remedy=wrong[0].remedy)
+                now = trio.current_time()
+                if any(each.free(now) for each in self._endpoints):
+                    continue  # one got well while another was asked
+                free_at = min(each.rest_until for each in self._endpoints)
+                if free_at > now + self._patience_s:
+                    break  # each asked to be left alone for longer: waiting here would not help
+                with trio.move_on_at(free_at if free_at > now else math.inf):  # or until another task's try is over
+                    await self._changed.wait()
+        problems = "; ".join(f"{each.url}: {each.problem}" for each in self._endpoints if each.problem)
         raise ChainError(
             "chain_unavailable",
-            f"The chain did not answer within {self._patience_s:g} s ({problem or 'no answer'}).",
+            f"The chain did not answer within {self._patience_s:g} s ({problems or 'no answer'}).",
             reverted=False,
             remedy="Check that its node runs and that the RPC URL is right.",
         )
 
-    async def _check_chain(self, url: str) -> None:
+    def _in_order(self) -> list[Endpoint]:
+        """The URL that answered last first; those that lag behind the others last."""
+        turned = self._endpoints[self._good :] + self._endpoints[: self._good]
+        return sorted(turned, key=lambda each: each.behind >= LAG_BLOCKS)
+
+    async def _try(self, endpoint: Endpoint, body: Any) -> Any:
+        with self._turn(endpoint):
+            await self._check_chain(endpoint)
+            answer = await endpoint.post(self._http, body)
+        self._good = self._endpoints.index(endpoint)
+        return answer
+
+    @contextmanager
+    def _turn(self, endpoint: Endpoint) -> Iterator[None]:
+        try:
+            with endpoint.turn():
+                yield
+        finally:
+            self._changed.set()
+            self._changed = trio.Event()
+
+    async def _check_chain(self, endpoint: Endpoint) -> None:
         """Refuse a URL that speaks for another chain: what we sign for this one could be replayed or lost there."""
-        if url in self._checked:
+        if endpoint.checked:
             return
-        answer = await self._post(url, self._request("eth_chainId", ()))
-        found = int(self._result(answer, "eth_chainId"), 16)
+        answer = await endpoint.post(self._http, self._request("eth_chainId", ()))
+        found = _number(answer)
         if self._expected is None:
             self._expected = found
         if found != self._expected:
             raise ChainError(
                 "wrong_chain",
-                f"{url} is chain {found}, this network is on chain {self._expected}.",
+                f"{endpoint.url} is chain {found}, this network is on chain {self._expected}.",
                 reverted=False,
                 remedy="Use the RPC URL that belongs to the network file, or the network file of this chain.",
             )
-        self._checked.add(url)
+        endpoint.checked = True
 
-    async def _post(self, url: str, body: Any) -> Any:
-        try:
-            async with self._http.stream("POST", url, json=body) as response:
-                if response.status_code == 429 or response.status_code >= 500:
-                    raise _Busy(f"HTTP status {response.status_code}")
-                if response.status_code != 200:
-                    raise _Busy(f"HTTP status {response.status_code}: is this an RPC URL?")
-                data = bytearray()
-                async for part in response.aiter_bytes():
-                    data += part
-                    if len(data) > MAX_RESPONSE_BYTES:
-                        raise _Busy(f"an answer of more than {MAX_RESPONSE_BYTES} bytes")
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            self._checked.discard(url)  # what comes back under this address may be another chain
-            raise _Busy(str(error) or type(error).__name__) from None
-        try:
-            answer = json.loads(data)
-        except (ValueError, RecursionError):
-            raise _Busy("the answer is not JSON") from None
-        _check_shape(answer, many=isinstance(body, list))
-        return answer
+    # ---- whose blocks are newest
+
+    def _lags(self, number: int) -> bool:
+        """Whether a newest block is so old that the URLs are to be compared before it is believed."""
+        if len(self._endpoints) == 1 or number + LAG_BLOCKS > self._highest:
+            self._highest = max(self._highest, number)
+            return False
+        self._compare_at = 0.0
+        return True
+
+    async def _compare_heads(self) -> None:
+        """Ask each URL for its newest block; those that lag are asked last then. A reorganisation lowers all."""
+        self._compare_at = trio.current_time() + HEADS_S
+        async with trio.open_nursery() as nursery:
+            for endpoint in self._endpoints:
+                endpoint.head = None
+                if endpoint.free(trio.current_time()):
+                    nursery.start_soon(self._ask_head, endpoint)
+        heads = [each.head for each in self._endpoints if each.head is not None]
+        if not heads:
+            return
+        self._highest = max(heads)
+        for endpoint in self._endpoints:
+            if endpoint.head is None:
+                continue
+            behind = self._highest - endpoint.head
+            if behind >= LAG_BLOCKS > endpoint.behind:
+                log.warning("%s is %d blocks behind the other URLs: it is asked last", endpoint.url, behind)
+            endpoint.behind = behind
+
+    async def _ask_head(self, endpoint: Endpoint) -> None:
+        with trio.move_on_after(HEAD_TIMEOUT_S):
+            try:
+                with self._turn(endpoint):
+                    await self._check_chain(endpoint)
+                    endpoint.head = _number(await endpoint.post(self._http, self._request("eth_blockNumber", ())))
+            except (Busy, ChainError):
+                pass  # it is passed over by the next call as well
+
+    # ---- reading an answer
 
     def _result(self, answer: dict[str, Any], method: str) -> Any:
         error = answer.get("error")
         if error is None:
             return answer.get("result")
         raise error_of(error, method)
+
+
+def _number(answer: dict[str, Any]) -> int:
+    """Busy where a URL cannot even say this."""
+    try:
+        return int(answer["result"], 16)
+    except (KeyError, TypeError, ValueError):
+        raise Busy(f"it answered {str(answer.get('error'))[: abi.SHOWN_TEXT]}") from None
 
 
 def block_of(found: dict[str, Any]) -> Block:
@@ -241,7 +297,7 @@ def error_of(error: dict[str, Any], method: str) -> ChainError:
             "no_gas_coin",
             f"The account cannot pay for the transaction: {message[: abi.SHOWN_TEXT]}.",
             reverted=True,
-            remedy="Send it some of the chain's own coin (on a local network: ask the faucet).",
+            remedy="Send it some of the chain's own coin.",
         )
     return ChainError("rpc_error", f"The chain refused {method}: {message[: abi.SHOWN_TEXT]}.", reverted=False)
 
@@ -257,22 +313,3 @@ def _revert_data(data: Any) -> bytes | None:
         except ValueError:
             return None
     return None
-
-
-def _check_shape(answer: Any, *, many: bool) -> None:
-    """_Busy where this is no JSON-RPC answer, or one that says: later."""
-    answers = answer if many and isinstance(answer, list) else [answer]
-    for each in answers:
-        if not isinstance(each, dict) or not ("result" in each or isinstance(each.get("error"), dict)):
-            raise _Busy("the answer is not JSON-RPC")
-        error = each.get("error")
-        if error is not None and error.get("code") in _BUSY_CODES and not _asks_for_less(error):
-            raise _Busy(f"busy: {str(error.get('message', ''))[: abi.SHOWN_TEXT]}")
-    if many and not isinstance(answer, list):
-        raise _Busy(f"a batch was refused: {str(answer.get('error', ''))[: abi.SHOWN_TEXT]}")
-
-
-def _asks_for_less(error: dict[str, Any]) -> bool:
-    """The same code also says "query returned more than 10000 results": there waiting does not help."""
-    message = str(error.get("message", "")).lower()
-    return "result" in message or "range" in message

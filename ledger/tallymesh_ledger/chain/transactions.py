@@ -1,37 +1,45 @@
-"""Sending transactions from one account: nonces, gas, fees, waiting, and sending again when one got lost.
+"""Sending transactions from one account: nonces, waiting, sending again, replacing, and going on after a restart.
 
-One `Sender` an account and process; any number of tasks may use it at once. It keeps nothing on disk: after a restart
-the chain's count of the account's transactions (pending ones included) is where it goes on, and everything that the
-contracts take from us is idempotent. This module does not know what a transaction means.
+One `Sender` an account and process; any number of tasks may use it at once. What it signs is in its outbox before it is
+sent, and stays there until its block is `confirmations` deep: `run` (or the next `send`) sends it again where a node
+lost it or a reorganisation took it back. A call that is still on its way from an earlier life, or whose caller gave up
+waiting, is found by its intent and waited for instead of being made twice. This module does not know what a transaction
+means.
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
+import time
 from typing import Any
 
 import msgspec
 import trio
 
+from tallymesh.chain_facts import ANY_CHAIN, ChainFacts
 from tallymesh.errors import ChainError
-from tallymesh_ledger.chain import abi
-from tallymesh_ledger.chain.envelope import Envelope, Fees, Plain, sign
-from tallymesh_ledger.chain.rpc import Rpc, block_of
+from tallymesh_ledger.chain import abi, fees
+from tallymesh_ledger.chain.courier import AWAY, RESEND_S, Courier, Pending
+from tallymesh_ledger.chain.envelope import Envelope, Plain, parse
+from tallymesh_ledger.chain.fees import NO_LIMITS, GasPolicy, Quote
+from tallymesh_ledger.chain.outbox import MemoryOutbox, Outbox
+from tallymesh_ledger.chain.rpc import Rpc
+from tallymesh_ledger.eip712 import keccak, word
 from tallymesh_ledger.keys import AccountKey, checksum
+
+log = logging.getLogger(__name__)
 
 DEADLINE_S = 120.0  # how long `send` waits for a transaction to be mined
 POLL_S = (0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)  # between looks for a receipt; the last one repeats
-RESEND_S = 10.0  # a transaction that the node does not know any more after this is sent again, the same bytes
-BUMP_S = 30.0  # one that is known but not mined after this is replaced by the same with a higher fee …
-BUMPS_MAX = 4  # … at most so often: 1.25 ** 4 is 2.4 times the fee
-BUMP_UP = 125, 100  # nodes ask for at least 10 % more before they replace one
+WATCH_S = 5.0  # between looks at transactions that nobody waits for
 GAS_MARGIN_UP = 5, 4  # over the estimate: the state may have changed by the time it is mined
 NONCE_TRIES = 20  # against other processes of the same account, which take turns by chance
 NONCE_PAUSE_MS = 50
 GAS_CHANCE = 1_000
-BASE_FEE_ROOM = 2  # the base fee may double before a transaction is mined (six full blocks)
-TIP_WEI = 10**9  # where the node has no opinion
 IN_FLIGHT_MAX = 64  # transactions of one account on their way; nodes keep about as many per sender
+_DATA_FEE = keccak(b"getL1Fee(bytes)")[:4]
+_SIGNATURE_BYTES = bytes(110)  # what signature and envelope add to a call's data, for the fee by the byte
 
 
 class Mined(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,20 +59,43 @@ class Mined(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sender:
-    """Sends from one account. Create one an account; two of them would take the same nonces (and notice, and retry)."""
+    """Sends from one account. Create one an account; two of them would take the same nonces (and notice, and retry).
 
-    def __init__(self, rpc: Rpc, key: AccountKey) -> None:
+    `confirmations`: how deep a block must lie before its transactions are forgotten here.
+    """
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        key: AccountKey,
+        *,
+        outbox: Outbox | None = None,
+        policy: GasPolicy = NO_LIMITS,
+        facts: ChainFacts = ANY_CHAIN,
+        confirmations: int = 0,
+    ) -> None:
         self.rpc = rpc
         self.address = key.address
         self._key = key
+        self._policy = policy
+        self._facts = facts
+        self._outbox: Outbox = outbox or MemoryOutbox()
+        self._courier = Courier(rpc, key, self._outbox, policy, facts)
+        self._confirmations = confirmations
         self.permits = trio.Lock()  # held while a permit of this account is on its way: they are numbered, too
         self._turn = trio.Lock()  # from choosing a nonce until the node has taken it
         self._slots = trio.CapacityLimiter(IN_FLIGHT_MAX)
-        self._next: int | None = None  # first nonce not given away; None: ask the chain
-        self._in_flight = 0
+        self._pending: dict[int, Pending] = {}  # by nonce
+        self._loaded = False
 
     def __repr__(self) -> str:
-        return f"<Sender {checksum(self.address)} next={self._next} in_flight={self._in_flight}>"
+        waiting = [each.nonce for each in self._pending.values() if not each.mined]
+        return f"<Sender {checksum(self.address)} not mined={waiting} final in {len(self._pending)}>"
+
+    @property
+    def unmined(self) -> int:
+        """Transactions on their way."""
+        return sum(not each.mined for each in self._pending.values())
 
     def sign_digest(self, digest: bytes) -> bytes:
         return self._key.sign_digest(digest)
@@ -79,35 +110,107 @@ class Sender:
         gas_room: int = 0,
         confirmations: int = 0,
         deadline_s: float = DEADLINE_S,
+        intent: bytes = b"",
+        brings_wei: int | None = None,
     ) -> Mined:
         """Sign, send, wait until it is mined with `confirmations` blocks above it. An empty `to` creates a contract.
 
         ChainError: reverted (with the contract's reason; found by the estimate, it has cost nothing),
-        `no_gas_coin`, `chain_unavailable`, or `not_mined` after `deadline_s` (it may still be mined later).
+        `no_gas_coin`, `gas_too_dear`, `not_worth_gas` (where it brings `brings_wei` of MESH to this account and the gas
+        is worth more), `chain_unavailable`, `outrun` (another process used its nonce), or `not_mined` after
+        `deadline_s`: then it is still on its way, and the same call (or the same `intent`) made again waits for it.
         `gas` spares the estimate; `gas_room` is added to it, where the call may do more by the time it is mined.
+        LocalError `disk` where it cannot be kept: then nothing was sent.
         """
+        intent = intent or keccak(word(to) + word(value) + data)
         with trio.move_on_after(deadline_s):
             async with self._slots:
-                self._in_flight += 1
+                await self._load()
+                pending = self._adopt(intent)
+                if pending is None:
+                    used = gas or await self._estimate(to, data, value)
+                    limit = gas or -(-used * GAS_MARGIN_UP[0] // GAS_MARGIN_UP[1]) + gas_room
+                    pending = await self._submit(to, data, value, used, limit, intent, brings_wei)
                 try:
-                    if not gas:
-                        gas = await self._estimate(to, data, value) + gas_room
-                    plain, envelope = await self._submit(to, data, value, gas)
-                    return await self._wait(plain, envelope, confirmations)
+                    return await self._wait(pending, confirmations)
                 finally:
-                    self._in_flight -= 1
+                    pending.waited = False
         raise ChainError(
             "not_mined",
             f"The transaction was not mined within {deadline_s:g} s.",
             reverted=False,
-            remedy="Look at it again later.",
+            remedy="It is still on its way: look at it again later.",
         )
+
+    async def run(self) -> None:
+        """Watch what nobody waits for, until it is final: sends it again where it got lost or was taken back."""
+        while True:
+            try:
+                await self._load()
+                for pending in [each for each in self._pending.values() if not each.waited]:
+                    await self._watch(pending)
+            except ChainError as error:
+                log.debug("transactions on their way cannot be looked at: %s", error)
+            await trio.sleep(WATCH_S)
+
+    # ---- what is on its way already
+
+    async def _load(self) -> None:
+        """Once: what an earlier life of this account left in the outbox. What is mined already is nobody's to wait
+        for: its caller reads its effect from the chain."""
+        if self._loaded:
+            return
+        chain_id = await self.rpc.known_chain_id()
+        async with self._turn:
+            if self._loaded:
+                return
+            found: dict[int, Pending] = {}
+            now = trio.current_time()
+            for sent in await self._outbox.load(self.address, chain_id):
+                plain, envelope = parse(sent.raw), Envelope(sent.raw, sent.hash)
+                pending = found.get(sent.nonce)
+                if pending is None:
+                    pending = found[sent.nonce] = Pending(
+                        intent=sent.intent, plain=plain, envelopes=[], at=sent.at, sent=now, looked=now - RESEND_S,
+                        waited=False,
+                    )  # fmt: skip
+                pending.plain = plain
+                pending.envelopes.append(envelope)
+            for nonce, pending in sorted(found.items()):
+                _, receipt = await self._courier.look(pending)
+                if receipt is not None and await self._deep(receipt, self._confirmations):
+                    await self._courier.forget(pending)
+                else:
+                    self._pending[nonce] = pending
+            self._loaded = True
+
+    def _adopt(self, intent: bytes) -> Pending | None:
+        for pending in self._pending.values():
+            if pending.intent == intent and not pending.waited and not pending.mined:
+                pending.waited = True
+                return pending
+        return None
+
+    async def _watch(self, pending: Pending) -> None:
+        try:
+            receipt = await self._courier.step(pending)
+        except ChainError as error:
+            if error.code == "outrun":
+                log.warning("a transaction got lost: %s", error)
+                await self._forget(pending)
+                return
+            raise
+        if receipt is not None and await self._deep(receipt, self._confirmations):
+            await self._forget(pending)
+
+    async def _forget(self, pending: Pending) -> None:
+        await self._courier.forget(pending)
+        self._pending.pop(pending.nonce, None)
 
     # ---- sending
 
     async def _estimate(self, to: bytes, data: bytes, value: int) -> int:
-        estimate = int(await self.rpc.call("eth_estimateGas", self._request(to, data, value)), 16)
-        return -(-estimate * GAS_MARGIN_UP[0] // GAS_MARGIN_UP[1])
+        return int(await self.rpc.call("eth_estimateGas", self._request(to, data, value)), 16)
 
     def _request(self, to: bytes, data: bytes, value: int) -> dict[str, str]:
         request = {"from": _hex(self.address), "data": _hex(data), "value": hex(value)}
@@ -115,99 +218,98 @@ class Sender:
             request["to"] = _hex(to)
         return request
 
-    async def _submit(self, to: bytes, data: bytes, value: int, gas: int) -> tuple[Plain, Envelope]:
+    async def _submit(
+        self, to: bytes, data: bytes, value: int, used: int, gas: int, intent: bytes, brings_wei: int | None
+    ) -> Pending:
         async with self._turn:
+            if len(self._pending) >= 2 * IN_FLIGHT_MAX:
+                raise ChainError(
+                    "too_many_pending",
+                    f"{len(self._pending)} transactions of this account are not final yet.",
+                    reverted=False,
+                    remedy="Wait until some are; the chain may be congested.",
+                )
             for attempt in range(NONCE_TRIES):
                 chain_id = await self.rpc.known_chain_id()
-                nonce, fees = await self._nonce_and_fees()
+                nonce, balance, price = await self._nonce_balance_price()
+                data_fee = await self._data_fee(data)
+                if brings_wei is not None:
+                    fees.refuse_loss(self._policy, self._facts, used * price.expected_wei + data_fee, brings_wei)
+                spare = balance - value - data_fee
+                offer = fees.affordable(price, gas, spare)
+                if offer is None:
+                    needs = gas * fees.least_up(price) + value + data_fee
+                    raise fees.short(self._facts, checksum(self.address), balance, needs)
                 # a little more gas by chance makes the bytes ours: where two processes of one account send the same
                 # call under the same nonce, "already known" would otherwise pass for success of both
                 limit = gas + secrets.randbelow(GAS_CHANCE)
-                plain = Plain(chain_id=chain_id, nonce=nonce, gas=limit, fees=fees, to=to, data=data, value=value)
-                envelope = sign(self._key, plain)
+                plain = Plain(chain_id=chain_id, nonce=nonce, gas=limit, fees=offer, to=to, data=data, value=value)
+                now = trio.current_time()
+                pending = Pending(intent=intent, plain=plain, envelopes=[], at=time.time(), sent=now, looked=now)
+                self._pending[nonce] = pending
                 try:
-                    await self._broadcast(envelope)
+                    await self._courier.carry(pending, plain)
                 except ChainError as error:
-                    self._next = None
+                    await self._forget(pending)
                     if error.code == "nonce_taken" and attempt < NONCE_TRIES - 1:
                         await trio.sleep(secrets.randbelow(NONCE_PAUSE_MS) / 1000)
                         continue  # another process sent from this account: look again, not in step with it
                     raise
-                self._next = nonce + 1
-                return plain, envelope
+                except BaseException:
+                    pending.waited = False  # nobody waits any more, and it may be on its way
+                    if not pending.envelopes:
+                        del self._pending[nonce]  # it could not be kept, so it was not sent
+                    raise
+                return pending
         raise AssertionError("the last attempt returns or raises")
 
-    async def _nonce_and_fees(self) -> tuple[int, Fees]:
-        """In one round trip."""
-        answers = await self.rpc.batch([
+    async def _nonce_balance_price(self) -> tuple[int, int, Quote]:
+        """In one round trip; sends again what the node forgot, so that nothing of ours is in front of a gap."""
+        count, balance, *answers = await self.rpc.batch([
             ("eth_getTransactionCount", [_hex(self.address), "pending"]),
-            ("eth_getBlockByNumber", ["latest", False]),
-            ("eth_gasPrice", []),
-            ("eth_maxPriorityFeePerGas", []),
+            ("eth_getBalance", [_hex(self.address), "latest"]),
+            *fees.questions(),
         ])  # fmt: skip
-        count, block, price, tip = answers
-        for answer in (count, block, price):
+        for answer in (count, balance):
             if isinstance(answer, ChainError):
                 raise answer
         nonce = int(count, 16)
-        if self._next is not None and self._in_flight > 1:
-            # in company the chain may lag behind; alone it is right even where one of ours was dropped
-            nonce = max(self._next, nonce)
-        base_fee = block_of(block).base_fee
-        if base_fee is None:
-            return nonce, Fees(int(price, 16), int(price, 16), legacy=True)
-        tip_wei = TIP_WEI if isinstance(tip, ChainError) else int(tip, 16)  # not every node has the method
-        return nonce, Fees(BASE_FEE_ROOM * base_fee + tip_wei, tip_wei)
+        for pending in sorted(self._pending.values(), key=lambda each: each.nonce):
+            if pending.nonce >= nonce:
+                await self._courier.again(pending)
+        while nonce in self._pending:
+            nonce += 1
+        return nonce, int(balance, 16), fees.quote(answers, self._facts, self._policy)
 
-    async def _broadcast(self, envelope: Envelope) -> None:
-        """Idempotent. ChainError `nonce_taken` where another transaction has this one's place."""
-        try:
-            await self.rpc.call("eth_sendRawTransaction", _hex(envelope.raw))
-        except ChainError as error:
-            said = error.sentence.lower()
-            if "already known" in said or "known transaction" in said or "already imported" in said:
-                return
-            if "nonce too low" in said or "replacement transaction underpriced" in said or "nonce has already" in said:
-                if await self._known(envelope.hash):
-                    return
-                raise ChainError("nonce_taken", error.sentence, reverted=False) from None
-            raise
-
-    async def _known(self, hash_: bytes) -> bool:
-        return await self.rpc.call("eth_getTransactionByHash", _hex(hash_)) is not None
+    async def _data_fee(self, data: bytes) -> int:
+        """What a roll-up takes for the bytes themselves; 0 on other chains."""
+        if not self._facts.data_fee_oracle:
+            return 0
+        padded = data + _SIGNATURE_BYTES
+        call = _DATA_FEE + word(32) + word(len(padded)) + padded + bytes(-len(padded) % 32)
+        return int(
+            await self.rpc.call("eth_call", {"to": self._facts.data_fee_oracle, "data": _hex(call)}, "latest"), 16
+        )
 
     # ---- waiting
 
-    async def _wait(self, plain: Plain, envelope: Envelope, confirmations: int) -> Mined:
-        """Until one of the envelopes of this nonce is mined deep enough."""
-        envelopes = [envelope]
-        sent = looked = trio.current_time()
+    async def _wait(self, pending: Pending, confirmations: int) -> Mined:
+        """Until one of the envelopes of this nonce is mined deep enough. A chain that is away is waited for."""
         looks = 0
         while True:
-            for each in envelopes:
-                receipt = await self.rpc.call("eth_getTransactionReceipt", _hex(each.hash))
+            try:
+                receipt = await self._courier.step(pending)
                 if receipt is not None and await self._deep(receipt, confirmations):
-                    return await self._mined(plain, receipt)
+                    if await self._deep(receipt, self._confirmations):
+                        await self._forget(pending)
+                    return await self._mined(pending.plain, receipt)
+            except ChainError as error:
+                if error.code == "outrun":
+                    await self._forget(pending)
+                if error.code != AWAY:
+                    raise
             await trio.sleep(POLL_S[min(looks, len(POLL_S) - 1)])
             looks += 1
-            now = trio.current_time()
-            if receipt is None and now - sent >= BUMP_S and len(envelopes) <= BUMPS_MAX:
-                sent = looked = now
-                plain = msgspec.structs.replace(plain, fees=_bump_up(plain.fees))
-                envelopes.append(sign(self._key, plain))
-                await self._again(envelopes[-1])
-            elif receipt is None and now - looked >= RESEND_S:
-                looked = now
-                if not await self._known(envelopes[-1].hash):
-                    await self._again(envelopes[-1])
-
-    async def _again(self, envelope: Envelope) -> None:
-        try:
-            await self._broadcast(envelope)
-        except ChainError as error:
-            # its place may have been taken by an earlier envelope of ours, whose receipt the next look finds
-            if error.code != "nonce_taken":
-                raise
 
     async def _deep(self, receipt: dict[str, Any], confirmations: int) -> bool:
         if not confirmations:
@@ -240,11 +342,6 @@ class Sender:
             if error.reverted:
                 return error
         return ChainError("reverted", f"The transaction failed in block {number}.", reverted=True)
-
-
-def _bump_up(fees: Fees) -> Fees:
-    up, by = BUMP_UP
-    return msgspec.structs.replace(fees, max_fee=-(-fees.max_fee * up // by), tip=-(-fees.tip * up // by))
 
 
 def _hex(data: bytes) -> str:

@@ -152,6 +152,12 @@ class Evm:
             raise Refused(f"invalid chain id for signer: have {transaction.chain_id} want {self.chain_id}")
         return transaction
 
+    def check_funds(self, transaction: Any) -> None:
+        """Refused where the sender could not pay for it now: a pool would keep it for nothing."""
+        most = transaction.value + transaction.gas * transaction.max_fee_per_gas
+        if self.state_at(self.head).get_balance(transaction.sender) < most:
+            raise Refused("insufficient funds for gas * price + value")
+
     def mine(self, transaction: Any | None = None) -> None:
         """A new block, with the transaction or empty. Refused where it does not fit; nothing changed then."""
         header = self._next_header()

@@ -14,11 +14,10 @@ from eth_utils import ValidationError
 
 from tallymesh_ledger.embedded_chain import render
 from tallymesh_ledger.embedded_chain.evm import GAS_PRICE_TIP, CallRequest, Evm, Refused, Reverted
+from tallymesh_ledger.embedded_chain.pool import Pool
 from tallymesh_ledger.embedded_chain.store import Store
 
 LOGS_MAX = 20_000  # logs in one answer; a client that meets the limit asks for fewer blocks, as on public nodes
-WAITING_MAX = 1_024  # transactions with a nonce that is not due yet, all senders together
-WAITING_PER_SENDER = 64
 FEE_HISTORY_MAX = 1_024  # blocks
 
 INVALID_PARAMS = -32602
@@ -50,7 +49,8 @@ class Methods:
     def __init__(self, evm: Evm, store: Store) -> None:
         self._evm = evm
         self._store = store
-        self._waiting: dict[bytes, dict[int, Any]] = {}  # sender -> nonce -> transaction that came too early
+        self._pool = Pool()
+        self._automine = True
         self._table: dict[str, Callable[..., Any]] = {
             "web3_clientVersion": lambda: "tallymesh-embedded-chain/1/py-evm",
             "net_version": lambda: str(evm.chain_id),
@@ -75,10 +75,11 @@ class Methods:
             "eth_getBlockByNumber": self._block_by_number,
             "eth_getBlockByHash": self._block_by_hash,
             "eth_getLogs": self._logs,
-            # what development chains offer beside the standard, to try a reorganisation
+            # what development chains offer beside the standard, to try a reorganisation or a congested chain
             "evm_snapshot": lambda: render.quantity(evm.snapshot()),
             "evm_revert": self._revert,
             "evm_mine": self._mine,
+            "evm_setAutomine": self._set_automine,
         }
 
     def call(self, method: str, params: Sequence[Any]) -> Any:
@@ -150,7 +151,9 @@ class Methods:
         return render.quantity(self._evm.state_at(self._header(tag)).get_balance(_bytes(address, 20)))
 
     def _nonce(self, address: str, tag: Any = "latest") -> str:
-        return render.quantity(self._evm.state_at(self._header(tag)).get_nonce(_bytes(address, 20)))
+        account = _bytes(address, 20)
+        due = self._evm.state_at(self._header(tag)).get_nonce(account)
+        return render.quantity(self._pool.next_nonce(account, due) if tag == "pending" else due)
 
     def _code(self, address: str, tag: Any = "latest") -> str:
         return render.data(self._evm.state_at(self._header(tag)).get_code(_bytes(address, 20)))
@@ -174,42 +177,31 @@ class Methods:
         if self._store.transaction(transaction.hash) is not None:
             raise RpcFailure(SERVER_ERROR, "already known")
         due = self._evm.state_at(self._evm.head).get_nonce(transaction.sender)
-        if transaction.nonce > due:
-            self._keep_waiting(transaction)
-        else:
+        if transaction.nonce < due or (self._automine and transaction.nonce == due):
             self._evm.mine(transaction)
             self._mine_waiting(transaction.sender)
+        else:
+            self._evm.check_funds(transaction)
+            self._pool.add(transaction)  # several tasks of one sender may overtake each other on their way here
         return render.data(transaction.hash)
 
-    def _keep_waiting(self, transaction: Any) -> None:
-        """Several tasks of one sender may overtake each other on their way here."""
-        queue = self._waiting.setdefault(transaction.sender, {})
-        total = sum(len(each) for each in self._waiting.values())
-        if transaction.nonce not in queue and (len(queue) >= WAITING_PER_SENDER or total >= WAITING_MAX):
-            if not queue:
-                del self._waiting[transaction.sender]
-            raise RpcFailure(SERVER_ERROR, "txpool is full")
-        queue[transaction.nonce] = transaction
-
     def _mine_waiting(self, sender: bytes) -> None:
-        queue = self._waiting.get(sender)
-        while queue:
+        while True:
             due = self._evm.state_at(self._evm.head).get_nonce(sender)
-            for nonce in [nonce for nonce in queue if nonce < due]:
-                del queue[nonce]
-            transaction = queue.pop(due, None)
+            transaction = self._pool.take(sender, due)
             if transaction is None:
-                break
+                return
             try:
                 self._evm.mine(transaction)
             except Refused:
-                break  # its sender sees no receipt, sends again, and is told why
-        if not queue:
-            self._waiting.pop(sender, None)
+                return  # its sender sees no receipt, sends again, and is told why
 
     def _transaction(self, hash_: str) -> Any:
         found = self._store.transaction(_bytes(hash_, 32))
-        return None if found is None else json.loads(found[1])
+        if found is not None:
+            return json.loads(found[1])
+        waiting = self._pool.find(_bytes(hash_, 32))
+        return None if waiting is None else render.transaction(waiting, None, None)
 
     def _receipt(self, hash_: str) -> Any:
         found = self._store.transaction(_bytes(hash_, 32))
@@ -242,11 +234,23 @@ class Methods:
         return number
 
     def _mine(self, *_: Any) -> str:
-        self._evm.mine()
+        """All that waits and is due, each in a block of its own; an empty one where nothing is."""
+        before = self._evm.head.block_number
+        for sender in self._pool.senders():
+            self._mine_waiting(sender)
+        if self._evm.head.block_number == before:
+            self._evm.mine()
         return render.quantity(0)
 
+    def _set_automine(self, on: bool) -> bool:
+        self._automine = bool(on)
+        if on:
+            for sender in self._pool.senders():
+                self._mine_waiting(sender)
+        return True
+
     def _revert(self, snapshot: Any) -> bool:
-        self._waiting.clear()
+        self._pool.clear()
         return self._evm.revert(_int(snapshot))
 
 

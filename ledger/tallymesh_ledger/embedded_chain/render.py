@@ -53,20 +53,21 @@ def block(header: Any, transactions: Sequence[Any]) -> Json:
     }
 
 
-def transaction(signed: Any, header: Any, position: int) -> Json:
+def transaction(signed: Any, header: Any | None, position: int | None) -> Json:
+    """Without a header: one that is not in a block."""
     kind = _kind(signed)
     shown: Json = {
         "type": quantity(kind),
         "hash": data(signed.hash),
         "nonce": quantity(signed.nonce),
-        "blockHash": data(header.hash),
-        "blockNumber": quantity(header.block_number),
-        "transactionIndex": quantity(position),
+        "blockHash": data(header.hash) if header else None,
+        "blockNumber": quantity(header.block_number) if header else None,
+        "transactionIndex": quantity(position) if position is not None else None,
         "from": data(signed.sender),
         "to": data(signed.to) if signed.to else None,
         "value": quantity(signed.value),
         "gas": quantity(signed.gas),
-        "gasPrice": quantity(_price(signed, header)),
+        "gasPrice": quantity(_price(signed, header) if header else signed.max_fee_per_gas),
         "input": data(signed.data),
         "r": quantity(signed.r),
         "s": quantity(signed.s),

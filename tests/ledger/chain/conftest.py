@@ -1,7 +1,12 @@
-"""One real embedded chain for all tests of this folder, and accounts that its faucet filled."""
+"""One real chain for all tests of this folder, and accounts with coin and tokens on it.
+
+A test that asks for `chain` (or for what is built on it) runs twice: against the embedded chain, and, as a slow test,
+against hardhat's node, which is another implementation. A module that is about one of them replaces `chain`.
+"""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -13,20 +18,32 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
+import msgspec
 import pytest
 import trio
 
+from fakes import hardhat as hardhats
+from fakes import virtual
+from fakes.hardhat import Hardhat
 from tallymesh import network as networks
 from tallymesh.messages import Accept, AuditOrder, AuditReason, Lease, Order, Release, Result, Verdict
 from tallymesh.network import Network
 from tallymesh.schema import Message
 from tallymesh_ledger.chain import Audit, Closing, Contracts, Rpc, Seating, Sender, Settlement
 from tallymesh_ledger.eip712 import Domains
+from tallymesh_ledger.embedded_chain import development_parameters
 from tallymesh_ledger.jobs import job_id, seat_id
 from tallymesh_ledger.keys import AccountKey
 
 # seconds even where development_parameters has more: the tests wait for some of these on the chain's real clock
 SHORT = {"claim_window_s": 0, "evidence_window_s": 1, "lock_tail_s": 1, "unbonding_s": 1, "class_delay_s": 1}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if getattr(getattr(item, "module", None), "VIRTUAL_TIME", False) and inspect.iscoroutinefunction(item.obj):
+            item.add_marker(pytest.mark.trio(run=virtual.run))
 
 
 class ChainProcess:
@@ -56,9 +73,18 @@ class ChainProcess:
         self.process.stdout.close()
         return self.process.wait(timeout=10)
 
+    async def give(self, address: bytes) -> None:
+        """Coin and tokens from the faucet."""
+        async with httpx.AsyncClient() as http:
+            answer = await http.post(self.network.faucet, json={"address": "0x" + address.hex()})
+        assert answer.status_code == 200, answer.text
+
+
+Chain = ChainProcess | Hardhat
+
 
 @pytest.fixture(scope="session")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChainProcess]:
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChainProcess]:
     process = ChainProcess(tmp_path_factory.mktemp("chain"))
     yield process
     assert process.stop() == 0
@@ -66,8 +92,23 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChainProcess]:
     assert left == set(), f"the chain left {left}"
 
 
+@pytest.fixture(scope="session")
+def hardhat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hardhat]:
+    if not hardhats.installed():
+        pytest.skip("hardhat is not installed: scripts/contracts build")
+    process = Hardhat(tmp_path_factory.mktemp("hardhat"), msgspec.structs.replace(development_parameters(), **SHORT))
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="session", params=["embedded", pytest.param("hardhat", marks=pytest.mark.slow)])
+def chain(request: pytest.FixtureRequest) -> Chain:
+    made: Chain = request.getfixturevalue(request.param)
+    return made
+
+
 @pytest.fixture
-def network(chain: ChainProcess) -> Network:
+def network(chain: Chain) -> Network:
     return chain.network
 
 
@@ -91,13 +132,12 @@ NewAccount = Callable[[], Awaitable[Sender]]
 
 
 @pytest.fixture
-def account(rpc: Rpc, network: Network) -> NewAccount:
+def account(rpc: Rpc, chain: Chain) -> NewAccount:
     """A new account with gas coin and tokens."""
 
     async def make() -> Sender:
         key = AccountKey.generate()
-        answer = await rpc._http.post(network.faucet, json={"address": "0x" + key.address.hex()})
-        assert answer.status_code == 200, answer.text
+        await chain.give(key.address)
         return Sender(rpc, key)
 
     return make
@@ -284,7 +324,7 @@ class Proxy:
 
 
 @pytest.fixture
-def proxy(chain: ChainProcess) -> Iterator[Proxy]:
+def proxy(chain: Chain) -> Iterator[Proxy]:
     made = Proxy(chain.url)
     yield made
     made.close()
@@ -292,10 +332,17 @@ def proxy(chain: ChainProcess) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="session")
 def other_chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChainProcess]:
-    """A second chain, which a test may wind back."""
+    """A second embedded chain."""
     process = ChainProcess(tmp_path_factory.mktemp("other"))
     yield process
     assert process.stop() == 0
+
+
+@pytest.fixture
+def windable(chain: Chain, request: pytest.FixtureRequest) -> Chain:
+    """A chain of the same kind that a test may wind back to a snapshot of its own."""
+    made: Chain = chain if isinstance(chain, Hardhat) else request.getfixturevalue("other_chain")
+    return made
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from tallymesh_ledger.chain.logs import read_logs
 from tallymesh_ledger.embedded_chain import development_parameters
 from tallymesh_ledger.embedded_chain.evm import Evm
 from tallymesh_ledger.embedded_chain.faucet import GIFTS_PER_ADDRESS, Faucet
-from tallymesh_ledger.embedded_chain.methods import WAITING_PER_SENDER, Methods
+from tallymesh_ledger.embedded_chain.methods import Methods
+from tallymesh_ledger.embedded_chain.pool import WAITING_PER_SENDER
 from tallymesh_ledger.embedded_chain.store import Store
 from tallymesh_ledger.keys import AccountKey
 
@@ -29,6 +30,12 @@ pytestmark = pytest.mark.slow  # real processes: run by scripts/test, not by pla
 
 
 HERE = b"\x52" * 20
+
+
+@pytest.fixture(scope="session")
+def chain(embedded):
+    """No other one here."""
+    return embedded
 
 
 class Clock:

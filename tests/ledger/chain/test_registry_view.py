@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 
 from tallymesh.errors import ChainError, RemoteError
@@ -102,12 +101,11 @@ async def test_a_block_of_another_chain_is_refused(rpc: Rpc, view: RegistryView)
         assert caught.value.code == "wrong_block"
 
 
-async def test_a_reorganisation_takes_back_what_it_took_from_the_chain(other_chain) -> None:
-    own = other_chain
+async def test_a_reorganisation_takes_back_what_it_took_from_the_chain(windable) -> None:
+    own = windable
     async with Rpc(own.network.rpc_urls, chain_id=own.network.chain_id) as rpc:
         key = AccountKey.generate()
-        async with httpx.AsyncClient() as http:
-            await http.post(own.network.faucet, json={"address": "0x" + key.address.hex()})
+        await own.give(key.address)
         contracts = Contracts.of(rpc, own.network)
         view = RegistryView(rpc, contracts.registry, deployed_block=own.network.contracts.deployed_block)
         staker = Sender(rpc, key)
@@ -116,13 +114,13 @@ async def test_a_reorganisation_takes_back_what_it_took_from_the_chain(other_cha
         await contracts.registry.buy_slots(staker, key.address, 3)
         lost = await rpc.block()
         seen = await view.at(lost.number, lost.hash)
-        assert len(seen.slots) == 4
+        assert seen.slots_of(key.address) == 4
         assert await rpc.call("evm_revert", snapshot)
-        assert len((await view.newest(0)).slots) == 1
+        assert (await view.newest(0)).slots_of(key.address) == 1
         with pytest.raises(RemoteError, match="another block"):
             await view.at(lost.number, lost.hash)  # also from what was kept ready
         await contracts.registry.buy_slots(staker, key.address, 1)
-        assert len((await view.newest(0)).slots) == 2
+        assert (await view.newest(0)).slots_of(key.address) == 2
 
 
 async def test_a_node_that_leaves_out_events_is_found_out(

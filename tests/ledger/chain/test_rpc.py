@@ -75,7 +75,11 @@ async def test_a_node_that_comes_back_as_another_chain_is_noticed(network: Netwo
         proxy.close()
         strange = type(proxy)(network.rpc_urls[0])
         strange.rule = lambda request: {"jsonrpc": "2.0", "id": request["id"], "result": "0x1"}
-        rpc._urls[:] = [strange.url]  # the same name would now lead there
+        rpc._endpoints[0].url, rpc._patience_s = dead_url(), 0.05
+        with pytest.raises(ChainError, match="did not answer"):
+            await rpc.call("eth_blockNumber")
+        rpc._patience_s = 2
+        rpc._endpoints[0].url = strange.url  # the same name now leads there
         with pytest.raises(ChainError, match="is chain 1,"):
             await rpc.call("eth_blockNumber")
         strange.close()

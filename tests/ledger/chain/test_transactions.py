@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tallymesh.errors import ChainError
 from tallymesh.network import Network
-from tallymesh_ledger.chain import Contracts, Rpc, Sender, transactions
+from tallymesh_ledger.chain import Contracts, Rpc, Sender, courier
 from tallymesh_ledger.chain.envelope import Fees, Plain, contract_address, sign
 from tallymesh_ledger.keys import AccountKey, checksum
 
@@ -96,7 +96,7 @@ async def test_an_account_without_gas_coin_is_told_so(rpc: Rpc) -> None:
     with pytest.raises(ChainError) as caught:
         await Sender(rpc, AccountKey.generate()).send(HERE, gas=21_000)
     assert caught.value.code == "no_gas_coin"
-    assert "faucet" in caught.value.remedy
+    assert "Send at least 0.0000" in caught.value.remedy
 
 
 async def test_confirmations_are_waited_for(rpc: Rpc, account) -> None:
@@ -131,7 +131,7 @@ class Losing:
 async def test_a_lost_transaction_is_sent_again_as_it_was(
     network: Network, account, proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transactions, "RESEND_S", 0.2)
+    monkeypatch.setattr(courier, "RESEND_S", 0.2)
     key = (await account())._key
     proxy.rule = Losing(proxy, lose=1)
     async with Rpc([proxy.url], chain_id=network.chain_id) as rpc:
@@ -143,7 +143,7 @@ async def test_a_lost_transaction_is_sent_again_as_it_was(
 async def test_a_stuck_transaction_is_replaced_by_one_that_pays_more(
     network: Network, account, proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transactions, "BUMP_S", 0.2)
+    monkeypatch.setattr(courier, "BUMP_S", 0.2)
     key = (await account())._key
     proxy.rule = Losing(proxy, lose=1)
     async with Rpc([proxy.url], chain_id=network.chain_id) as rpc:

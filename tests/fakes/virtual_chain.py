@@ -1,0 +1,62 @@
+"""The embedded chain inside the test's own process, behind a transport instead of a socket and on trio's clock: a chain
+that is away for ten minutes is tried in a second."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+
+from tallymesh_ledger.chain import Rpc
+from tallymesh_ledger.embedded_chain.evm import Evm
+from tallymesh_ledger.embedded_chain.methods import Methods, RpcFailure
+from tallymesh_ledger.embedded_chain.store import Store
+from tallymesh_ledger.keys import AccountKey
+
+CHAIN_ID = 777_000_778
+STARTED = 1_800_000_000  # Unix time of trio's zero
+URL = "http://chain.test/"
+
+
+class VirtualChain:
+    """`away` makes it unreachable; `asked` holds (trio time, methods) of every request that came, answered or not."""
+
+    def __init__(self, folder: Path) -> None:
+        self.key = AccountKey.generate()  # holds all the coin
+        self.store = Store(folder / "virtual.sqlite", durable=False)
+        self.evm = Evm(self.store, CHAIN_ID, {self.key.address: 10**27}, lambda: STARTED + trio.current_time())
+        self.methods = Methods(self.evm, self.store)
+        self.away = False
+        self.asked: list[tuple[float, list[str]]] = []
+
+    def close(self) -> None:
+        self.store.close()
+
+    def rpc(self, **options: Any) -> Rpc:
+        return Rpc([URL], chain_id=CHAIN_ID, transport=httpx.MockTransport(self._answer), **options)
+
+    def call(self, method: str, *params: Any) -> Any:
+        return self.methods.call(method, list(params))
+
+    def count(self, address: bytes) -> int:
+        """Transactions of the account in blocks."""
+        return int(self.call("eth_getTransactionCount", "0x" + address.hex(), "latest"), 16)
+
+    async def _answer(self, request: httpx.Request) -> httpx.Response:
+        await trio.lowlevel.checkpoint()
+        body = json.loads(request.content)
+        many = body if isinstance(body, list) else [body]
+        self.asked.append((trio.current_time(), [each["method"] for each in many]))
+        if self.away:
+            raise httpx.ConnectError("refused", request=request)
+        answers = [self._one(each) for each in many]
+        return httpx.Response(200, json=answers if isinstance(body, list) else answers[0])
+
+    def _one(self, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"jsonrpc": "2.0", "id": body["id"], "result": self.methods.call(body["method"], body["params"])}
+        except RpcFailure as error:
+            return {"jsonrpc": "2.0", "id": body["id"], "error": error.shown()}
