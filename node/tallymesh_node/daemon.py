@@ -35,6 +35,7 @@ from tallymesh_node.machine import Machine, measure
 from tallymesh_node.market.book import REFRESH_IDLE_S, REFRESH_S, OfferBook
 from tallymesh_node.market.envelope import Opener, bind
 from tallymesh_node.market.publisher import Publisher
+from tallymesh_node.money_watch import MoneyWatch
 from tallymesh_node.network import (
     Libp2pNetwork,
     PeerKey,
@@ -102,6 +103,7 @@ class Node:
                 self.chain, self.network_file, binding, slots=self.config.stake_slots if self.config.works else 0
             )
             disk = self.config.disk_gib << 30 or int((self.machine.disk_mib << 20) * DISK_SHARE)
+            self.money = MoneyWatch(rpc, self.chain.contracts, self.account.address, self._escrow_wei)
             self.blobs = BlobStore(self.home / "blobs", admit=lambda size: admit(size))
             admit = limit(lambda: self.blobs.bytes_used, disk)
             self.capacity = from_machine(self.machine, self.config, None, confirmed=False)
@@ -164,7 +166,7 @@ class Node:
             status, self.home, host=self.config.api_host, port=self.config.api_port, hosts=self.config.api_names
         )
         async with trio.open_nursery() as nursery:
-            for loop in (self.chain.run, self.enrolment.run, self._drain, self._watch_reachability):
+            for loop in (self.chain.run, self.enrolment.run, self.money.run, self._drain, self._watch_reachability):
                 nursery.start_soon(loop)
             nursery.start_soon(self.book.run, REFRESH_S if self.config.submits else REFRESH_IDLE_S)
             nursery.start_soon(Canaries(self.machine, self.executor.run_task).run, self._found_class)
@@ -179,6 +181,10 @@ class Node:
             task_status.started(url)
             await self._stop.wait()
             nursery.cancel_scope.cancel()
+
+    def _escrow_wei(self) -> int:
+        """What the escrow holds for the owner's own jobs."""
+        return sum(int(job.escrow_wei) for job in self.payer.jobs()) if self.payer else 0
 
     def _numeric_class(self) -> bytes:
         """Of this machine: a payer's own recomputations compare bit for bit inside it. Empty until it is measured."""

@@ -112,6 +112,7 @@ class NodeStatus:
         counts["offers_seen_total"] = node.book.seen
         counts["offer_bytes"] = node.publisher.bytes_last
         counts["blob_store_bytes"] = node.blobs.bytes_used
+        counts |= node.money.figures
         for name, role in (("worker", node.worker), ("auditor", node.auditor)):
             if role is not None:
                 counts |= {f"{name}_{key}": float(value) for key, value in role.counters.items()}

@@ -17,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from tallymesh_node.http.facade import NodeFacade
+from tallymesh_node.money_watch import FIGURES
 
 MAX_COUNTERS: Final = 500  # series of one node: more would be a bug that makes one per job
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
@@ -77,4 +78,4 @@ class Metrics:
 
 
 def _help(name: str) -> str:
-    return name.removesuffix("_total").replace("_", " ").capitalize() + "."
+    return FIGURES.get(name) or name.removesuffix("_total").replace("_", " ").capitalize() + "."
