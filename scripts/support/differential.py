@@ -1,4 +1,4 @@
-"""The command behind scripts/differential: runs episodes, reports what they covered, shrinks and replays divergences."""
+"""The command behind scripts/differential: runs episodes, reports what they covered, shrinks what diverged."""
 
 from __future__ import annotations
 

@@ -1,52 +1,132 @@
 """Escrow and registry in memory: one world shared by all accounts, and each account's view of it as a `Chain`.
 
-Follows docs/PROTOCOL.md section 6 as far as the first contracts go: seats, cumulative settlement, close by Release or
-by time, audits paid once, refunds, locked stake. Time is `started` plus trio's clock, so that a MockClock drives it;
-one block a second. `check()` proves after any step that every wei is somewhere.
+The rules are those of the contracts' model (tallymesh_ledger.model), which scripts/differential holds to the bytecode.
+Time is `started` plus trio's clock, so that a MockClock drives it; one block a second. `check()` proves after any step
+that every wei is somewhere.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any
 
-import msgspec
 import trio
+from msgspec.structs import replace
 
 from tallymesh.errors import ChainError, RemoteError
-from tallymesh.messages import Lease, Order, Result
+from tallymesh.messages import Lease, Order
 from tallymesh.parameters import Parameters
 from tallymesh.wire import Signed
-from tallymesh_ledger import keys
+from tallymesh_ledger.chain import abi
+from tallymesh_ledger.chain.contract import compact
 from tallymesh_ledger.eip712 import Domain, Domains, keccak, word
-from tallymesh_ledger.jobs import job_id, seat_id
+from tallymesh_ledger.model import terms
+from tallymesh_ledger.model.machine import Machine, Revert, Store
+from tallymesh_ledger.model.signatures import NONE, Signature
+from tallymesh_ledger.model.world import World as Contracts
 from tallymesh_ledger.registry import RegistryAt
 from tallymesh_node.interfaces import JobState, SeatEnding, SeatState, SignedLease
 
 STARTED = 1_800_000_000  # Unix time of the world's block 0
 DOMAINS = Domains(Domain("Tallymesh Registry", 1337, b"\x11" * 20), Domain("Tallymesh JobEscrow", 1337, b"\x22" * 20))
-BURNED = b"\0" * 20
+TOKEN = b"\x33" * 20
+BANK = b"\x44" * 20
+SUPPLY = 10**27
+UNLIMITED = 2**256 - 1
 
 
-class _Seat(msgspec.Struct):
-    job: bytes
-    worker: bytes
-    price: int
-    units: int
-    until: int
-    lock: int
-    paid_units: int = 0
-    closed_at: int | None = None
+class SeatView:
+    """A seat as tests look at it, and bend it where a chain shows something else than it should."""
+
+    def __init__(self, world: World, seat: bytes) -> None:
+        self._world = world
+        self._seat = seat
+        self._lease = world.leases[seat]
+        self.price = self._lease.price
+
+    @property
+    def _stored(self) -> terms.Seat:
+        return self._world.contracts.escrow.seat_of(self._seat)
+
+    @property
+    def job(self) -> bytes:
+        return self._lease.job
+
+    @property
+    def worker(self) -> bytes:
+        return self._lease.worker
+
+    @property
+    def units(self) -> int:
+        return self._stored.units
+
+    @property
+    def paid_units(self) -> int:
+        return self._stored.paid_units
+
+    @property
+    def until(self) -> int:
+        return self._stored.until
+
+    @property
+    def open(self) -> bool:
+        return self._stored.state == terms.SeatState.OPEN
+
+    @property
+    def closed_at(self) -> int | None:
+        return None if self.open else self._stored.until
+
+    @closed_at.setter
+    def closed_at(self, now: int) -> None:
+        assert self.open
+        assert now == self._world.now()
+        self._world.run(lambda: self._world.contracts.escrow._close(self._lease))
 
 
-class _Job(msgspec.Struct):
-    order: Order
-    wages_left: int
-    reserve_left: int
-    last_closed: int
-    paid_audits: set[bytes]
+class Seats(MutableMapping[bytes, SeatView]):
+    """By id. What is taken out is hidden, as by a reorganisation, until it is put back."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._views: dict[bytes, SeatView] = {}
+        self._hidden: set[bytes] = set()
+
+    def __getitem__(self, seat: bytes) -> SeatView:
+        if seat in self._hidden or seat not in self._world.leases:
+            raise KeyError(seat)
+        return self._views.setdefault(seat, SeatView(self._world, seat))
+
+    def __setitem__(self, seat: bytes, view: SeatView) -> None:
+        self._hidden.remove(seat)
+
+    def __delitem__(self, seat: bytes) -> None:
+        self._hidden.add(seat)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (seat for seat in self._world.leases if seat not in self._hidden)
+
+    def __len__(self) -> int:
+        return len(self._world.leases) - len(self._hidden)
+
+
+class JobView:
+    """A job as tests look at it and bend it."""
+
+    def __init__(self, store: Store[bytes, terms.Job], job: bytes) -> None:
+        self._store = store
+        self._job = job
+
+    @property
+    def reserve_left(self) -> int:
+        return self._store[self._job].reserve
+
+    @reserve_left.setter
+    def reserve_left(self, wei: int) -> None:
+        self._store[self._job] = replace(self._store[self._job], reserve=wei)
+
+    @property
+    def last_closed(self) -> int:
+        return self._store[self._job].last_closed
 
 
 class World:
@@ -54,30 +134,56 @@ class World:
 
     def __init__(self, domains: Domains = DOMAINS, parameters: Parameters = Parameters()) -> None:
         self.domains = domains
+        self.machine = Machine(domains.escrow.chain_id, block_number=0, now=STARTED)
+        addresses = {"Token": TOKEN, "Registry": domains.registry.contract, "JobEscrow": domains.escrow.contract}
+        self.contracts = Contracts(self.machine, addresses, parameters, holder=BANK, supply=SUPPLY)
         self.parameters = parameters
-        self.balances: dict[bytes, int] = defaultdict(int)
-        self.credits: dict[bytes, int] = defaultdict(int)
-        self.jobs: dict[bytes, _Job] = {}
-        self.seats: dict[bytes, _Seat] = {}
+        self.leases: dict[bytes, Lease] = {}  # of every seat that was ever taken
+        self.orders: dict[bytes, Order] = {}
+        self.seats = Seats(self)
+        self.balances = self.contracts.token.balances
+        self.credits = self.contracts.escrow.credits
         self.transactions: list[tuple[str, bytes]] = []  # (what, sender)
-        self.refused: list[tuple[bytes, str]] = []  # (seat, AuditOrder or job, why) of items that batches left out
-        self.minted = 0
+        self.refused: list[tuple[bytes, str]] = []  # (seat or AuditOrder, why) of items that batches left out
         self.down = False  # the chain cannot be reached
-        self._slots: list[bytes | None] = []
-        self._classes: dict[bytes, bytes] = {}
-        self._owners: dict[bytes, bytes] = {}
+
+    @property
+    def parameters(self) -> Parameters:
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, new: Parameters) -> None:
+        self._parameters = new
+        registry, escrow = self.contracts.registry, self.contracts.escrow
+        registry.slot_wei, registry.unbonding_delay = new.slot_wei, new.unbonding_s
+        registry.class_delay = new.class_delay_s
+        escrow.fee_bp, escrow.lease_max, escrow.lock_tail = new.fee_bp, new.lease_max_s, new.lock_tail_s
+        windows = (new.claim_window_s, new.evidence_window_s)
+        escrow.window_min, escrow.window_max = 0, max(*windows, escrow.window_max)
 
     # Setting the scene.
 
     def mint(self, account: bytes, wei: int) -> None:
-        self.balances[account] += wei
-        self.minted += wei
+        self.run(lambda: self.contracts.token.transfer(BANK, account, wei))
 
     def stake(self, account: bytes, slots: int, numeric_class: bytes, *, owner: bytes = b"") -> None:
-        self._slots += [account] * slots
-        self._classes[account] = numeric_class
+        registry, token = self.contracts.registry, self.contracts.token
+        self.run(lambda: token.approve(BANK, registry.address, UNLIMITED))
+        if slots:
+            self.run(lambda: registry.buy_slots(BANK, account, slots))
+        self.compute_in(account, numeric_class)
         if owner:
-            self._owners[account] = owner
+            self.own(account, owner)
+
+    def compute_in(self, account: bytes, numeric_class: bytes) -> None:
+        """The class counts at once: it was set long ago."""
+        self.run(lambda: self.contracts.registry.set_class(account, numeric_class), ago=self.parameters.class_delay_s)
+
+    def own(self, account: bytes, owner: bytes) -> None:
+        registry = self.contracts.registry
+        present = registry.owner_of(account)
+        self.run(lambda: registry.propose_owner(present, account, owner))
+        self.run(lambda: registry.accept_owner(owner, account))
 
     def view(self, account: bytes) -> FakeChain:
         return FakeChain(self, account)
@@ -85,47 +191,71 @@ class World:
     # What everybody can read.
 
     def now(self) -> int:
-        return STARTED + int(trio.current_time())
+        """The scene may be set before the clock runs."""
+        return STARTED + int(trio.current_time()) if trio.lowlevel.in_trio_run() else STARTED
 
     def block_hash(self, number: int) -> bytes:
         return keccak(b"block" + word(number))
 
     def registry(self, number: int) -> RegistryAt:
+        found = self.at_now().contracts.registry
+        slots = [found.slot_at(slot) for slot in range(found.slot_count())]
+        accounts = {slot.account for slot in slots}
         return RegistryAt(
             block_number=number,
             block_hash=self.block_hash(number),
             block_time=STARTED + number,
-            slots=tuple(self._slots),
-            owners=dict(self._owners),
-            classes=dict(self._classes),
+            slots=tuple(None if slot.released_block else slot.account for slot in slots),
+            owners={account: found.owner_of(account) for account in accounts},
+            classes={account: found.class_of(account)[0] for account in accounts},
         )
 
-    def reserved(self, job: bytes) -> int:
-        bond = self.jobs[job].order.claim_bond
-        return sum((seat.units - seat.paid_units) * seat.price + bond for seat in self.open_seats(job))
+    @property
+    def jobs(self) -> dict[bytes, JobView]:
+        return {job: JobView(self.contracts.escrow.jobs, job) for job in self.orders}
 
     def locked(self, account: bytes) -> int:
-        tail = self.parameters.lock_tail_s
-        return sum(
-            seat.lock
-            for seat in self.seats.values()
-            if seat.worker == account and (seat.closed_at is None or self.now() < seat.closed_at + tail)
-        )
+        return self.contracts.registry.stake_of(account)[1]
 
-    def open_seats(self, job: bytes) -> list[_Seat]:
-        return [seat for seat in self.seats.values() if seat.job == job and seat.closed_at is None]
+    def open_seats(self, job: bytes) -> list[SeatView]:
+        return [seat for seat in self.seats.values() if seat.job == job and seat.open]
 
     def held(self, job: bytes) -> int:
-        found = self.jobs.get(job)
-        return found.wages_left + found.reserve_left if found else 0
+        """All that is left of the job's budget."""
+        escrow = self.contracts.escrow
+        state = escrow.job_of(job)
+        bonds = sum(escrow.seat_of(seat).bond for seat, lease in self.leases.items() if lease.job == job)
+        unpaid = sum((seat.units - seat.paid_units) * seat.price for seat in self.open_seats(job))
+        return state.free + state.reserve + unpaid + bonds
 
     def check(self) -> None:
         """Every wei is somewhere, and open seats are covered."""
-        held = sum(self.held(job) for job in self.jobs)
-        assert sum(self.balances.values()) + sum(self.credits.values()) + held == self.minted
-        for job in self.jobs:
-            assert self.reserved(job) <= self.jobs[job].wages_left
-        assert all(seat.paid_units <= seat.units for seat in self.seats.values())
+        token, escrow = self.contracts.token, self.contracts.escrow
+        held = sum(self.held(job) for job in self.orders)
+        credits = sum(wei for _, wei in self.credits.items())
+        assert token.balance_of(escrow.address) == held + credits + 2 * escrow.fees_to_burn()
+        assert sum(wei for _, wei in self.balances.items()) == token.total_supply()
+
+    # The machine.
+
+    def at_now(self) -> World:
+        self.machine.now = self.now()
+        self.machine.block_number = self.machine.now - STARTED
+        return self
+
+    def run(self, call: Any, *, ago: int = 0) -> Any:
+        """A call as the contracts would do it now, or that was made `ago` seconds ago. Raises ChainError."""
+        self.at_now()
+        self.machine.now -= ago
+        try:
+            done = self.machine.call(call)
+        except Revert as revert:
+            code = abi.snake(revert.name)
+            raise ChainError(code, f"The contract refused: {code}.", reverted=True) from None
+        for event in done.events:
+            if event.name == "Refused":
+                self.refused.append((event.values["id"], terms.Refusal(event.values["why"]).name.lower()))
+        return done.value
 
 
 class FakeChain:
@@ -155,200 +285,89 @@ class FakeChain:
         if found is None:
             return None
         return SeatState(
-            price=found.price,
-            units=found.units,
-            paid_units=found.paid_units,
-            until=found.until if found.closed_at is None else found.closed_at,
-            open=found.closed_at is None,
+            price=found.price, units=found.units, paid_units=found.paid_units, until=found.until, open=found.open
         )
 
     async def job_state(self, job: bytes) -> JobState | None:
         await self._reach()
-        found = self.world.jobs.get(job)
-        if found is None:
+        if job not in self.world.orders:
             return None
+        found = self.world.contracts.escrow.job_of(job)
         return JobState(
-            signer=found.order.signer,
-            free=found.wages_left - self.world.reserved(job),
-            reserve=found.reserve_left,
-            open_seats=len(self.world.open_seats(job)),
+            signer=found.signer,
+            free=found.free,
+            reserve=found.reserve,
+            open_seats=found.open_seats,
             last_closed=found.last_closed,
         )
 
     async def open(self, order: Order, leases: Sequence[SignedLease]) -> bytes:
         await self._reach()
-        job = job_id(self.world.domains, order)
-        budget = order.wages + order.audit_reserve
-        _require(order.payer == self.account, "not_payer")
-        _require(job not in self.world.jobs, "job_exists")
-        _require(self.world.now() < order.deadline, "deadline_passed")
-        _require(self.world.balances[self.account] >= budget, "balance_too_small")
-        self.world.balances[self.account] -= budget
-        self.world.jobs[job] = _Job(order, order.wages, order.audit_reserve, self.world.now(), set())
-        return self._each("open", [(seat_id(self.world.domains, one.lease), self._take, order, one) for one in leases])
+        escrow, token = self.world.contracts.escrow, self.world.contracts.token
+        self.world.run(lambda: token.approve(self.account, escrow.address, UNLIMITED))
+        self.world.run(lambda: escrow.open(self.account, order, [_seating(one) for one in leases]))
+        self.world.orders[escrow.job_id_of(order)] = order
+        return self._seated("open", leases)
 
     async def seat(self, order: Order, leases: Sequence[SignedLease]) -> bytes:
         await self._reach()
-        _require(job_id(self.world.domains, order) in self.world.jobs, "no_job")
-        return self._each("seat", [(seat_id(self.world.domains, one.lease), self._take, order, one) for one in leases])
+        escrow = self.world.contracts.escrow
+        self.world.run(lambda: escrow.seat(self.account, order, [_seating(one) for one in leases]))
+        return self._seated("seat", leases)
 
     async def settle(self, items: Sequence[tuple[Lease, Signed]]) -> bytes:
         await self._reach()
-        return self._each("settle", [(seat_id(self.world.domains, lease), self._settle, one) for lease, one in items])
+        settlements = [terms.Settlement(lease, one.message, _signature(one)) for lease, one in items]
+        self.world.run(lambda: self.world.contracts.escrow.settle(self.account, settlements))
+        return self._mined("settle")
 
     async def finish(self, order: Order, endings: Sequence[SeatEnding]) -> bytes:
         await self._reach()
-        job = job_id(self.world.domains, order)
-        _require(job in self.world.jobs, "no_job")
-        steps: list[tuple[Any, ...]] = []
-        for ending in endings:
-            seat = seat_id(self.world.domains, ending.lease)
-            if ending.accept is not None:
-                steps.append((seat, self._settle, ending.accept))
-            steps += [(self.world.domains.digest(o.message), self._pay_audit, job, o, v) for o, v in ending.audits]
-            if ending.release is not None:
-                steps.append((seat, self._close_by_release, ending.release))
-        if self.account in (order.payer, order.signer):
-            steps.append((job, self._refund, job))
-        return self._each("finish", steps)
+        ends = [_end(ending) for ending in endings]
+        self.world.run(lambda: self.world.contracts.escrow.finish(self.account, order, ends))
+        return self._mined("finish")
 
     async def pay_audits(self, lease: Lease, audits: Sequence[tuple[Signed, Signed]]) -> int:
         await self._reach()
-        paid = 0
-        for order, verdict in audits:
-            with suppress(ChainError):
-                self._pay_audit(lease.job, order, verdict)
-                paid += 1
+        items = [_audit(*pair) for pair in audits]
+        paid: int = self.world.run(lambda: self.world.contracts.escrow.pay_audits(self.account, lease, items))
         if paid:
             self._mined("pay_audits")
         return paid
 
     async def expire(self, order: Order, leases: Sequence[Lease]) -> bytes:
         await self._reach()
-        return self._each(
-            "expire", [(seat_id(self.world.domains, lease), self._expire, order, lease) for lease in leases]
-        )
+        self.world.run(lambda: self.world.contracts.escrow.expire(self.account, order, leases))
+        return self._mined("expire")
 
     async def refund(self, order: Order) -> bytes:
         await self._reach()
-        job = job_id(self.world.domains, order)
-        _require(self.account in (order.payer, order.signer), "not_refundable")
-        self._refund(job)
+        self.world.run(lambda: self.world.contracts.escrow.refund(self.account, order))
         return self._mined("refund")
 
     async def withdraw(self) -> bytes:
         await self._reach()
-        self.world.balances[self.account] += self.world.credits.pop(self.account, 0)
+        self.world.run(lambda: self.world.contracts.escrow.withdraw(self.account, self.account))
         return self._mined("withdraw")
 
     async def credits(self, account: bytes) -> int:
         await self._reach()
-        return self.world.credits.get(account, 0)
+        return self.world.contracts.escrow.credit_of(account)
 
     async def free_stake(self, account: bytes) -> int:
         await self._reach()
-        slots = sum(1 for holder in self.world._slots if holder == account)
-        return slots * self.world.parameters.slot_wei - self.world.locked(account)
+        return self.world.contracts.registry.stake_of(account)[0]
 
     async def free_stakes(self, accounts: Sequence[bytes]) -> list[int]:
         return [await self.free_stake(account) for account in accounts]
 
-    # The contract's rules.
-
-    def _each(self, what: str, steps: Sequence[tuple[Any, ...]]) -> bytes:
-        """A batch does what can be done; the rest is left out with its reason."""
-        for item, function, *arguments in steps:
-            try:
-                function(*arguments)
-            except ChainError as error:
-                self.world.refused.append((item, error.code))
+    def _seated(self, what: str, leases: Sequence[SignedLease]) -> bytes:
+        escrow = self.world.contracts.escrow
+        for one in leases:
+            seat = escrow.seat_id_of(one.lease)
+            if escrow.seat_of(seat).state != terms.SeatState.NONE:
+                self.world.leases[seat] = one.lease
         return self._mined(what)
-
-    def _take(self, order: Order, signed: SignedLease) -> None:
-        world, now, lease = self.world, self.world.now(), signed.lease
-        job, digest = job_id(world.domains, order), world.domains.digest(lease)
-        seat = seat_id(world.domains, lease)
-        _require(seat not in world.seats, "seat_used")
-        _require(lease.job == job and lease.positions > 0, "bad_lease")
-        _require(keys.recover(digest, signed.signer_signature) == order.signer, "bad_signature")
-        _require(keys.recover(digest, signed.worker_signature) == lease.worker, "bad_signature")
-        _require(now <= lease.seat_by and now <= order.deadline, "too_late")
-        _require(now < lease.until <= now + world.parameters.lease_max_s, "bad_term")
-        _require(lease.lock >= order.lock_per_seat, "lock_too_small")
-        _require(lease.price * 1000 < order.price_max * lease.work_ms + 1000, "price_too_high")
-        slots = sum(1 for holder in world._slots if holder == lease.worker)
-        free = slots * world.parameters.slot_wei - world.locked(lease.worker)
-        _require(slots > 0 and free >= lease.lock, "no_stake")
-        cap = lease.positions * lease.price + order.claim_bond
-        _require(world.reserved(job) + cap <= world.jobs[job].wages_left, "over_budget")
-        world.seats[seat] = _Seat(job, lease.worker, lease.price, lease.positions, lease.until, lease.lock)
-
-    def _settle(self, accept: Signed) -> None:
-        message = accept.message
-        seat = self.world.seats.get(message.seat)
-        if seat is None or seat.closed_at is not None:
-            raise ChainError("not_open", "The seat is not open.", reverted=True)
-        job = self.world.jobs[seat.job]
-        _require(self._signed(accept, job.order.signer), "bad_signature")
-        more = min(message.units, seat.units) - seat.paid_units
-        _require(more > 0, "nothing_new")
-        seat.paid_units += more
-        job.wages_left -= more * seat.price
-        self._credit(seat.worker, more * seat.price)
-        if seat.paid_units == seat.units:
-            self._close(seat)
-
-    def _close_by_release(self, release: Signed) -> None:
-        seat = self.world.seats.get(release.message.seat)
-        if seat is None or seat.closed_at is not None:
-            raise ChainError("not_open", "The seat is not open.", reverted=True)
-        _require(self._signed(release, seat.worker), "bad_signature")
-        _require(seat.paid_units >= release.message.units, "not_paid_yet")
-        self._close(seat)
-
-    def _expire(self, order: Order, lease: Lease) -> None:
-        seat = self.world.seats.get(seat_id(self.world.domains, lease))
-        if seat is None or seat.closed_at is not None:
-            raise ChainError("not_open", "The seat is not open.", reverted=True)
-        _require(self.world.now() >= seat.until + order.claim_window, "too_early")
-        self._close(seat)
-
-    def _pay_audit(self, job: bytes, audit_order: Signed, verdict: Signed) -> None:
-        order, found = audit_order.message, self.world.jobs[job]
-        digest = self.world.domains.digest(order)
-        seat = self.world.seats.get(order.seat)
-        if seat is None or seat.job != job:
-            raise ChainError("wrong_job", "The seat is of another job.", reverted=True)
-        _require(self._signed(audit_order, found.order.signer), "bad_signature")
-        _require(verdict.message.audit_order == digest and self._signed(verdict, order.auditor), "bad_audit")
-        _require(order.fee * 10_000 <= seat.price * self.world.parameters.auditor_fee_bp, "price_too_high")
-        _require(digest not in found.paid_audits, "already_paid")
-        fee = order.fee // 10 if verdict.message.result == Result.UNAVAILABLE else order.fee
-        _require(found.reserve_left >= fee, "over_budget")
-        found.paid_audits.add(digest)
-        found.reserve_left -= fee
-        self.world.credits[order.auditor] += fee
-
-    def _refund(self, job: bytes) -> None:
-        found = self.world.jobs[job]
-        free = found.wages_left - self.world.reserved(job)
-        found.wages_left -= free
-        if not self.world.open_seats(job) and self.world.now() >= found.last_closed + found.order.evidence_window:
-            free += found.reserve_left
-            found.reserve_left = 0
-        self.world.credits[found.order.payer] += free
-
-    def _close(self, seat: _Seat) -> None:
-        seat.closed_at = self.world.now()
-        self.world.jobs[seat.job].last_closed = seat.closed_at
-
-    def _credit(self, account: bytes, wei: int) -> None:
-        fee = wei * self.world.parameters.fee_bp // 10_000
-        self.world.credits[account] += wei - fee
-        self.world.balances[BURNED] += fee
-
-    def _signed(self, signed: Signed, account: bytes) -> bool:
-        return keys.recover(self.world.domains.digest(signed.message), signed.signature) == account
 
     def _mined(self, what: str) -> bytes:
         self.world.transactions.append((what, self.account))
@@ -360,6 +379,25 @@ class FakeChain:
             raise ChainError("chain_unavailable", "The chain does not answer.", reverted=False)
 
 
-def _require(holds: bool, code: str) -> None:
-    if not holds:
-        raise ChainError(code, f"The escrow refused: {code}.", reverted=True)
+def _signature(signed: Signed | None) -> Signature:
+    return Signature(*compact(signed.signature)) if signed else NONE
+
+
+def _seating(signed: SignedLease) -> terms.Seating:
+    worker, signer = compact(signed.worker_signature), compact(signed.signer_signature)
+    return terms.Seating(signed.lease, Signature(*worker), Signature(*signer))
+
+
+def _audit(order: Signed, verdict: Signed) -> terms.Audit:
+    return terms.Audit(order.message, _signature(order), verdict.message, _signature(verdict))
+
+
+def _end(ending: SeatEnding) -> terms.SeatEnd:
+    return terms.SeatEnd(
+        ending.lease,
+        ending.accept.message if ending.accept else terms.NO_ACCEPT,
+        _signature(ending.accept),
+        ending.release.message if ending.release else terms.NO_RELEASE,
+        _signature(ending.release),
+        tuple(_audit(*pair) for pair in ending.audits),
+    )

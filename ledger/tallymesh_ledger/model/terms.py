@@ -37,13 +37,14 @@ class Refusal(IntEnum):
     NOT_PAID_YET = 16
     BAD_AUDIT = 17
     ALREADY_PAID = 18
+    DISPUTED = 19
 
 
 class SeatState(IntEnum):
     NONE = 0
     OPEN = 1
     CLOSED = 2  # pays no more; the lock still holds
-    UNLOCKED = 3  # the lock was given back
+    UNLOCKED = 3  # what was left of the lock was given back
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -58,14 +59,17 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Seat(msgspec.Struct, frozen=True):
-    """`until` is the end of the lease and, once closed, the time of closing."""
+    """`bond`: what is left of the order's claim bond; `until`: the end of the lease and, once closed, when that was."""
 
-    price: int = 0
+    bond: int = 0
     units: int = 0
     paid_units: int = 0
     until: int = 0
     state: SeatState = SeatState.NONE
+    cases: int = 0
     by_signer: bool = False
+    own_lock: bool = False
+    newcomer: bool = False
 
 
 class Seating(NamedTuple):

@@ -195,17 +195,17 @@ async def test_a_template_that_did_not_come_along_is_fetched_by_the_audit_order(
 
 async def test_parties_and_their_owners_do_not_audit_themselves(scene: Scene, auditor: Auditor) -> None:
     friends = AuditPayer(scene, auditor)
-    scene.chain._owners[auditor.key.address] = b"o" * 20
-    scene.chain._owners[friends.worker.address] = b"o" * 20
+    scene.chain.own(auditor.key.address, b"o" * 20)
+    scene.chain.own(friends.worker.address, b"o" * 20)
     async with auditor.run():
         await friends.open_job()
         assert await refused(friends.ask(friends.request())) == "not_admissible"
-        del scene.chain._owners[friends.worker.address]
+        scene.chain.own(friends.worker.address, friends.worker.address)
         await friends.ask(friends.request())
 
 
 async def test_another_numeric_class_is_not_comparable(scene: Scene, auditor: Auditor, payer: AuditPayer) -> None:
-    scene.chain._classes[auditor.key.address] = b"\x0d" * 32
+    scene.chain.compute_in(auditor.key.address, b"\x0d" * 32)
     async with auditor.run():
         await payer.open_job()
         assert await refused(payer.ask(payer.request())) == "not_admissible"

@@ -65,7 +65,7 @@ async def test_a_reserve_that_is_about_to_be_refunded_is_drawn_on_in_time(
     async with auditor.run():
         await audited(payer)
         scene.chain.seats[payer.seat].closed_at = scene.chain.now()
-        scene.chain.jobs[payer.lease.job].last_closed = closed = scene.chain.now()
+        closed = scene.chain.jobs[payer.lease.job].last_closed
         await until(closed - STARTED + 58)
         await scene.chain.view(payer.key.address).refund(payer.order)
         assert credited(scene, auditor) == FEE

@@ -167,7 +167,7 @@ async def test_a_job_cannot_be_opened_without_funds(scene: Scene) -> None:
         await payer.start(nursery)
         job = await payer.submit(payer.spec("map", items=4))
         await trio.sleep(5)
-        assert [problem.code for problem in payer.service.why(job)] == ["balance_too_small"]
+        assert [problem.code for problem in payer.service.why(job)] == ["erc20_insufficient_balance"]
         scene.chain.mint(payer.key.address, TOKEN)
         await payer.wait(job)
 
