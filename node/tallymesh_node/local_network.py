@@ -24,11 +24,13 @@ import msgspec
 from tallymesh import network as network_file
 from tallymesh.errors import LocalError
 from tallymesh.network import Network
+from tallymesh_node.guardian import Guardian
 
 START_S = 90.0  # for one process to be ready: a loaded machine imports for a while
 STOP_S = 10.0  # to end in good order, then it is killed
 POLL_S = 0.05
 LOG_TAIL = 2_000  # characters of a log that an error shows
+NODES, CHAIN = 0, 1  # batches, in the order in which they end: nodes can still settle
 NODE_COMMAND = (sys.executable, "-m", "tallymesh_node.cli", "node", "start")
 
 
@@ -42,6 +44,7 @@ class Process:
         self.environment = dict(environment)
         self.log = folder / "log"
         folder.mkdir(parents=True, exist_ok=True)
+        self.started: Callable[[int], None] | None = None  # told the pid of every start, later ones too
         self._child: subprocess.Popen[bytes] | None = None
 
     def __repr__(self) -> str:
@@ -65,6 +68,8 @@ class Process:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches the parent alone, which ends its children in order
             )
+        if self.started is not None:
+            self.started(self._child.pid)
 
     def first_line(self) -> str:
         """What the process prints when it is ready."""
@@ -173,7 +178,8 @@ class NodeProcess(Process):
 
 
 class LocalNetwork:
-    """Use as a context manager: what it started is ended when the block ends, whatever happened."""
+    """Use as a context manager: what it started is ended when the block ends, whatever happened. Should this process be
+    killed, its guardian ends them."""
 
     def __init__(self, folder: Path, *, name: str = "local") -> None:
         self.folder = folder.absolute()
@@ -181,6 +187,7 @@ class LocalNetwork:
         self.chain: Process | None = None
         self.nodes: dict[str, NodeProcess] = {}
         self.network_path = self.folder / "network.json"
+        self._guardian: Guardian | None = None
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -205,7 +212,7 @@ class LocalNetwork:
             (folder / "parameters.json").write_text(json.dumps(dict(parameters)))
             command += ["--parameters", str(folder / "parameters.json")]
         self.chain = Process("chain", folder, command, os.environ)
-        self.chain.start()
+        self._start(self.chain, CHAIN)
         line = self.chain.first_line()
         if not line:
             raise LocalError("start_failed", f"The embedded chain did not start:\n{self.chain.tail()}")
@@ -240,8 +247,13 @@ class LocalNetwork:
             settings=settings,
         )
         self.nodes[name] = node
-        node.start()
+        self._start(node, NODES)
         return node
+
+    def _start(self, process: Process, batch: int) -> None:
+        guardian = self._guardian = self._guardian or Guardian(STOP_S)
+        process.started = lambda pid: guardian.watch(pid, batch)
+        process.start()
 
     def start_workers(self, count: int, *, slots: int = 1, settings: Mapping[str, str] = {}) -> list[NodeProcess]:
         """Start them side by side; `wait_matched_class` and `wait_ready` say when they are of use."""
@@ -268,3 +280,6 @@ class LocalNetwork:
             deadline = time.monotonic() + STOP_S
             for process in batch:
                 process.end(deadline)
+        if self._guardian is not None:
+            self._guardian.close()
+            self._guardian = None
