@@ -17,6 +17,7 @@ from tallymesh.ids import ZERO32, BlobId
 from tallymesh.messages import Lease, Order
 from tallymesh.units import Unit
 from tallymesh.wire import Signed
+from tallymesh_ledger.claims import Claim, Draw, Finding, Sample, SignedOpening, Terms
 from tallymesh_ledger.registry import RegistryAt
 
 Handler = Callable[[str, bytes], Awaitable[bytes]]  # (peer id of the caller, body) -> body; RemoteError refuses
@@ -232,3 +233,66 @@ class Chain(Protocol):
 
     async def free_stakes(self, accounts: Sequence[bytes]) -> list[int]:
         """The same for many, in one round trip."""
+
+
+class ClaimsChain(Protocol):
+    """Claims as the roles use them. Raises ChainError. Writes return when mined; each that costs gas and brings pay
+    takes `brings_wei`, the MESH that it brings this account, and is refused (`not_worth_gas`) where its gas is worth
+    more. Whatever moves a claim on can be called by anybody, and again: what is done already reverts and costs nothing.
+    """
+
+    async def terms(self) -> Terms: ...
+
+    async def head(self) -> int:
+        """Number of the newest block."""
+
+    async def claim_of(self, claim: bytes) -> Claim | None: ...
+
+    async def quarrels(self, seat: bytes) -> tuple[bytes, int]:
+        """(the seat's live claim, b"" without one; positions below this were claimed once)."""
+
+    async def samples(self, claim: bytes, k: int) -> list[Sample]: ...
+
+    async def draws(self, claim: bytes, k: int) -> list[Draw]:
+        """Who may audit, by sample and rank; empty before there is a seed. A rank that nobody has is left out."""
+
+    async def captured(self, since: int) -> list[bytes]:
+        """Claims that got their seed at or after this chain time, oldest first, each at least once for every call."""
+
+    async def leaf(self, claim: bytes, sample: int, since_block: int) -> tuple[bytes, bytes] | None:
+        """(start, end) of a sample's leaf as it was opened; None before."""
+
+    async def worker_of(self, seat: bytes) -> bytes | None:
+        """The worker of a seat that is open or was lately."""
+
+    async def witnesses(self, order: Order, lease: Lease) -> list[int]:
+        """Slots of accounts besides the parties that could judge, ascending by account; fewer than the quorum where
+        there are fewer."""
+
+    async def ruled(self, case: bytes) -> bool:
+        """Whether the Court's word on a case is final and was not carried out yet."""
+
+    async def tokens(self) -> int:
+        """What this account can put up as a bond, in wei."""
+
+    async def held(self, account: bytes) -> int:
+        """Credit of an account with the claims' contract (pay is credited by the escrow), in wei."""
+
+    async def claim(
+        self, order: Order, lease: Lease, tally: Signed, witnesses: Sequence[int], *, bond: int, brings_wei: int
+    ) -> None: ...
+
+    async def capture(self, claim: bytes) -> None: ...
+
+    async def commit(self, claim: bytes, draw: Draw, commitment: bytes, *, bond: int, brings_wei: int) -> None: ...
+
+    async def show(self, claim: bytes, openings: Sequence[SignedOpening]) -> None: ...
+
+    async def reveal(self, claim: bytes, sample: int, finding: Finding) -> None: ...
+
+    async def rule(self, lease: Lease, claim: bytes, sample: int) -> None: ...
+
+    async def conclude(self, lease: Lease, claim: bytes) -> None: ...
+
+    async def collect(self) -> None:
+        """Withdraw this account's credit with the claims' contract."""

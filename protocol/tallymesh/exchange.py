@@ -190,6 +190,25 @@ class ProgressRequest(Body, frozen=True):
     system: dict[str, float] = {}  # cpu_percent, memory_mib, …
 
 
+class ClaimUnitRequest(Body, frozen=True):
+    """auditor -> worker that claimed on chain: one sample's unit. Answered to whom the chain drew for it."""
+
+    NAME = "claim_unit"
+    claim: bytes
+    sample: int
+
+
+class ClaimUnitAnswer(Body, frozen=True):
+    """All that is needed to run the unit and to see that it belongs to the claim, and nothing about its output. The
+    request's own bytes are the ticket for the unit's blobs."""
+
+    order: bytes
+    lease: bytes
+    assign: bytes
+    unit: bytes
+    sources: tuple[Source, ...] = ()
+
+
 B = TypeVar("B", bound=Body)
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type[Body], msgspec.msgpack.Decoder[Body]] = {}

@@ -19,6 +19,9 @@ class Contracts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     registry: str
     escrow: str
     deployed_block: int = 0  # where event catch-up begins
+    claims: str = ""  # "" on a network without: there only Accepts pay
+    accusations: str = ""
+    court: str = ""
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -1,0 +1,163 @@
+"""Binding of Claims, with what it needs of Court: claims by their id, who is drawn for them, what was opened, and the
+calls that move a claim on. What a claim means stands in tallymesh_ledger.claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from tallymesh.messages import Lease, Order, Tally
+from tallymesh_ledger.chain.abi import Event, snake
+from tallymesh_ledger.chain.contract import At, Contract, Outcome, compact
+from tallymesh_ledger.chain.logs import read_logs
+from tallymesh_ledger.chain.rpc import Rpc
+from tallymesh_ledger.chain.staking import Token
+from tallymesh_ledger.chain.transactions import Sender
+from tallymesh_ledger.claims import RANKS, Claim, ClaimState, Draw, Finding, Heard, Sample, SignedOpening, Terms
+
+ALLOWANCE = 2**256 - 1  # given once: the contract has no key and takes only what the account itself calls for
+RULED = 6  # ICourt.State
+
+
+class Tribunal(Contract):
+    """What a claim asks of the Court."""
+
+    NAME = "Court"
+
+    async def ruled(self, case: bytes) -> bool:
+        """Final, and not yet read by whoever opened the case."""
+        found = await self.read("caseOf", case)
+        return found["state"] == RULED and not found["taken"]
+
+    async def check_members(self, parties: tuple[Any, ...], witnesses: Sequence[int]) -> None:
+        """ChainError where these slots do not show that a quarrel could be judged."""
+        await self.read("checkMembers", parties, list(witnesses))
+
+
+class Claims(Contract):
+    """Pays a worker whose payer is silent."""
+
+    NAME = "Claims"
+
+    def __init__(self, rpc: Rpc, address: bytes, token: Token, court: bytes) -> None:
+        super().__init__(rpc, address)
+        self.token = token
+        self.court = Tribunal(rpc, court)
+
+    # ---- reads
+
+    async def terms(self) -> Terms:
+        names = ("commitWindow", "openWindow", "revealWindow", "challengeWindow")
+        commit, show, reveal, challenge = await self.read_many([(name, []) for name in names])
+        fee, quorum = await self.court.read_many([("fee", []), ("quorum", [])])
+        return Terms(commit_s=commit, open_s=show, reveal_s=reveal, challenge_s=challenge, court_fee=fee, quorum=quorum)
+
+    async def claim_of(self, claim: bytes, *, at: At = "latest") -> Claim | None:
+        found = await self.read("claimOf", claim, at=at)
+        if found["state"] == ClaimState.NONE:
+            return None
+        values = {snake(name): value for name, value in found.items()}
+        return Claim(from_=values.pop("from"), **{**values, "state": ClaimState(values["state"])})
+
+    async def quarrels_of(self, seat: bytes) -> tuple[bytes, int]:
+        found = await self.read("quarrelsOf", seat)
+        return (found["claim"] if any(found["claim"]) else b""), found["claimedTo"]
+
+    async def samples_of(self, claim: bytes, k: int) -> list[Sample]:
+        found = await self.read_many([("sampleOf", [claim, sample]) for sample in range(k)])
+        return [Sample(**{**each, "heard": Heard(each["heard"])}) for each in found]
+
+    async def draws_of(self, claim: bytes, k: int) -> list[Draw]:
+        places = [(sample, rank) for sample in range(k) for rank in range(RANKS)]
+        found = await self.read_many([("auditorAt", [claim, *place]) for place in places])
+        return [
+            Draw(*place, attempt, account)
+            for place, (account, attempt) in zip(places, found, strict=True)
+            if any(account)
+        ]
+
+    async def credit_of(self, account: bytes) -> int:
+        return int(await self.read("creditOf", account))
+
+    async def events(self, names: Sequence[str], start: int, end: int, *, claim: bytes | None = None) -> list[Event]:
+        """In order, in pages."""
+        topics: list[Any] = [[self.interface.topics[name] for name in names]]
+        if claim is not None:
+            topics.append(claim)
+        logs = await read_logs(self.rpc, self.address, topics, start, end)
+        return [event for event in map(self.interface.event, logs) if event is not None]
+
+    # ---- writes; all but `claim` and `commit` are free of a bond
+
+    async def claim(
+        self,
+        sender: Sender,
+        order: Order,
+        lease: Lease,
+        tally: Tally,
+        signature: bytes,
+        witnesses: Sequence[int],
+        *,
+        brings_wei: int,
+    ) -> Outcome:
+        await self._allow(sender, order.claim_bond)
+        arguments = (order, lease, tally, compact(signature), list(witnesses))
+        return await self._worth(sender, "claim", *arguments, brings_wei=brings_wei)
+
+    async def capture(self, sender: Sender, claim: bytes) -> Outcome:
+        return await self.write(sender, "capture", claim)
+
+    async def commit(
+        self, sender: Sender, claim: bytes, draw: Draw, commitment: bytes, *, bond: int, brings_wei: int
+    ) -> Outcome:
+        await self._allow(sender, bond)
+        arguments = (claim, draw.sample, draw.rank, draw.attempt, commitment)
+        return await self._worth(sender, "commit", *arguments, brings_wei=brings_wei)
+
+    async def open(self, sender: Sender, claim: bytes, openings: Sequence[SignedOpening]) -> Outcome:
+        return await self.write(sender, "open", claim, [_opening(each) for each in openings])
+
+    async def reveal(self, sender: Sender, claim: bytes, sample: int, finding: Finding) -> Outcome:
+        return await self.write(sender, "reveal", claim, sample, msgspec.structs.astuple(finding))
+
+    async def rule(self, sender: Sender, lease: Lease, claim: bytes, sample: int) -> Outcome:
+        return await self.write(sender, "rule", lease, claim, sample)
+
+    async def conclude(self, sender: Sender, lease: Lease, claim: bytes) -> Outcome:
+        return await self.write(sender, "conclude", lease, claim)
+
+    async def withdraw(self, sender: Sender, account: bytes) -> Outcome:
+        return await self.write(sender, "withdraw", account)
+
+    async def _allow(self, sender: Sender, amount: int) -> None:
+        if await self.token.read("allowance", sender.address, self.address) < amount:
+            await self.token.write(sender, "approve", self.address, ALLOWANCE)
+
+    async def _worth(self, sender: Sender, name: str, *arguments: Any, brings_wei: int) -> Outcome:
+        """`write`, unless the gas is worth more than `brings_wei`."""
+        data = self.interface.functions[name].encode(*arguments)
+        mined = await sender.send(self.address, data, brings_wei=brings_wei)
+        return Outcome(mined, tuple(mined.events(self.interface, self.address)), {})
+
+
+async def first_block_at(rpc: Rpc, time: int, low: int) -> int:
+    """Number of the first block from `low` on whose time is `time` or later; the head's where none is."""
+    high = (await rpc.block()).number
+    low = min(low, high)
+    while low < high:
+        middle = (low + high) // 2
+        if (await rpc.block(middle)).timestamp < time:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _opening(each: SignedOpening) -> tuple[Any, ...]:
+    one = each.opening
+    return (
+        each.sample, one.unit_id, one.start, one.end, one.salt, one.aux, compact(each.assign), list(each.path),
+    )  # fmt: skip
