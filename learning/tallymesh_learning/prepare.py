@@ -203,6 +203,14 @@ def _check(
             f"model= is a {made} that exists already; each worker has to make its own.",
             remedy=f"Write two lines and pass the function:\n    def model():\n        return {made}(...)",
         )
+    if module is not None and isinstance(loss, module.Module):
+        made = type(loss).__name__
+        raise CallerError(
+            "loss_instance",
+            f"loss= is a {made} that exists already, and an object cannot travel.",
+            remedy="Write two lines and pass the function:\n    def loss(net, batch):\n"
+            f"        return torch.nn.{made}()(net(batch[0]), batch[1])",
+        )
     for what, function in (("model", model), ("loss", loss)):
         if not callable(function):
             raise CallerError("not_a_function", f"{what}= is a {type(function).__qualname__}, not a function.")

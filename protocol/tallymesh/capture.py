@@ -21,6 +21,7 @@ from tallymesh import imports, program, slicing, values
 from tallymesh.errors import CallerError
 from tallymesh.slicing import Text
 
+_BASE_SET: Final = "workers have only Python, numpy, torch and safetensors"
 _MAIN: Final = ("__main__", "__mp_main__")
 
 
@@ -316,9 +317,14 @@ def _refuse(obj: Any, why: str, remedy: str) -> CallerError:
 def _not_available(module: str, kind: str, where: str) -> CallerError:
     top = module.partition(".")[0]
     if kind == "missing":
-        return CallerError("no_module", f"{where}: the module {module} cannot be found.", remedy="Check its name.")
+        return CallerError(
+            "no_module",
+            f"{where}: the module {module} cannot be found.",
+            remedy=f"Check its name; a package would not help: {_BASE_SET}.",
+        )
     return CallerError(
         "not_in_base_set",
-        f"{where}: the program imports {top}, and workers have only Python, numpy, torch and safetensors.",
-        remedy=f"Import {top} inside the function that reads the data (it runs with you), or keep it in another file.",
+        f"{where}: the program imports {top}, and {_BASE_SET}.",
+        remedy=f"Use {top} on your side (in another file, or inside the function that reads the data) and pass what it "
+        "makes as inputs or data.",
     )

@@ -69,7 +69,11 @@ def prepare_map(
     try:
         iterator = iter(inputs)
     except TypeError:
-        raise CallerError("no_inputs", f"map needs a list of inputs, not a {type(inputs).__name__}.") from None
+        raise CallerError(
+            "no_inputs",
+            f"map needs a list of inputs, and {repr(inputs)[:60]} is none.",
+            remedy="Pass a list or a range.",
+        ) from None
     for index, item in enumerate(iterator):
         data = values.encode(item, what=f"input {index}")
         items.append(blob_id(data))

@@ -188,6 +188,9 @@ def test_an_instance_is_refused_with_the_two_lines_to_write(pool: UnitPool) -> N
     with pytest.raises(CallerError, match="exists already") as caught:
         train(pool, torch.nn.Linear(6, 3), training.cross_entropy, TensorDataset(*examples()))
     assert "def model():\n        return Linear(...)" in caught.value.remedy
+    with pytest.raises(CallerError, match="loss= is a MSELoss") as caught:
+        train(pool, training.mlp, torch.nn.MSELoss(), TensorDataset(*examples()))
+    assert "return torch.nn.MSELoss()(net(batch[0]), batch[1])" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

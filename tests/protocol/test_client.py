@@ -79,7 +79,9 @@ def test_every_public_name_is_there() -> None:
 def test_without_a_node_it_says_what_to_run_and_never_runs_here() -> None:
     with pytest.raises(CallerError) as caught:
         tallymesh.map(area, range(3), budget="1")
-    assert str(caught.value) == ("No node. Run 'tallymesh up' (a local network) or 'tallymesh node start --submit'.")
+    assert str(caught.value) == f"No node runs on this machine. {discover.REMEDY}"
+    for command in ("tallymesh up", "tallymesh node start --submit", "--backend local"):
+        assert command in caught.value.remedy
     assert caught.value.code == "no_node"
 
 
@@ -171,6 +173,35 @@ def test_a_parameter_that_would_be_swallowed_is_refused(served: Served) -> None:
 
     with pytest.raises(CallerError, match="'budget'"):
         tallymesh.map(priced, [1], budget="1")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "says"),
+    [({"scale": 1.0, "scla": 2.0}, "unexpected keyword argument 'scla'"), ({}, "missing a required argument: 'scale'")],
+)
+def test_a_call_that_python_would_refuse_is_refused_before_it_is_paid_for(
+    served: Served, kwargs: dict[str, Any], says: str
+) -> None:
+    def scaled(x: int, *, scale: float) -> float:
+        return x * scale
+
+    with pytest.raises(CallerError) as caught:
+        tallymesh.map(scaled, never(), budget="1", **kwargs)
+    assert caught.value.code == "bad_arguments"
+    assert says in caught.value.sentence
+    assert "scaled(x, *, scale)" in caught.value.sentence
+    assert not served.payer.views
+
+
+def test_a_refusal_shows_the_users_line_and_not_our_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    def files() -> list[str]:
+        with pytest.raises(CallerError) as caught:
+            tallymesh.map(area, [1], budget=2.0)  # type: ignore[arg-type]
+        return [Path(entry.path).name for entry in caught.traceback]
+
+    assert files() == ["test_client.py", "edge.py"]
+    monkeypatch.setenv("TALLYMESH_TRACEBACK", "full")
+    assert files()[-2:] == ["submit.py", "amounts.py"]
 
 
 def test_what_comes_later_says_what_to_do_now() -> None:

@@ -18,7 +18,10 @@ from tallymesh.errors import CallerError
 
 # In the data folder: the node that was started here, and the payer of a local network (`tallymesh up`).
 API_FILES: Final = ("api.json", "up/payer/api.json")
-REMEDY: Final = "Run 'tallymesh up' (a local network) or 'tallymesh node start --submit'."
+REMEDY: Final = (
+    "Run 'tallymesh up' (a local network) or 'tallymesh node start --submit' in another terminal; "
+    "'tallymesh run --backend local PROGRAM' needs neither."
+)
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -132,4 +135,4 @@ def _checked(url: str, where: str) -> str:
 
 
 def _no_node() -> NoReturn:
-    raise CallerError("no_node", "No node.", remedy=REMEDY)
+    raise CallerError("no_node", "No node runs on this machine.", remedy=REMEDY)

@@ -11,6 +11,7 @@ from tallymesh import amounts, values
 from tallymesh.api import AuditView, EventView, JobView, Problem, ReceiptView
 from tallymesh.client import progress as showing
 from tallymesh.client import waiting
+from tallymesh.client.edge import edge
 from tallymesh.client.outputs import LogLine, Round, Rows, UnitOutput
 from tallymesh.client.result import Result
 from tallymesh.client.source import ENDED, Source
@@ -147,6 +148,7 @@ class Job:
                 if seen.get(index) != blob:
                     yield UnitOutput({"index": index, "output": blob}, self._source.blob)
 
+    @edge
     def results(self) -> list[Any]:
         """Waits, then the outputs of a map in input order."""
         if self.view.kind != "map":
@@ -155,6 +157,7 @@ class Job:
         return [values.decode(self._source.blob(name)) for name in self._source.results().outputs]
 
     @property
+    @edge
     def result(self) -> Result:
         """Waits, then the trained model."""
         if self.view.kind == "map":
@@ -183,6 +186,7 @@ class Job:
         """``with job.reasons():`` while it waits, standard error says why, as `wait` and `stream` do."""
         return waiting.reasons(self._source)
 
+    @edge
     def wait(self, *, progress: bool | None = None) -> Job:
         """Block until the job has ended; raise where it failed or was cancelled. Standard error shows progress (a bar
         on a terminal, a line per change elsewhere) and why the job waits, where it does; nothing with

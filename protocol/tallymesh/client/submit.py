@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from tallymesh import amounts, api, units
+from tallymesh.client.edge import edge
 from tallymesh.client.job import Job
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import blob_id
@@ -24,6 +25,7 @@ VERIFY: Final = ("sampled", "integrity")
 DEADLINE_S: Final = 24 * 3600
 
 
+@edge
 def map(  # the name is the public one
     function: Callable[..., Any],
     inputs: Iterable[Any],
@@ -49,6 +51,7 @@ def map(  # the name is the public one
     CallerError where the function cannot be shipped, with the line and the remedy.
     """
     _check_no_clash(function)
+    _check_arguments(function, kwargs)
     terms = _terms(budget, max_price, require, verify, workers, deadline_s, backend)
     from tallymesh.prepare import prepare_map
 
@@ -58,6 +61,7 @@ def map(  # the name is the public one
     return _submit(prepared, terms, backend)
 
 
+@edge
 def train(
     model: Callable[[], Any],
     loss: Callable[..., Any],
@@ -118,6 +122,7 @@ def train(
     return _submit(prepared, terms, backend)
 
 
+@edge
 def attach(job_id: str) -> Job:
     """A job that was submitted before, by this program or another: its id, or enough of its beginning."""
     from tallymesh.client.session import current
@@ -193,10 +198,6 @@ def _terms(
         raise CallerError("bad_terms", f"There is no verify={verify!r}.", remedy=f"Use one of {', '.join(VERIFY)}.")
     if workers < 0 or deadline_s <= 0:
         raise CallerError("bad_terms", "workers and deadline_s are positive.")
-    if chosen == "network":
-        from tallymesh.client.discover import find
-
-        find()
     # Prices are shown per core-hour and kept per reference-second, rounded down: never more than was said.
     price = "" if max_price is None else str(amounts.parse(max_price) // 3600)
     if price == "0":  # in an Order nothing would mean any price
@@ -205,8 +206,13 @@ def _terms(
             f"max_price={max_price!r} is less than 3600 wei per core-hour, a wei per second: no price is so low.",
             remedy='Leave it out for any price, or say what a core-hour may cost: max_price="0.05".',
         )
+    budget_wei = str(amounts.parse(budget or "0"))
+    if chosen == "network":
+        from tallymesh.client.discover import find
+
+        find()
     return api.Terms(
-        budget_wei=str(amounts.parse(budget or "0")),
+        budget_wei=budget_wei,
         max_price_wei=price,
         require=require or api.Require(),
         verify=verify,
@@ -244,3 +250,22 @@ def _check_no_clash(function: Callable[..., Any]) -> None:
             f"The function's parameter {clash[0]!r} has the name of an option of map().",
             remedy="Rename the parameter, or put it into the items.",
         )
+
+
+def _check_arguments(function: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
+    """A call that Python would refuse is refused before it is paid for."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # prepare_map says better what is wrong with it
+    try:
+        signature.bind(None, **kwargs)
+    except TypeError as error:
+        name = getattr(function, "__name__", "function")
+        plain = inspect.Signature([each.replace(annotation=each.empty) for each in signature.parameters.values()])
+        given = "".join(f", {key}=…" for key in kwargs)
+        raise CallerError(
+            "bad_arguments",
+            f"map calls {name}(item{given}), and {name}{plain} does not take that: {error}.",
+            remedy="Pass its other arguments to map by name: tallymesh.map(function, inputs, scale=2.0).",
+        ) from None
