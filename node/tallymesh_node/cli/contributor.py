@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 STOP_S: Final = 30.0  # a node that settles what it holds needs a few blocks
 POLL_S: Final = 0.1
+TWICE: Final = "Use it (tallymesh run PROGRAM), end it with Ctrl-C in its terminal, or give this one a --folder."
 CHECKERS: Final = 2  # other accounts of its class that a worker needs on a development network
 
 
@@ -45,11 +46,14 @@ def up(
     """
     from tallymesh import paths
     from tallymesh_node.local_network import LocalNetwork
+    from tallymesh_node.store.lock import FolderLock
 
     _check_platform()
     say = _silent if json_ else _progress
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with LocalNetwork(folder or paths.home() / "up") as network:
+    place = folder or paths.home() / "up"
+    # Before anything starts: a second chain in the folder would take over the files that the first one's programs read.
+    with FolderLock(place, "local network", TWICE), LocalNetwork(place) as network:
         try:
             _serve_local(network, workers, say, json_)
         except KeyboardInterrupt:

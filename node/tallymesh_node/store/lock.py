@@ -1,4 +1,4 @@
-"""One node per folder: an advisory lock that the kernel drops with the process, however it ends."""
+"""One node, or one local network, per folder: an advisory lock that the kernel drops with the process."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from types import TracebackType
 from tallymesh.errors import LocalError
 
 NAME = "lock"
+REMEDY = "Stop it with 'tallymesh node stop', or give this one a folder of its own by TALLYMESH_HOME."
 
 
 class FolderLock:
     """Held while it is entered. The file stays (removing it would let two nodes lock two files of one name)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, what: str = "node", remedy: str = REMEDY) -> None:
         self.path = folder / NAME
+        self._what, self._remedy = what, remedy
         self._descriptor: int | None = None
 
     def __repr__(self) -> str:
@@ -35,8 +37,8 @@ class FolderLock:
             os.close(descriptor)
             raise LocalError(
                 "locked",
-                f"Another node (process {holder or 'unknown'}) runs in {self.path.parent}.",
-                remedy="Stop it with 'tallymesh node stop', or give this one a folder of its own by TALLYMESH_HOME.",
+                f"Another {self._what} (process {holder or 'unknown'}) runs in {self.path.parent}.",
+                remedy=self._remedy,
             ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -19,6 +19,7 @@ from fakes.area import area
 from fakes.node import ACCOUNT, FakeNode, Served, serve
 from tallymesh import values
 from tallymesh.api import OfferView, Problem
+from tallymesh.client import discover
 from tallymesh.errors import LocalError
 from tallymesh.network import Contracts, Network, save
 from tallymesh_ledger.balances import Balance, OpenEscrow
@@ -26,6 +27,7 @@ from tallymesh_ledger.embedded_chain.development import development_parameters
 from tallymesh_node.cli import contributor, money
 from tallymesh_node.cli.app import app
 from tallymesh_node.local_network import LocalNetwork
+from tallymesh_node.store.lock import FolderLock
 
 ENTRY = [sys.executable, "-m", "tallymesh_node.cli"]
 COMMANDS = [
@@ -89,9 +91,7 @@ def test_every_help_has_an_example_and_json(command: list[str]) -> None:
     ids=" ".join,
 )
 def test_without_a_node_the_remedy_is_shown_and_the_code_is_1(command: list[str]) -> None:
-    assert call(*command, code=1) == (
-        "error: No node. Run 'tallymesh up' (a local network) or 'tallymesh node start --submit'.\n"
-    )
+    assert call(*command, code=1) == f"error: No node runs on this machine. {discover.REMEDY}\n"
     done = CliRunner().invoke(app, [*command, "--json"])
     assert json.loads(done.stdout)["error"]["code"] == "no_node"
 
@@ -202,6 +202,17 @@ def test_node_status_and_stop(home: Path) -> None:
         served.node.stop = served.end  # type: ignore[method-assign]
         assert call("node", "stop") == "stopped\n"
     assert "No node" in call("node", "stop", code=1)
+
+
+def test_a_second_local_network_in_a_folder_is_refused_before_it_touches_the_first(tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+    with FolderLock(folder):
+        before = sorted(folder.iterdir())
+        said = call("up", "--folder", str(folder), code=1)
+        assert sorted(folder.iterdir()) == before
+    assert said.startswith(f"error: Another local network (process {os.getpid()}) runs in {folder}.")
+    assert "tallymesh run" in said
+    assert "--folder" in said
 
 
 def test_a_node_that_will_not_end_is_named(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
