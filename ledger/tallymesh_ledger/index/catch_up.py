@@ -63,7 +63,8 @@ class Follower:
         self._first = network.contracts.deployed_block
         self._sources: dict[bytes, Source] = sources(network)
         self._constants: dict[str, int] = {}
-        self._page = PAGE_BLOCKS
+        self._page_max = network.chain.logs_blocks_max or PAGE_BLOCKS_MAX
+        self._page = min(PAGE_BLOCKS, self._page_max)
         self.progress = Progress(self._first - 1, self._first - 1)
 
     def __repr__(self) -> str:
@@ -218,7 +219,7 @@ class Follower:
             if len(logs) > PAGE_LOGS_MANY:
                 self._page = max(PAGE_BLOCKS_MIN, self._page // 2)
             elif len(logs) < PAGE_LOGS_FEW:
-                self._page = min(PAGE_BLOCKS_MAX, self._page * 2)
+                self._page = min(self._page_max, self._page * 2)
         return True  # where another process was faster, go on from what it wrote
 
     async def _logs(self, start: int, end: int) -> list[dict[str, Any]]:

@@ -149,7 +149,7 @@ def _send(
     key = _wallet(found.home, password_file)
 
     async def sent(rpc: Rpc) -> T:
-        return await work(Sender(rpc, key), Contracts.of(rpc, found.network))
+        return await work(Sender(rpc, key, facts=found.network.chain), Contracts.of(rpc, found.network))
 
     return found.ask(sent)
 
