@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import digits
+import histories
 import money
+import msgspec
 import trio
 from rich.console import Console
 from rich.markup import escape
@@ -175,6 +177,12 @@ class Demo:
         async with Rpc(network.rpc_urls, chain_id=network.chain_id) as rpc:
             return await money.earned(rpc, network, Contracts.of(rpc, network))
 
+    async def histories(self) -> dict[bytes, histories.History]:
+        folders = {account: self.network.nodes[name].folder for account, name in self.accounts.items()}
+        network = self.network.network
+        async with Rpc(network.rpc_urls, chain_id=network.chain_id) as rpc:
+            return await histories.histories(rpc, network, folders, self.network.folder / "index.sqlite")
+
     def show_balances(self, before: money.Books, after: money.Books) -> None:
         table = Table(title="Balances, read from the chain", title_justify="left")
         for column in ("account", "before", "after", "difference"):
@@ -226,6 +234,7 @@ def main() -> int:
     if options.json:
         print(json.dumps(summary))
     good = summary["balanced"] and summary["escrow_wei"] == 0 and summary["accuracy"] >= 0.9
+    good = good and all(history["adds_up"] for history in summary["histories"].values())
     return 0 if good and bool(summary["caught"]) != options.no_cheat else 1
 
 
@@ -247,6 +256,7 @@ def run(options: argparse.Namespace, console: Console, folder: Path) -> dict[str
         escrow = trio.run(demo.wait_refunded, job)
         after, earned = trio.run(demo.books), trio.run(demo.earned)
         demo.show_balances(before, after)
+        told = {demo.peers[account]: each for account, each in trio.run(demo.histories).items()}
         counters = {name: node.get("/v1/node") for name, node in demo.network.nodes.items()}
         audits = [audit for audit in job.audits if audit.result]
         view = job.view
@@ -273,6 +283,7 @@ def run(options: argparse.Namespace, console: Console, folder: Path) -> dict[str
             "unpaid": unpaid,
             "escrow_wei": escrow,
             "balanced": after.balanced,
+            "histories": {peer: msgspec.structs.asdict(each) for peer, each in told.items()},
             "sandbox": counters["payer"]["sandbox"],
             "sandboxes": int(total["sandboxes_opened_total"]),
             "gossip_messages": int(total["gossip_received_total"]),
@@ -283,6 +294,11 @@ def run(options: argparse.Namespace, console: Console, folder: Path) -> dict[str
             f"{summary['audits']} recomputed, {summary['redone']} done again  ({wall:.1f} s)"
         )
         console.print(f"every wei accounted for: {'yes' if after.balanced else 'NO'}; left in the escrow: {escrow} wei")
+        moves, proven = (sum(getattr(each, name) for each in told.values()) for name in ("moves", "proven"))
+        console.print(
+            f"each account's history adds up to its balance: {'yes' if all(h.adds_up for h in told.values()) else 'NO'}"
+            f" ({moves} moves); {proven} of {sum(h.payments for h in told.values())} payments proven by their receipts"
+        )
         return summary
 
 

@@ -106,6 +106,11 @@ def test_every_wei_is_accounted_for_and_the_model_is_good(which: str, request: p
     assert 0 < summary["audits"] < summary["units"]
     assert summary["rounds"] <= 20
     assert summary["balanced"] is True
+    told = summary["histories"].values()
+    assert len(told) == 6
+    assert all(history["adds_up"] and history["moves"] > 0 for history in told)
+    assert all(history["proven"] == history["payments"] for history in told)
+    assert sum(history["payments"] for history in told) >= 4
     assert summary["escrow_wei"] == 0
     assert "bubblewrap" in summary["sandbox"]
     assert summary["sandboxes"] >= 5
