@@ -16,6 +16,7 @@ import trio
 
 from tallymesh.errors import CallerError, RemoteError, TallymeshError
 from tallymesh.exchange import MAX_BODY_BYTES, Source
+from tallymesh.text import sentence as one_line
 from tallymesh_node.interfaces import Handler
 from tallymesh_node.network.connections import Connections
 from tallymesh_node.network.counters import Counters
@@ -47,7 +48,7 @@ def encode_request(name: str, body: bytes) -> bytes:
 
 
 def encode_refusal(code: str, sentence: str) -> bytes:
-    return _encoder.encode(["refused", code[:MAX_NAME], sentence[:MAX_SENTENCE]])
+    return _encoder.encode(["refused", one_line(code, MAX_NAME), one_line(sentence, MAX_SENTENCE)])
 
 
 def encode_answer(body: bytes) -> bytes:
@@ -64,7 +65,7 @@ def decode_answer(data: bytes, *, peer: str) -> bytes:
         case ["ok", bytes(body)] if len(body) <= MAX_BODY_BYTES:
             return body
         case ["refused", str(code), str(sentence)]:
-            raise RemoteError(code[:MAX_NAME], sentence[:MAX_SENTENCE], peer=peer)
+            raise RemoteError(one_line(code, MAX_NAME), one_line(sentence, MAX_SENTENCE), peer=peer)
     raise RemoteError("bad_message", "The peer's answer is not one of the protocol.", peer=peer)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tallymesh import wire
 from tallymesh.ids import UnitId
 from tallymesh.messages import Accept, Assign, AuditOrder, Lease, Leave, Receipt, Result, Verdict
+from tallymesh.text import sentence as one_line
 from tallymesh_ledger.audit import CallState
 from tallymesh_ledger.jobs import seat_id
 from tallymesh_ledger.keys import checksum
@@ -183,7 +184,7 @@ def _givenup(driver: JobDriver, record: r.GivenUp) -> None:
 def _left(driver: JobDriver, record: r.Left) -> None:
     leave = wire.decode(record.leave, Leave).message
     held = driver.book.helds[leave.seat]
-    driver.events.add("warning", code="left", sentence=f"A worker left: {leave.code}.", **_who(held))
+    driver.events.add("warning", code="left", sentence=f"A worker left: {one_line(leave.code, 80)}.", **_who(held))
 
 
 def _forfeited(driver: JobDriver, record: r.Forfeited) -> None:

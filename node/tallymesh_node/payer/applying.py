@@ -23,6 +23,7 @@ from tallymesh.messages import (
     Release,
 )
 from tallymesh.plan import Node, Task
+from tallymesh.text import sentence as one_line
 from tallymesh_ledger.jobs import seat_id
 from tallymesh_ledger.phases import Phase
 from tallymesh_node.payer import judging
@@ -161,7 +162,7 @@ def _left(book: Book, record: r.Left) -> None:
     held = book.held(leave.seat)
     held.seat.leave()
     book.void(held, held.seat.goal)
-    held.problem = held.problem or ("left", f"The worker left: {leave.code}.")
+    held.problem = held.problem or ("left", f"The worker left: {one_line(leave.code, 80)}.")
     if held.state in (LeaseState.SEATED, LeaseState.ENDING):
         held.state = step(held.state, LeaseEvent.END)
 

@@ -20,7 +20,8 @@ from tallymesh.errors import LocalError
 from tallymesh_node.interfaces import Journal
 
 SCOPE = "payer-events/"
-MAX_EVENTS = 20_000  # kept in memory and shown; older ones stay in the journal
+MAX_EVENTS = 20_000  # kept in memory and shown
+MAX_WRITTEN = 2 * MAX_EVENTS  # lines in the journal; then those that are not shown any more are taken out of it
 MAX_UNWRITTEN = 2_000  # more than this in half a second and the oldest are not written down
 WRITE_S = 0.5
 LAST_S = 1.0  # for the last batch, when the driver ends
@@ -37,11 +38,13 @@ class EventLog:
         self._events: deque[EventView] = deque(maxlen=MAX_EVENTS)
         self._unwritten: deque[EventView] = deque(maxlen=MAX_UNWRITTEN)
         self._next = 1
+        self._written = 0
         self._changed = trio.Event()
 
     def load(self) -> None:
         for entry in self._journal.read(self._scope):
             self._events.append(_decoder.decode(entry.body))
+            self._written += 1
         if self._events:
             self._next = self._events[-1].sequence + GAP
 
@@ -72,8 +75,14 @@ class EventLog:
         """Everything so far, in one append."""
         batch = list(self._unwritten)
         self._unwritten.clear()
+        if self._written + len(batch) > MAX_WRITTEN:
+            # Whoever is quick to print must not fill the disk. A crash between the two loses what people read only.
+            batch = list(self._events)
+            await self._journal.drop(self._scope)
+            self._written = 0
         if batch:
             await self._journal.append(self._scope, *[("event", msgspec.json.encode(event)) for event in batch])
+            self._written += len(batch)
 
     async def run(self) -> None:
         """Write from time to time, and once more at the end."""

@@ -112,4 +112,6 @@ class Live:
         self.told: set[str] = set()  # what the worker acknowledged: seated, close:…, cancel, accept:n, forfeit
         self.fetching: dict[bytes, object] = {}
         self.sequence = 0  # of the newest progress report
+        self.said = 0.0  # lines and metrics of late that were shown, less what time allows
+        self.said_at = 0.0
         self.system_due = 0.0  # when the next point of its machine's series is shown, trio's clock

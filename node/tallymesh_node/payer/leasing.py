@@ -45,6 +45,7 @@ class Leasing:
         self.driver = driver
         self.needs = Needs(driver)
         self.matches: dict[int, Match] = {}  # stage -> the newest
+        self._announced: dict[int, dict[str, object]] = {}
         self._next_at = 0.0
         self._look_at = 0.0  # for seats of a job that is over, which an unsure transaction may still take
         self._nonce = max((held.lease.nonce for held in driver.book.all()), default=0)
@@ -142,6 +143,17 @@ class Leasing:
             log.debug("seat %s was called off unheard: %s", held.id[:4].hex(), error)
         await driver.commit(Declined(held.id, "ended", "The job ended before its seat was taken."))
 
+    def _announce(self, stage: int, matched: Match) -> None:
+        """Once for each change: a job that waits for a day would push everything else out of its events."""
+        said = {
+            "proposals": len(matched.proposals),
+            "rejected": dict(Counter(rejection.code for rejection in matched.rejections)),
+            "waiting": matched.waiting.code if matched.waiting else "",
+        }
+        if matched.proposals or self._announced.get(stage) != said:
+            self._announced[stage] = said
+            self.driver.events.add("match", stage=self.driver.book.spec.stages[stage].name, **said)
+
     async def _ask(self, requests: dict[int, MatchRequest]) -> None:
         driver = self.driver
         seed = int.from_bytes(driver.book.id[:8], "big")
@@ -150,13 +162,7 @@ class Leasing:
         candidates = self.needs.candidates()
         for stage, request in requests.items():
             matched = self.matches[stage] = match(request, candidates, now, seed)
-            driver.events.add(
-                "match",
-                stage=driver.book.spec.stages[stage].name,
-                proposals=len(matched.proposals),
-                rejected=dict(Counter(rejection.code for rejection in matched.rejections)),
-                waiting=matched.waiting.code if matched.waiting else "",
-            )
+            self._announce(stage, matched)
             least_s = self.needs.job_s(stage, sum(self.needs.width(proposal) for proposal in matched.proposals))
             new += [self._lease(stage, request, proposal, now, least_s) for proposal in matched.proposals]
         if not new:

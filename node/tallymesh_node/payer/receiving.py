@@ -26,6 +26,7 @@ from tallymesh.exchange import (
 )
 from tallymesh.ids import BlobId, blob_id
 from tallymesh.messages import Leave, Receipt, Tally
+from tallymesh.text import sentence as one_line
 from tallymesh_ledger import keys, merkle
 from tallymesh_ledger.registry import RegistryAt
 from tallymesh_ledger.seat import TwoLeaves
@@ -44,6 +45,7 @@ MAX_STEPS = 64  # timed steps of one unit
 MAX_NAME = 100
 MAX_LINE = 2_000
 MAX_SERIES = 16  # of a worker's machine: processor, memory and the like
+SAID_MAX = 10 * exchange.MAX_LINES  # lines and metrics of one seat at once; then a report's worth each second
 SYSTEM_S = 5.0  # between two points of them from one seat: events are bounded, and signs of life come every second
 
 OK = exchange.encode(Nothing())
@@ -91,7 +93,7 @@ class Receiving:
         await self._output(held, peer, request)
         await self.driver.tools.blobs.sync()
         seconds = {
-            name[:MAX_NAME]: float(value)
+            one_line(name, MAX_NAME): float(value)
             for name, value in list(request.report.seconds.items())[:MAX_STEPS]
             if math.isfinite(value)
         }
@@ -194,8 +196,11 @@ class Receiving:
         position = request.position
         if position >= len(held.seat.assigned) or position in held.seat.leaves:
             raise RemoteError("not_assigned", f"Position {position} is not open.", peer=peer)
-        if position not in held.failures and held.takes_work:
-            await self.driver.commit(Failed(held.id, position, request.code[:40], request.sentence[:MAX_LINE]))
+        # An ending seat takes no new work, and its last units may fail: unheard, the job would wait for them for ever.
+        if position not in held.failures and (held.takes_work or held.state is LeaseState.ENDING):
+            await self.driver.commit(
+                Failed(held.id, position, one_line(request.code, 40), one_line(request.sentence, MAX_LINE))
+            )
         return OK
 
     async def leave(self, held: Held, peer: str, request: LeaveRequest) -> bytes:
@@ -207,7 +212,7 @@ class Receiving:
             await self.driver.commit(Left(request.leave))
             # After a failed unit it is found out first whose fault that was (watching.py): often the user's program's.
             if not held.failures and not blameless:
-                self.driver.trust.rest("worker", held.account, f"It left a seat: {signed.message.code[:80]}.")
+                self.driver.trust.rest("worker", held.account, f"It left a seat: {one_line(signed.message.code, 80)}.")
         return OK
 
     async def progress(self, held: Held, peer: str, request: ProgressRequest) -> bytes:
@@ -220,19 +225,29 @@ class Receiving:
             return OK  # a repeat: its lines are shown already
         held.live.sequence = request.sequence
         events, account = self.driver.events, keys.checksum(held.account)
-        for position, line in request.lines[: exchange.MAX_LINES]:
-            events.add("log", account=account, line=line[:MAX_LINE], **self._where(held, position))
-        for position, name, value in request.metrics[: exchange.MAX_LINES]:
+        for position, line in request.lines[: self._allowed(held, len(request.lines))]:
+            events.add("log", account=account, line=one_line(line, MAX_LINE), **self._where(held, position))
+        for position, name, value in request.metrics[: self._allowed(held, len(request.metrics))]:
             if math.isfinite(value):
-                events.add("metric", account=account, name=name[:MAX_NAME], value=value, **self._where(held, position))
+                shown = one_line(name, MAX_NAME)
+                events.add("metric", account=account, name=shown, value=value, **self._where(held, position))
         self._system(held, account, request)
         return OK
+
+    def _allowed(self, held: Held, asked: int) -> int:
+        """How many of that many lines or metrics count: the rest would push what happened out of the events."""
+        live, now = held.live, trio.current_time()
+        live.said = max(0.0, live.said - (now - live.said_at) * exchange.MAX_LINES)
+        live.said_at = now
+        allowed = min(asked, max(0, int(SAID_MAX - live.said)))
+        live.said += allowed
+        return allowed
 
     def _system(self, held: Held, account: str, request: ProgressRequest) -> None:
         now = trio.current_time()
         if now < held.live.system_due:
             return
-        series = [(name[:MAX_NAME], value) for name, value in request.system.items() if math.isfinite(value)]
+        series = [(one_line(name, MAX_NAME), value) for name, value in request.system.items() if math.isfinite(value)]
         if series:
             held.live.system_due = now + SYSTEM_S
             self.driver.events.add("system", account=account, series=dict(series[:MAX_SERIES]))

@@ -11,19 +11,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from tallymesh.text import plain
+
 MAX_EVENT = 4096  # as tallymesh_learning.runtime.unit has it: what a pipe takes whole
 MAX_LINE = 4000  # characters of one log line that are passed on, as the runner cuts them
 MAX_NAME = 200
 FREE_BYTES = 4 * 1024 * 1024  # of raw bytes in both pipes, before reading slows down
-
-
-# Control characters could rewrite the terminal of whoever follows the log.
-_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
-
-
-def plain(text: str) -> str:
-    """Text of a stranger, fit for terminals and UTF-8: no control characters but tabs and newlines, no half pairs."""
-    return text.translate(_CONTROLS).encode("utf-8", "replace").decode()
 
 
 class Logs:

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 import msgspec
 
 from tallymesh.ids import ZERO32
+from tallymesh.text import plain
 from tallymesh.units import canonical_json
 from tallymesh_node.interfaces import Failure
-from tallymesh_node.sandbox.logs import plain
 
 MAX_METRICS = 1024 * 1024
 MAX_REPORT = 64 * 1024

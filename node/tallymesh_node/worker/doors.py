@@ -29,6 +29,7 @@ from tallymesh.exchange import (
 )
 from tallymesh.ids import blob_id
 from tallymesh.messages import Accept, Assign, Cancel, Close, Lease, Offer, Order, Release
+from tallymesh.text import sentence as one_line
 from tallymesh.units import JobSpec, Unit
 from tallymesh_ledger import keys
 from tallymesh_ledger.jobs import job_id, seat_id
@@ -40,6 +41,7 @@ from tallymesh_node.worker.tools import Tools, Work
 
 MAX_WAITING_UNITS = 256  # assigned and not done, on one seat: two tallies and a half
 MAX_WAITING_BYTES = 32 * 1024 * 1024  # of all seats' waiting units together: they are kept in memory until they ran
+MAX_SENTENCE, MAX_CODE = 500, 40  # characters of what a payer says to the owner
 MAX_REFUSALS = 100  # kept for the owner's question why there is no job
 
 # A fast payer's Accept may overtake the answer that shows its secret, or our writing that down.
@@ -262,7 +264,8 @@ class Doors:
         async with work.lock:
             if work.record.forfeited is None:
                 await work.commit(Line.FORFEIT, body)
-                work.stop(work.record.seat.accepted_units, f"The payer says: {request.sentence} ({request.code})")
+                said = f"{one_line(request.sentence, MAX_SENTENCE)} ({one_line(request.code, MAX_CODE)})"
+                work.stop(work.record.seat.accepted_units, f"The payer says: {said}")
                 self.tools.counters["forfeits"] += 1
         return OK
 

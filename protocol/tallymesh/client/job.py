@@ -22,6 +22,7 @@ _CALLERS = frozenset(
     {
         "program",
         "limits",
+        "not_deterministic",
         "inputs",
         "form",
         "budget_too_small",

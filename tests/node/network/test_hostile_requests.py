@@ -176,6 +176,19 @@ def test_answers_are_what_the_protocol_says() -> None:
     assert msgspec.msgpack.decode(encode_refusal("busy", "Later.")) == ["refused", "busy", "Later."]
 
 
+def test_a_refusal_is_one_line_of_plain_text_on_both_sides() -> None:
+    """A peer's words end up on the owner's terminal; ours may hold what a file name or a program put into them."""
+    assert msgspec.msgpack.decode(encode_refusal("a\x1bb", "half a pair \udc80\nmore")) == [
+        "refused",
+        "a\N{REPLACEMENT CHARACTER}b",
+        "half a pair ? more",
+    ]
+    with pytest.raises(RemoteError) as error:
+        decode_answer(msgspec.msgpack.encode(["refused", "no\n", "\x1b[2JAll is paid.\n\u202eX"]), peer="peer")
+    assert error.value.code == "no "
+    assert error.value.sentence == "\N{REPLACEMENT CHARACTER}[2JAll is paid. \N{REPLACEMENT CHARACTER}X"
+
+
 async def test_limits_let_so_many_through_and_forget_their_keys() -> None:
     limits = requests.Limits(3, 2)
     inside: list[str] = []

@@ -291,6 +291,46 @@ async def test_a_machines_series_are_events_at_a_bounded_pace_and_without_nonsen
         assert max(map(len, shown()[1])) == receiving.MAX_NAME
 
 
+async def test_a_worker_that_prints_without_end_is_cut_short(scene: Scene, payer: PayerNode, puppet: Puppet) -> None:
+    """Else a hostile one filled the payer's disk, and pushed everything that happened out of the events."""
+    async with scene.running() as nursery:
+        held = await begin(payer, puppet, nursery)
+        puppet.alive = False
+        job = held.lease.job.hex()
+
+        def shown(kind: str) -> int:
+            return sum(event.kind == kind for event in payer.service.events(job, 0))
+
+        lines = tuple((0, "x" * 100) for _ in range(exchange.MAX_LINES))
+        metrics = tuple((0, "loss", 1.0) for _ in range(exchange.MAX_LINES))
+        for sequence in range(100, 200):  # a hundred full reports at once
+            await puppet.say(ProgressRequest(puppet.seat, sequence, lines=lines, metrics=metrics))
+        assert shown("log") + shown("metric") == receiving.SAID_MAX
+        await trio.sleep(2.0)
+        await puppet.say(ProgressRequest(puppet.seat, 200, lines=lines))
+        assert shown("log") + shown("metric") == receiving.SAID_MAX + exchange.MAX_LINES, "time gives it some more"
+
+
+async def test_what_a_worker_says_cannot_write_to_a_terminal(scene: Scene, payer: PayerNode, puppet: Puppet) -> None:
+    evil = "\x1b[2J\x1b]0;owned\x07\u202eright\nJob done. \x9b"
+    async with scene.running() as nursery:
+        held = await begin(payer, puppet, nursery)
+        puppet.alive = False
+        job = held.lease.job.hex()
+        progress = ProgressRequest(puppet.seat, 100, lines=((0, evil),), metrics=((0, evil, 1.0),), system={evil: 1.0})
+        await puppet.say(progress)
+        await puppet.say(FailureRequest(puppet.seat, 0, evil, evil))
+        await puppet.say(LeaveRequest(puppet.key.sign(DOMAINS, Leave(seat=puppet.seat, code=evil)).body))
+        await trio.sleep(1.0)
+        told = [str(event.data) for event in payer.service.events(job, 0)]
+        told += [str(peer) for peer in payer.service.job(job).peers]
+        told += [str(problem) for problem in payer.service.why(job)]
+        told += list(payer.service.trust.resting("worker").values())
+        assert any("right Job done." in text for text in told), "it is shown"
+        for code in "\x1b\x07\u202e\x9b":
+            assert not any(code in text or repr(code)[1:-1] in text for text in told)
+
+
 async def test_any_bytes_are_refused_and_harm_nobody(scene: Scene, payer: PayerNode, puppet: Puppet) -> None:
     async with scene.running() as nursery:
         held = await begin(payer, puppet, nursery)
