@@ -23,13 +23,13 @@ from tallymesh_ledger.eip712 import Domain, Domains, keccak, word
 from tallymesh_ledger.model import terms
 from tallymesh_ledger.model.machine import Machine, Revert, Store
 from tallymesh_ledger.model.signatures import NONE, Signature
+from tallymesh_ledger.model.world import NAMES
 from tallymesh_ledger.model.world import World as Contracts
 from tallymesh_ledger.registry import RegistryAt
 from tallymesh_node.interfaces import JobState, SeatEnding, SeatState, SignedLease
 
 STARTED = 1_800_000_000  # Unix time of the world's block 0
 DOMAINS = Domains(Domain("Tallymesh Registry", 1337, b"\x11" * 20), Domain("Tallymesh JobEscrow", 1337, b"\x22" * 20))
-TOKEN = b"\x33" * 20
 BANK = b"\x44" * 20
 SUPPLY = 10**27
 UNLIMITED = 2**256 - 1
@@ -135,7 +135,8 @@ class World:
     def __init__(self, domains: Domains = DOMAINS, parameters: Parameters = Parameters()) -> None:
         self.domains = domains
         self.machine = Machine(domains.escrow.chain_id, block_number=0, now=STARTED)
-        addresses = {"Token": TOKEN, "Registry": domains.registry.contract, "JobEscrow": domains.escrow.contract}
+        addresses = {name: keccak(name.encode())[12:] for name in NAMES}
+        addresses |= {"Registry": domains.registry.contract, "JobEscrow": domains.escrow.contract}
         self.contracts = Contracts(self.machine, addresses, parameters, holder=BANK, supply=SUPPLY)
         self.parameters = parameters
         self.leases: dict[bytes, Lease] = {}  # of every seat that was ever taken

@@ -79,16 +79,20 @@ class Coder:
         self.interface = abi.load(contract)
         self.inputs = {name: encoder(entry.inputs) for name, entry in self.interface.functions.items()}
         self.outputs = {name: encoder(entry.outputs) for name, entry in self.interface.functions.items()}
-        self.errors: dict[str, tuple[bytes, Any]] = {}
-        self.events: dict[str, tuple[bytes, list[Json], list[Json]]] = {}
+        self.errors: dict[str, tuple[bytes, int, Any]] = {}
+        self.events: dict[str, tuple[bytes, list[Json], list[Json], Any]] = {}
         for entry in _document(contract)["abi"]:
             signature = f"{entry.get('name')}({','.join(type_of(each) for each in entry.get('inputs', []))})"
             if entry["type"] == "error":
-                self.errors[entry["name"]] = (keccak(signature.encode())[:4], encoder(entry["inputs"]))
+                self.errors[entry["name"]] = (
+                    keccak(signature.encode())[:4],
+                    len(entry["inputs"]),
+                    encoder(entry["inputs"]),
+                )
             elif entry["type"] == "event":
                 indexed = [each for each in entry["inputs"] if each["indexed"]]
                 plain = [each for each in entry["inputs"] if not each["indexed"]]
-                self.events[entry["name"]] = (keccak(signature.encode()), indexed, plain)
+                self.events[entry["name"]] = (keccak(signature.encode()), indexed, plain, encoder(plain))
 
     def call(self, function: str, arguments: Sequence[Any]) -> bytes:
         return self.interface.functions[function].selector + self.inputs[function](arguments)
@@ -98,10 +102,10 @@ class Coder:
         return self.outputs[function]([] if not outputs else [value] if len(outputs) == 1 else value)
 
     def log(self, name: str, values: Mapping[str, Any]) -> tuple[tuple[bytes, ...], bytes]:
-        topic, indexed, plain = self.events[name]
+        topic, indexed, plain, encode = self.events[name]
         assert len(values) == len(indexed) + len(plain), f"{name} has other fields than {list(values)}"
-        topics = (topic, *(encoder_of(type_of(each))([values[each["name"]]]) for each in indexed))
-        return topics, b"".join(encoder_of(type_of(each))([values[each["name"]]]) for each in plain)
+        topics = (topic, *(encoder_of(each["type"])([values[each["name"]]]) for each in indexed))
+        return topics, encode([values[each["name"]] for each in plain])
 
 
 def _document(contract: str) -> Any:
@@ -237,8 +241,8 @@ def constructor_values(p: Parameters, addresses: Mapping[str, bytes]) -> dict[st
 
 def error_data(name: str, values: Sequence[Any]) -> bytes:
     for contract in abi.CONTRACTS:
-        if name in coder(contract).errors:
-            selector, encode = coder(contract).errors[name]
+        selector, count, encode = coder(contract).errors.get(name, (b"", -1, None))
+        if count == len(values):  # two contracts may have errors of one name
             return selector + bytes(encode(values))
     raise AssertionError(f"no contract has the error {name}")
 
@@ -281,7 +285,7 @@ def _decoded(outputs: Sequence[Json], data: bytes) -> Any:
 def _named(log: tuple[bytes, tuple[bytes, ...], bytes]) -> str:
     _, topics, data = log
     for contract in abi.CONTRACTS:
-        for name, (topic, indexed, plain) in coder(contract).events.items():
+        for name, (topic, indexed, plain, _) in coder(contract).events.items():
             if topics and topic == topics[0]:
                 values = _decoded(plain, data)
                 return f"{contract}.{name}({[each['name'] for each in indexed]}={show(topics[1:])}, {values})"
