@@ -97,6 +97,26 @@ async def test_a_program_that_raises_fails_the_job_with_its_traceback(scene: Sce
         assert sum(paid_units(scene, peer) for peer in peers) == accepted
 
 
+@pytest.mark.parametrize(("items", "which"), [(1, 0), (2, 0), (2, 1), (3, 2)])
+async def test_a_unit_that_raises_on_a_seat_that_ends_fails_the_job_too(
+    scene: Scene, payer: PayerNode, items: int, which: int
+) -> None:
+    """A small job's seats end as soon as everything is assigned: its failures come after that."""
+    peers = scene.crowd(3)
+    spec = payer.spec("map", items=items)
+    error = Failure("program", "ValueError: 7", "Traceback …\nValueError: 7")
+    bad = list(Plan(spec).ready())[which].unit_id
+    assert payer.executor is not None
+    for executor in [payer.executor, *(peer.working for peer in peers), *(peer.auditing for peer in peers)]:
+        executor.fail[bad] = error
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        view = await payer.wait(await payer.submit(spec), "failed")
+        assert view.problem is not None
+        assert (view.problem.code, view.problem.traceback) == ("program", error.traceback)
+        assert payer.service.trust.resting("worker") == {}
+
+
 async def test_a_lease_that_is_not_seated_yet_when_the_job_ends_is_called_off(scene: Scene, payer: PayerNode) -> None:
     """Else the worker's core waits for the seat of a job that is over while the payer's next job waits for the core."""
     worker = scene.join(1)
