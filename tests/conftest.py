@@ -18,12 +18,15 @@ _skipped: list[str] = []
 _RECURSION_LIMIT = sys.getrecursionlimit()
 
 
+APART = {"test_demo": "apart", "test_chaos": "apart"}  # end-to-end tests that start networks of their own
+
+
 class Together(LoadScopeScheduling):
     """Where several processes run the tests (`scripts/test`), a file stays with one of them, and so does the market."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.split("::")[0])
-        return "market" if file.parent.name == "end_to_end" and file.stem != "test_demo" else str(file)
+        return str(file) if file.parent.name != "end_to_end" else APART.get(file.stem, "market")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Together:
