@@ -20,16 +20,17 @@ R = TypeVar("R")
 
 
 def edge(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, whose TallymeshErrors come without the frames below it. Other exceptions are bugs and keep theirs."""
+    """`function`, whose TallymeshErrors come without the frames below it, and Ctrl-C too. Other exceptions are bugs and
+    keep theirs."""
 
     @functools.wraps(function)
     def outermost(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except TallymeshError as error:
+        except (TallymeshError, KeyboardInterrupt) as error:
             if os.environ.get(FULL) == "full":
                 raise
-            refused = error.with_traceback(None)
-        raise refused
+            ended = error.with_traceback(None)
+        raise ended
 
     return outermost
