@@ -42,6 +42,8 @@ async def histories(rpc: Rpc, network: Network, folders: Mapping[bytes, Path], i
                     evidence = journals.seat(seat.job, seat.seat)
                     payments += len(seat.settled)
                     proven += sum(evidence is not None and proofs.covers(evidence, each) for each in seat.settled)
+                totals = queries.totals(account)
+                adds_up = all(totals[purse] == wei for purse, wei in chain.items())
                 moves = sum(1 for _ in queries.history(account))
-                found[account] = History(moves, queries.totals(account) == chain, payments, proven)
+                found[account] = History(moves, adds_up, payments, proven)
     return found

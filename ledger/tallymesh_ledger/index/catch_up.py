@@ -62,7 +62,7 @@ class Follower:
         self._say = say
         self._first = network.contracts.deployed_block
         self._sources: dict[bytes, Source] = sources(network)
-        self._constants: dict[str, int] = {}
+        self._constants: dict[str, int | bytes] = {}
         self._page_max = network.chain.logs_blocks_max or PAGE_BLOCKS_MAX
         self._page = min(PAGE_BLOCKS, self._page_max)
         self.progress = Progress(self._first - 1, self._first - 1)
@@ -134,6 +134,8 @@ class Follower:
                     remedy="Name another place with --index, or make it anew with 'tallymesh index rebuild'.",
                 )
         self._constants = {name: int(found[name]) for name in effects.CONSTANTS}
+        addresses = {name: getattr(self._network.contracts, name, "") for name in effects.PARTIES}
+        self._constants |= {name: bytes.fromhex(text[2:]) for name, text in addresses.items() if text}
 
     def _meta(self) -> dict[str, str]:
         with self._database.read() as connection:

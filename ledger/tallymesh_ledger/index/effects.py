@@ -2,7 +2,8 @@
 
 A rule is a sentence for people and any number of moves, each `purse account terms`. The account is a field of the
 event, or `payer` of the job (`worker` of the seat) that the event names; a term is a field of the event or a constant
-of the contracts, with its sign, or a product of two. What is not in the table is kept in the index and moves nothing,
+of the contracts, with its sign, or a product of two. `court?` is a contract that a network may not have: then nothing
+moves. What is not in the table is kept in the index and moves nothing,
 so that an event which a later contract adds does no harm; what a field means is written in contracts/src/interfaces.
 
 The moves of one account in one purse add up to what the chain says that the purse holds: see PURSES.
@@ -17,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-_MOVE = re.compile(r"[a-z]+ [A-Za-z]+( [+-][A-Za-z]+(\*[A-Za-z]+)?)+")
+_MOVE = re.compile(r"[a-z]+ [A-Za-z]+\??( [+-][A-Za-z]+(\*[A-Za-z]+)?)+")
 
 
 class Purse(StrEnum):
@@ -28,9 +29,12 @@ class Purse(StrEnum):
     STAKE = "stake"  # Registry.stakeOf: free + locked + unbonding
     ESCROW = "escrow"  # as a payer: what its jobs hold, open seats included
     LOCKED = "locked"  # Registry.stakeOf: locked; a part of the stake, not beside it
+    REWARDS = "rewards"  # what was ever collected from Rewards; it went to the tokens
 
 
 WEALTH = (Purse.TOKENS, Purse.CREDITS, Purse.STAKE, Purse.ESCROW)  # what an account has is the sum of these
+VIEWED = (*WEALTH, Purse.LOCKED)  # the contracts have a view that says the same
+PAY = (Purse.CREDITS, Purse.REWARDS)  # what is earned arrives in these
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -50,7 +54,9 @@ class Rule(msgspec.Struct, frozen=True):
         """The moves that are not zero. `known` has the constants, and `payer` and `worker` where the event names a job
         or a seat; KeyError where the event needs one that is not known."""
         for purse, whose, terms in self.moves:
-            account = values[whose] if whose in values else known[whose]
+            if whose.endswith("?") and whose[:-1] not in known:
+                continue
+            account = values[whose] if whose in values else known[whose.rstrip("?")]
             amount = sum(_term(term, values, known) for term in terms)
             if amount:
                 yield Move(purse, account, amount)
@@ -73,12 +79,18 @@ def _term(term: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> int
 
 
 CONSTANTS = {"slotWei": "Registry"}  # a view of the contract that never changes, and whose it is
+PARTIES = ("court",)  # contracts of the network file that are credited like anybody
 
 # One line an event: (contract, event) -> what it says, what it moves.
 RULES: dict[tuple[str, str], Rule] = {
     ("Token", "Transfer"): _rule("transfer", "tokens from -value", "tokens to +value"),
     ("Registry", "SlotsBought"): _rule("slots bought", "stake account +count*slotWei"),
     ("Registry", "SlotReleased"): _rule("slot released"),
+    ("Registry", "Deposited"): _rule("stake earned", "stake account +amount"),
+    ("Registry", "DepositUsed"): _rule("deposit became slots", "stake account -amount"),  # SlotsBought adds them
+    ("Registry", "DepositReleased"): _rule("deposit released"),
+    ("Registry", "StakeSlashed"): _rule("stake slashed", "stake account -amount", "locked account -amount"),
+    ("Registry", "DebtChanged"): _rule("debt"),
     ("Registry", "StakeWithdrawn"): _rule("stake withdrawn", "stake account -amount"),
     ("Registry", "OwnerChanged"): _rule("owner changed"),
     ("JobEscrow", "JobOpened"): _rule("job opened", "escrow payer +wages +auditReserve"),
@@ -86,10 +98,18 @@ RULES: dict[tuple[str, str], Rule] = {
     ("JobEscrow", "Settled"): _rule("pay for units", "credits worker +amount -fee", "escrow payer -amount", earns=True),
     ("JobEscrow", "AuditPaid"): _rule("audit pay", "credits auditor +amount", "escrow payer -amount", earns=True),
     ("JobEscrow", "SeatClosed"): _rule("seat closed"),
+    ("JobEscrow", "BondReturned"): _rule("claim bond returned"),
+    ("JobEscrow", "BondTaken"): _rule("claim bond spent", "credits to +amount", "escrow payer -amount"),
+    ("JobEscrow", "Slashed"): _rule(
+        "share of slashed stake", "credits payer +toPayer", "credits prover +toProver", "credits court? +toCourt"
+    ),
     ("JobEscrow", "Refunded"): _rule("refund", "credits payer +wages +reserve", "escrow payer -wages -reserve"),
     ("JobEscrow", "LockEnded"): _rule("lock ended", "locked worker -lock"),
     ("JobEscrow", "CreditWithdrawn"): _rule("credits withdrawn", "credits account -amount"),
-    ("JobEscrow", "FeesBurned"): _rule("fees burned"),
+    ("JobEscrow", "CreditSpent"): _rule("relayed for a fee", "credits account -amount", "credits carrier +fee"),
+    ("JobEscrow", "Staked"): _rule("pay became stake", "credits account -amount"),  # Registry.Deposited adds it there
+    ("JobEscrow", "FeesBurned"): _rule("fees burned", "credits court? +amount"),  # as much as was burned
+    ("Rewards", "Collected"): _rule("reward collected", "rewards worker +amount", earns=True),
 }
 
 EARNING = frozenset(name for (_, name), rule in RULES.items() if rule.earns)

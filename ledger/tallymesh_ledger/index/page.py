@@ -52,7 +52,7 @@ class Page:
             self.events.append((source.name, source.interface.event(log) or _unknown(log)))
         self.times = {event.block_number: blocks[event.block_number] for _, event in self.events}
 
-    def write(self, connection: Connection, constants: Mapping[str, int]) -> None:
+    def write(self, connection: Connection, constants: Mapping[str, int | bytes]) -> None:
         """All of it, in the caller's transaction. ChainError `missing_events` where an event names a job or a seat of
         which the node has left out the beginning."""
         jobs, seats = self._parties(connection)

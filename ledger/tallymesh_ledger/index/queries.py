@@ -152,7 +152,7 @@ class Queries:
         """Pay per period of `period_s` seconds (of Unix time), oldest first; periods without pay are left out."""
         periods: dict[int, dict[str, Any]] = {}
         for entry in self.history(account):
-            if entry.event not in effects.EARNING or entry.purse is not Purse.CREDITS or entry.time < since:
+            if entry.event not in effects.EARNING or entry.purse not in effects.PAY or entry.time < since:
                 continue
             start = entry.time - entry.time % period_s
             period = periods.setdefault(start, {"wei": 0, "fee_wei": 0, "units": 0, "audits": 0, "seats": set()})

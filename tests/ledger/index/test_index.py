@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -33,6 +35,7 @@ def on_chain(world: World, account: bytes, jobs: list[Job]) -> dict[Purse, int]:
         Purse.STAKE: sum(stake),
         Purse.LOCKED: stake[1],
         Purse.ESCROW: held,
+        Purse.REWARDS: 0,
     }
 
 
@@ -402,26 +405,71 @@ async def test_a_node_that_leaves_events_out_is_found_out(database: Database, ch
         assert Queries(connection).counts()["events"] == 0, "a page is kept whole or not at all"
 
 
+INTERFACES = Path(__file__).parents[3] / "contracts/src/interfaces"
+
+
+def declared() -> dict[tuple[str, str], list[dict[str, str]]]:
+    """(contract, event) -> fields with their types: of the contracts' ABI, and of the interfaces of those to come."""
+    found: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for path in INTERFACES.rglob("I*.sol"):
+        for name, fields in re.findall(r"^ +event (\w+)\(([^)]*)\);", path.read_text(), re.MULTILINE):
+            words = [field.split() for field in fields.split(",")]
+            found[path.stem[1:], name] = [{"name": each[-1], "type": each[0]} for each in words]
+    for contract in abi.CONTRACTS:
+        interface = abi.load(contract)
+        for name, topic in interface.topics.items():
+            found[contract, name] = list(interface._events[topic]["inputs"])
+    return found
+
+
 def test_every_rule_names_an_event_and_fields_that_the_contracts_have() -> None:
-    known = {"payer", "worker", *effects.CONSTANTS}
-    for (contract, name), rule in effects.RULES.items():
-        topics = abi.load(contract).topics
-        assert name in topics, f"{contract} has no event {name}"
-        fields = {each["name"] for each in abi.load(contract)._events[topics[name]]["inputs"]}
+    known = {"payer", "worker", *effects.CONSTANTS, *(f"{party}?" for party in effects.PARTIES)}
+    events = declared()
+    for key, rule in effects.RULES.items():
+        assert key in events, f"there is no event {key}"
+        fields = {each["name"] for each in events[key]}
         for _, whose, terms in rule.moves:
             named = {whose, *(part for term in terms for part in term[1:].split("*"))}
-            assert named <= fields | known, (name, named - fields - known)
+            assert named <= fields | known, (key, named - fields - known)
 
 
 def test_every_event_that_carries_wei_has_a_rule() -> None:
     """A contract's new event with an amount in it is a line that somebody forgot."""
     plain = {("Token", "Approval")}
-    for contract in abi.CONTRACTS:
-        interface = abi.load(contract)
-        for name, topic in interface.topics.items():
-            types = {each["type"] for each in interface._events[topic]["inputs"]}
-            if types & {"uint96", "uint256"} and (contract, name) not in plain:
-                assert (contract, name) in effects.RULES, f"{contract}.{name} is not in effects.RULES"
+    for key, fields in declared().items():
+        if key[0] in ("Token", "Registry", "JobEscrow", "Rewards") and key not in plain:
+            carries = {each["type"] for each in fields} & {"uint96", "uint256"}
+            assert not carries or key in effects.RULES, f"{key} is not in effects.RULES"
+
+
+def moves_of(contract: str, name: str, values: dict[str, Any], **known: Any) -> list[tuple[str, bytes, int]]:
+    return [(m.purse.value, m.account, m.amount) for m in effects.RULES[contract, name].apply(values, known)]
+
+
+def test_the_court_is_credited_where_a_network_has_one() -> None:
+    assert moves_of("JobEscrow", "FeesBurned", {"amount": 7}) == []
+    assert moves_of("JobEscrow", "FeesBurned", {"amount": 7}, court=b"c") == [("credits", b"c", 7)]
+    slashed = {"payer": b"p", "prover": b"q", "toPayer": 4, "toProver": 2, "toCourt": 1, "amount": 10, "burned": 3}
+    assert moves_of("JobEscrow", "Slashed", slashed, court=b"c") == [
+        ("credits", b"p", 4), ("credits", b"q", 2), ("credits", b"c", 1)
+    ]  # fmt: skip
+
+
+def test_a_newcomers_pay_goes_through_credits_into_stake_and_a_slot() -> None:
+    told = [
+        ("JobEscrow", "Settled", {"worker": b"w", "amount": 100, "fee": 2}),
+        ("JobEscrow", "Staked", {"account": b"w", "amount": 98}),
+        ("Registry", "Deposited", {"account": b"w", "amount": 98}),
+        ("Registry", "DepositUsed", {"account": b"w", "amount": 50}),
+        ("Registry", "SlotsBought", {"account": b"w", "count": 1}),
+        ("JobEscrow", "CreditSpent", {"account": b"w", "carrier": b"r", "amount": 0, "fee": 0}),
+    ]
+    sums: dict[str, int] = {}
+    for contract, name, values in told:
+        for purse, account, amount in moves_of(contract, name, values, payer=b"p", slotWei=50):
+            if account == b"w":
+                sums[purse] = sums.get(purse, 0) + amount
+    assert sums == {"credits": 0, "stake": 98}
 
 
 @pytest.mark.parametrize("url", ["mysql://x/y", "sqlite://", "sqlite:///:memory:", "nonsense://", "://"])
