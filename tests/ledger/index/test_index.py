@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 from fakes.contract_chain import Chain, Direct, a_job
 from fakes.contract_world import Job, World
 from tallymesh.errors import CallerError, ChainError
 from tallymesh_ledger.chain import abi
-from tallymesh_ledger.index import Database, Follower, Purse, Queries, effects, schema
+from tallymesh_ledger.index import Database, Follower, Progress, Purse, Queries, effects, schema
 from tallymesh_ledger.index import catch_up as module
 
 
@@ -28,7 +29,8 @@ def on_chain(world: World, account: bytes, jobs: list[Job]) -> dict[Purse, int]:
             held += state["free"] + state["reserve"]
             for id_ in job.seats:
                 seat = world.read("JobEscrow", "seatOf", id_)
-                held += (seat["units"] - seat["paidUnits"]) * seat["price"] if seat["state"] == 1 else 0
+                held += (seat["units"] - seat["paidUnits"]) * job.price if seat["state"] == 1 else 0
+                held += seat["bond"]
     return {
         Purse.TOKENS: world.read("Token", "balanceOf", account),
         Purse.CREDITS: world.read("JobEscrow", "creditOf", account),
@@ -334,6 +336,43 @@ async def test_both_databases_give_the_same_answers(chain: Chain, server: str, t
                 ]  # fmt: skip
                 answers.append((msgspec.json.encode(told, enc_hook=bytes.hex), everything(database)))
     assert answers[0] == answers[1]
+
+
+async def test_it_follows_the_chain_and_outlasts_a_chain_that_is_away(
+    database: Database, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back, arrived = trio.Event(), trio.Event()
+    stranger, looks, wanted = chain.world.account().address, 0, 10**9
+
+    def say(progress: Progress) -> None:
+        if progress.block >= wanted:
+            arrived.set()
+
+    follower = Follower(database, chain.rpc(), chain.network, say=say)
+    catch_up = follower.catch_up
+
+    async def sometimes() -> Any:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise ChainError("chain_unavailable", "It is away.", reverted=False)
+        done = await catch_up()
+        if looks > 2:
+            back.set()
+        return done
+
+    monkeypatch.setattr(follower, "catch_up", sometimes)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follower.follow, 0.001)
+            await back.wait()
+            chain.world.call("Token", "transfer", stranger, 9, by=chain.world.bank)
+            wanted = chain.head
+            chain.mine(chain.network.parameters.confirmations)
+            await arrived.wait()
+            nursery.cancel_scope.cancel()
+    with database.read() as connection:
+        assert Queries(connection).totals(stranger)[Purse.TOKENS] == 9
 
 
 async def test_an_index_of_another_network_is_refused_until_it_is_made_anew(database: Database, chain: Chain) -> None:
