@@ -51,6 +51,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     memory_mib: int = 0
     disk_gib: int = 0
     ask_price: str = "0.02"  # MESH per core-hour of the reference core
+    gas_price_max: str = ""  # gwei of the native coin per gas: dearer transactions wait
+    coin_price: str = ""  # MESH that one native coin is worth: pay is not redeemed where its gas is worth more
     stake_slots: int = 0  # slots to hold; fewer are bought up to this, more are left alone
     password_file: Path | None = None
     log_level: str = "info"
@@ -60,6 +62,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def ask_price_wei_per_second(self) -> int:
         """Rounded up: the owner never sells below what was asked."""
         return -(-amounts.parse(self.ask_price) // SECONDS_PER_HOUR)
+
+    @property
+    def gas_price_max_wei(self) -> int:
+        return amounts.parse(self.gas_price_max) // 10**9 if self.gas_price_max else 0
+
+    @property
+    def coin_price_wei(self) -> int:
+        return amounts.parse(self.coin_price) if self.coin_price else 0
 
     @property
     def works(self) -> bool:
@@ -135,6 +145,8 @@ _PARSERS: Final[dict[str, Callable[[Any, Path], Any]]] = {
     "memory_mib": _number(0, 1 << 30),
     "disk_gib": _number(0, 1 << 20),
     "ask_price": _amount,
+    "gas_price_max": _amount,
+    "coin_price": _amount,
     "stake_slots": _number(0, 100_000),
     "password_file": _path,
     "log_level": _level,

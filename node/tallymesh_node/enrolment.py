@@ -19,6 +19,7 @@ from tallymesh.errors import ChainError
 from tallymesh.network import Network
 from tallymesh_ledger.chain import Contracts
 from tallymesh_ledger.keys import checksum
+from tallymesh_node.complaints import level
 from tallymesh_node.escrow import EscrowChain
 from tallymesh_node.market.envelope import Binding
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 RETRY_S = 2.0  # while something is missing
 WATCH_S = 30.0  # when all is as it should be
 FAUCET_TIMEOUT_S = 10.0
-GAS_MIN_WEI = 10**15  # about ten transactions at 1 gwei: below it a faucet is asked
+GAS_MIN = 1_500_000  # about ten transactions: an account that cannot buy so much asks a faucet
 
 
 class Enrolment:
@@ -63,8 +64,9 @@ class Enrolment:
                 self.done = await self._reconcile()
             except ChainError as error:
                 self.done = False
+                if all(each.code != error.code for each in self.problems):  # once, not every few seconds
+                    log.log(level(error), "not enrolled yet: %s", error)
                 self.problems = (Problem(code=error.code, sentence=error.sentence, remedy=error.remedy),)
-                log.warning("not enrolled yet: %s", error)
             with trio.move_on_after(WATCH_S if self.done else RETRY_S):
                 await changed.wait()
 
@@ -109,7 +111,10 @@ class Enrolment:
 
     async def _fund(self) -> None:
         """Ask the network's faucet, where it has one, for an account that cannot pay for a transaction."""
-        if not self._network.faucet or await self._chain.rpc.balance(self._chain.account) >= GAS_MIN_WEI:
+        if not self._network.faucet:
+            return
+        price_wei = int(await self._chain.rpc.call("eth_gasPrice"), 16)
+        if await self._chain.rpc.balance(self._chain.account) >= GAS_MIN * price_wei:
             return
         try:
             async with httpx.AsyncClient(timeout=FAUCET_TIMEOUT_S, trust_env=False) as http:

@@ -1,13 +1,14 @@
 """`interfaces.Chain` over the contracts: what the roles ask of escrow and registry, for one account.
 
-A loop keeps the newest block's time, so that asking for it costs nothing; everything else is read when it is needed.
-This module decides nothing and keeps no books.
+Loops keep the newest block's time, so that asking for it costs nothing, and watch transactions until they are final;
+everything else is read when it is needed. This module decides nothing and keeps no books.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -16,6 +17,8 @@ from tallymesh.messages import Lease, Order
 from tallymesh.network import Network
 from tallymesh.wire import Signed
 from tallymesh_ledger.chain import Audit, Contracts, Rpc, SeatEnd, Seating, SeatStatus, Sender, Settlement
+from tallymesh_ledger.chain.fees import NO_LIMITS, GasPolicy
+from tallymesh_ledger.chain.outbox import Outbox
 from tallymesh_ledger.chain.registry_view import RegistryView
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_ledger.registry import RegistryAt
@@ -24,16 +27,35 @@ from tallymesh_node.interfaces import JobState, SeatEnding, SeatState, SignedLea
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0  # how often the newest block is looked at; blocks come every few seconds
+STALE_S = 300.0  # a newest block older than this, or than …
+STALE_BLOCKS = 50  # … this many usual ones, means that the node we ask has stopped following its chain
 
 
 class EscrowChain:
-    def __init__(self, rpc: Rpc, network: Network, key: AccountKey) -> None:
+    """`outbox` keeps what was sent over a restart; `policy` is what the owner pays for gas."""
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        network: Network,
+        key: AccountKey,
+        *,
+        outbox: Outbox | None = None,
+        policy: GasPolicy = NO_LIMITS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.rpc = rpc
         self.account = key.address
         self.contracts = Contracts.of(rpc, network)
-        self.sender = Sender(rpc, key)
+        self.facts = network.chain
+        self.policy = policy
+        confirmations = network.parameters.confirmations
+        self.sender = Sender(rpc, key, outbox=outbox, policy=policy, facts=network.chain, confirmations=confirmations)
         self.view = RegistryView(rpc, self.contracts.registry, deployed_block=network.contracts.deployed_block)
-        self._confirmations = network.parameters.confirmations
+        self._confirmations = confirmations
+        self._fee_bp = network.parameters.fee_bp
+        self._stale_s = max(STALE_S, STALE_BLOCKS * network.chain.block_ms / 1000)
+        self._clock = clock
         self._time = 0
         self.unavailable = ""  # why the chain could not be asked the last time, "" if it could
 
@@ -42,16 +64,31 @@ class EscrowChain:
         self._time = (await self.rpc.block()).timestamp
 
     async def run(self) -> None:
-        """Keep the newest block's time."""
+        """Keep the newest block's time, and watch what was sent until it is final."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_time)
+            nursery.start_soon(self.sender.run)
+
+    async def _keep_time(self) -> None:
+        """A chain that is away, or whose node stands still, is told once, and once more when it is back."""
         while True:
             try:
                 await self.look()
-                self.unavailable = ""
+                problem = self._stale()
             except ChainError as error:
-                if not self.unavailable:
-                    log.warning("the chain cannot be asked: %s", error)
-                self.unavailable = str(error)
+                problem = str(error)
+            if problem and not self.unavailable:
+                log.warning("the chain cannot be used: %s", problem)
+            elif self.unavailable and not problem:
+                log.info("the chain is back")
+            self.unavailable = problem
             await trio.sleep(POLL_S)
+
+    def _stale(self) -> str:
+        age_s = self._clock() - self._time
+        if age_s <= self._stale_s:
+            return ""
+        return f"The chain's newest block is {age_s / 60:.0f} minutes old: its node has stopped following the chain."
 
     def block_time(self) -> int:
         return self._time
@@ -69,11 +106,11 @@ class EscrowChain:
         if found.state is SeatStatus.NONE:
             return None
         return SeatState(
-            price=found.price,
             units=found.units,
             paid_units=found.paid_units,
             until=found.until,
             open=found.state is SeatStatus.OPEN,
+            bond=found.bond,
         )
 
     async def job_state(self, job: bytes) -> JobState | None:
@@ -98,7 +135,22 @@ class EscrowChain:
 
     async def settle(self, items: Sequence[tuple[Lease, Signed]]) -> bytes:
         settlements = [Settlement(lease, accept.message, accept.signature) for lease, accept in items]
-        return (await self.contracts.escrow.settle(self.sender, settlements)).mined.hash
+        brings_wei = await self._brings(items)
+        return (await self.contracts.escrow.settle(self.sender, settlements, brings_wei=brings_wei)).mined.hash
+
+    async def _brings(self, items: Sequence[tuple[Lease, Signed]]) -> int | None:
+        """What this settlement credits to this account after the fee; None where it is not only about our own pay (a
+        payer owes it whatever gas costs), or the owner named no price to compare it with."""
+        if not self.policy.coin_price_wei or any(lease.worker != self.account for lease, _ in items):
+            return None
+        accepts = [accept.message for _, accept in items]
+        seats = await self.contracts.escrow.seats_of([accept.seat for accept in accepts])
+        owed_wei = sum(
+            max(0, min(accept.units, seat.units) - seat.paid_units) * seat.price
+            for accept, seat in zip(accepts, seats, strict=True)
+            if seat.state is SeatStatus.OPEN
+        )
+        return int(owed_wei - owed_wei * self._fee_bp // 10_000)
 
     async def finish(self, order: Order, endings: Sequence[SeatEnding]) -> bytes:
         outcome = await self.contracts.escrow.finish(self.sender, order, [_ending(each) for each in endings])
@@ -120,7 +172,8 @@ class EscrowChain:
         return (await self.contracts.escrow.refund(self.sender, order)).mined.hash
 
     async def withdraw(self) -> bytes:
-        return (await self.contracts.escrow.withdraw(self.sender, self.account)).mined.hash
+        brings_wei = await self.credits(self.account) if self.policy.coin_price_wei else None
+        return (await self.contracts.escrow.withdraw(self.sender, self.account, brings_wei=brings_wei)).mined.hash
 
     async def credits(self, account: bytes) -> int:
         return await self.contracts.escrow.credit_of(account)

@@ -22,7 +22,8 @@ URL = "http://chain.test/"
 
 
 class VirtualChain:
-    """`away` makes it unreachable; `asked` holds (trio time, methods) of every request that came, answered or not."""
+    """`away` makes it unreachable, `cut` does when a transaction comes: "before" the chain has it, or "after", so that
+    only the answer is lost. `asked` holds (trio time, methods) of every request that came, answered or not."""
 
     def __init__(self, folder: Path) -> None:
         self.key = AccountKey.generate()  # holds all the coin
@@ -30,6 +31,7 @@ class VirtualChain:
         self.evm = Evm(self.store, CHAIN_ID, {self.key.address: 10**27}, lambda: STARTED + trio.current_time())
         self.methods = Methods(self.evm, self.store)
         self.away = False
+        self.cut = ""
         self.asked: list[tuple[float, list[str]]] = []
 
     def close(self) -> None:
@@ -50,9 +52,14 @@ class VirtualChain:
         body = json.loads(request.content)
         many = body if isinstance(body, list) else [body]
         self.asked.append((trio.current_time(), [each["method"] for each in many]))
+        cut = self.cut if many[0]["method"] == "eth_sendRawTransaction" else ""
+        self.away = self.away or cut == "before"
+        if not self.away:
+            answers = [self._one(each) for each in many]
+        self.away = self.away or cut == "after"
         if self.away:
+            self.cut = ""
             raise httpx.ConnectError("refused", request=request)
-        answers = [self._one(each) for each in many]
         return httpx.Response(200, json=answers if isinstance(body, list) else answers[0])
 
     def _one(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -89,11 +89,21 @@ class Contract:
                 raise answer
         return [self._decode(function, answer) for function, answer in zip(functions, answers, strict=True)]
 
-    async def write(self, sender: Sender, name: str, *arguments: Any, items: int = 0) -> Outcome:
+    async def write(
+        self,
+        sender: Sender,
+        name: str,
+        *arguments: Any,
+        items: int = 0,
+        intent: bytes = b"",
+        brings_wei: int | None = None,
+    ) -> Outcome:
         """Send, wait until mined. ChainError where the call as a whole reverts. `items` of a batch may be refused when
-        the gas is estimated and done when it is mined, which costs more."""
+        the gas is estimated and done when it is mined, which costs more; `intent` names calls that are the same though
+        their bytes differ; `brings_wei` is what it pays to the sender's account (`Sender.send`)."""
         data = self.interface.functions[name].encode(*arguments)
-        mined = await sender.send(self.address, data, gas_room=items * ITEM_GAS)
+        room = items * ITEM_GAS
+        mined = await sender.send(self.address, data, gas_room=room, intent=intent, brings_wei=brings_wei)
         events = tuple(mined.events(self.interface, self.address))
         refused = {event.values["id"]: Refusal(event.values["why"]) for event in events if event.name == "Refused"}
         return Outcome(mined, events, refused)

@@ -17,6 +17,7 @@ from tallymesh_ledger.chain.contract import At, Contract, Outcome, compact, stru
 from tallymesh_ledger.chain.rpc import Rpc
 from tallymesh_ledger.chain.staking import Token
 from tallymesh_ledger.chain.transactions import Sender
+from tallymesh_ledger.eip712 import keccak
 
 
 class SeatStatus(IntEnum):
@@ -46,12 +47,15 @@ class Job(msgspec.Struct, frozen=True):
 class Seat(msgspec.Struct, frozen=True):
     """One lease's part of the escrow; `until` is the time of closing once it is closed."""
 
-    price: int
+    bond: int  # the payer's side of claims, what is left of it; the price is the lease's
     units: int
     paid_units: int
     until: int
     state: SeatStatus
+    cases: int  # live claims and accusations: while there are any it neither closes nor unlocks
     by_signer: bool
+    own_lock: bool  # the lock is not the lease's: slashed, or a newcomer's
+    newcomer: bool  # taken without a slot
 
 
 class Seating(msgspec.Struct, frozen=True):
@@ -151,13 +155,17 @@ class JobEscrow(Contract):
         async with sender.permits:
             permit = await self.token.permit(sender, self.address, order.wages + order.audit_reserve)
             lowered = [seating.lowered() for seating in seatings]
-            return await self.write(sender, "openWithPermit", order, lowered, permit, items=len(lowered))
+            intent = b"open" + keccak(self.interface.functions["seat"].encode(order, lowered))  # a permit has a time
+            return await self.write(sender, "openWithPermit", order, lowered, permit, items=len(lowered), intent=intent)
 
     async def seat(self, sender: Sender, order: Order, seatings: Sequence[Seating]) -> Outcome:
         return await self.write(sender, "seat", order, [each.lowered() for each in seatings], items=len(seatings))
 
-    async def settle(self, sender: Sender, settlements: Sequence[Settlement]) -> Outcome:
-        return await self.write(sender, "settle", [each.lowered() for each in settlements], items=len(settlements))
+    async def settle(
+        self, sender: Sender, settlements: Sequence[Settlement], *, brings_wei: int | None = None
+    ) -> Outcome:
+        lowered = [each.lowered() for each in settlements]
+        return await self.write(sender, "settle", lowered, items=len(lowered), brings_wei=brings_wei)
 
     async def pay_audits(self, sender: Sender, lease: Lease, audits: Sequence[Audit]) -> Outcome:
         return await self.write(sender, "payAudits", lease, [each.lowered() for each in audits], items=len(audits))
@@ -183,9 +191,9 @@ class JobEscrow(Contract):
         items = sum(3 + len(end.audits) for end in ends)
         return await self.write(sender, "finish", order, [end.lowered() for end in ends], items=items)
 
-    async def withdraw(self, sender: Sender, account: bytes) -> Outcome:
+    async def withdraw(self, sender: Sender, account: bytes, *, brings_wei: int | None = None) -> Outcome:
         """Pay out the account's credit to its owner; anyone may."""
-        return await self.write(sender, "withdraw", account)
+        return await self.write(sender, "withdraw", account, brings_wei=brings_wei)
 
     async def burn_fees(self, sender: Sender) -> Outcome:
         return await self.write(sender, "burnFees")

@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 from tallymesh.chain_facts import ANY_CHAIN, ChainFacts
-from tallymesh.errors import ChainError
+from tallymesh.errors import ChainError, LocalError
 from tallymesh_ledger.chain import abi, fees
 from tallymesh_ledger.chain.courier import AWAY, RESEND_S, Courier, Pending
 from tallymesh_ledger.chain.envelope import Envelope, Plain, parse
@@ -151,6 +151,8 @@ class Sender:
                     await self._watch(pending)
             except ChainError as error:
                 log.debug("transactions on their way cannot be looked at: %s", error)
+            except LocalError as error:
+                log.warning("transactions on their way cannot be looked after: %s", error)
             await trio.sleep(WATCH_S)
 
     # ---- what is on its way already

@@ -16,6 +16,7 @@ from tallymesh.errors import ChainError, RemoteError
 from tallymesh.exchange import Source
 from tallymesh.messages import Offer
 from tallymesh_ledger.registry import RegistryAt
+from tallymesh_node.complaints import level
 from tallymesh_node.interfaces import Chain
 from tallymesh_node.market.envelope import Opener
 from tallymesh_node.network import Verdict
@@ -142,7 +143,7 @@ class OfferBook:
             try:
                 await self.refresh()
             except (ChainError, RemoteError) as error:
-                log.warning("the registry cannot be read: %s", error)
+                log.log(level(error), "the registry cannot be read: %s", error)
             await trio.sleep(refresh_s)
 
     async def refresh(self) -> None:

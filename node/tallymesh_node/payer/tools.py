@@ -14,6 +14,7 @@ from tallymesh.exchange import Source
 from tallymesh.parameters import Parameters
 from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.keys import AccountKey
+from tallymesh_node.complaints import level
 from tallymesh_node.interfaces import Blobs, Chain, Executor, Journal, PeerNetwork
 from tallymesh_scheduler.matching import Candidate
 
@@ -99,8 +100,8 @@ class Doing:
             pause = min(RETRY_MAX_S, RETRY_S * 2.0 ** min(failures - 1, 10))
             self._again[key] = (failures, trio.current_time() + pause)
             self.errors[key] = error
-            level = logging.WARNING if isinstance(error, ChainError) else logging.DEBUG
-            log.log(level, "%s failed (%d): %s", key[0], failures, error)
+            usual = logging.WARNING if isinstance(error, ChainError) else logging.DEBUG
+            log.log(level(error, usual), "%s failed (%d): %s", key[0], failures, error)
         else:
             self._again.pop(key, None)
             self.errors.pop(key, None)

@@ -16,6 +16,7 @@ from tallymesh_ledger import audit, waits
 from tallymesh_ledger.phases import Phase
 from tallymesh_ledger.seat import Range
 from tallymesh_ledger.waits import Step
+from tallymesh_node.complaints import level
 from tallymesh_node.worker.record import Line
 from tallymesh_node.worker.tools import Tools, Work, log
 from tallymesh_node.worker.units import UnitRun
@@ -39,7 +40,7 @@ class Keeper:
                 try:
                     await self._pass(nursery)
                 except (ChainError, LocalError) as error:
-                    log.warning("seat %s: %s", self.work.record.id[:4].hex(), error)
+                    log.log(level(error), "seat %s: %s", self.work.record.id[:4].hex(), error)
                     pause = RETRY_S
                 await self.work.keeper_bell.wait(min(pause, self._until_deadline()))
             nursery.cancel_scope.cancel()
@@ -81,6 +82,8 @@ class Keeper:
             return "unit_failed"
         if work.problem:
             return "refused"
+        if work.claiming:
+            return "claiming"
         return self._overdue()
 
     def _overdue(self) -> str:

@@ -15,6 +15,7 @@ from tallymesh.errors import ChainError, RemoteError
 from tallymesh.messages import Lease, Order
 from tallymesh.wire import Signed
 from tallymesh_ledger.phases import Phase
+from tallymesh_node.complaints import level
 from tallymesh_node.worker.policy import SettlePolicy, Standing, settle_reason, worth_withdrawing
 from tallymesh_node.worker.stake import OwnStake
 from tallymesh_node.worker.tools import Bell, Tools, Work, log
@@ -52,7 +53,7 @@ class Settlement:
                 if trio.current_time() >= self._not_before:
                     await self._act()
             except ChainError as error:
-                log.warning("chain: %s", error)
+                log.log(level(error), "chain: %s", error)
             except RemoteError as error:
                 log.warning("chain: %s", error)
             if any(work.state is None for work in self.works()):
@@ -123,7 +124,7 @@ class Settlement:
         for work in self.works():
             record = work.record
             end = record.lease.until + record.order.claim_window + EXPIRE_SLACK_S
-            if work.seated and now >= end and not self._unpaid(work):
+            if work.seated and now >= end and not self._unpaid(work) and not work.claimed:
                 by_order.setdefault(record.lease.job, (record.order, []))[1].append(record.lease)
         for order, leases in by_order.values():
             await self._send(functools.partial(self.tools.chain.expire, order, leases))

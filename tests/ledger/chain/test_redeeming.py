@@ -1,0 +1,59 @@
+"""A worker's own settlement and withdrawal, weighed against what their gas is worth."""
+
+from __future__ import annotations
+
+import pytest
+
+from tallymesh import wire
+from tallymesh.errors import ChainError
+from tallymesh.network import Network
+from tallymesh_ledger.chain import Contracts, Rpc
+from tallymesh_ledger.chain.fees import GasPolicy
+from tallymesh_node.escrow import EscrowChain
+
+DEAR = GasPolicy(coin_price_wei=10**24)  # a coin is worth a million MESH
+CHEAP = GasPolicy(coin_price_wei=10**18)
+
+
+async def test_pay_is_redeemed_only_where_it_is_worth_more_than_its_gas(
+    rpc: Rpc, network: Network, contracts: Contracts, deal
+) -> None:
+    job = await deal(workers=1)
+    (worker,), (lease,) = job.workers, job.leases
+    await contracts.escrow.open(job.payer, job.order, job.seatings())
+    one = job.settlement(0, 4)
+    items = [(lease, wire.signed(one.accept, one.signature))]
+
+    def chain(sender, policy: GasPolicy) -> EscrowChain:
+        return EscrowChain(rpc, network, sender._key, policy=policy)
+
+    with pytest.raises(ChainError) as caught:
+        await chain(worker, DEAR).settle(items)
+    assert caught.value.code == "not_worth_gas"
+    assert (await contracts.escrow.seat_of(job.seats[0])).paid_units == 0
+
+    await chain(worker, CHEAP).settle(items)
+    assert (await contracts.escrow.seat_of(job.seats[0])).paid_units == 4
+
+    with pytest.raises(ChainError) as caught:  # nothing more is due, and gas still costs something
+        await chain(worker, CHEAP).settle(items)
+    assert caught.value.code in ("not_worth_gas", "nothing_done")
+
+    with pytest.raises(ChainError) as caught:
+        await chain(worker, DEAR).withdraw()
+    assert caught.value.code == "not_worth_gas"
+    before = await contracts.token.balance_of(worker.address)
+    owed = await contracts.escrow.credit_of(worker.address)
+    await chain(worker, CHEAP).withdraw()
+    assert await contracts.token.balance_of(worker.address) == before + owed > before
+
+
+async def test_a_payer_settles_what_it_owes_whatever_gas_costs(
+    rpc: Rpc, network: Network, contracts: Contracts, deal
+) -> None:
+    job = await deal(workers=1)
+    await contracts.escrow.open(job.payer, job.order, job.seatings())
+    one = job.settlement(0, 4)
+    payer = EscrowChain(rpc, network, job.payer._key, policy=DEAR)
+    await payer.settle([(job.leases[0], wire.signed(one.accept, one.signature))])
+    assert (await contracts.escrow.seat_of(job.seats[0])).paid_units == 4
