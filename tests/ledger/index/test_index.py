@@ -253,6 +253,31 @@ async def test_a_chain_that_moves_while_a_page_is_read_spoils_that_page_only(dat
         assert Queries(connection).totals(job.payer.address)[Purse.TOKENS] == 1
 
 
+async def test_events_that_a_new_branch_has_more_are_not_lost(database: Database, chain: Chain) -> None:
+    """The node's logs are of the old branch, which had none: only the block at the page's end shows it."""
+    stranger = chain.world.account().address
+    wind_back = chain.mark()
+    chain.mine(5)
+    rpc, moved = chain.rpc(), False
+
+    def move(method: str, params: Any) -> Any:
+        nonlocal moved
+        if method != "eth_getLogs" or moved:
+            return None
+        moved = True
+        found = {"result": chain.methods.call(method, params)}
+        wind_back()
+        chain.world.call("Token", "transfer", stranger, 3, by=chain.world.bank)
+        chain.mine(5)
+        return found
+
+    rpc.rule = move
+    await Follower(database, rpc, chain.network).catch_up()
+    assert moved
+    with database.read() as connection:
+        assert Queries(connection).totals(stranger)[Purse.TOKENS] == 3
+
+
 async def test_a_chain_that_never_rests_is_told_of(
     database: Database, chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:

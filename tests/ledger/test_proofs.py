@@ -1,0 +1,100 @@
+"""A receipt's proof: holds for what was paid, and for nothing that is one bit or one unit beside it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+import pytest
+
+from tallymesh.errors import CallerError
+from tallymesh.exchange import Opening
+from tallymesh.messages import Tally
+from tallymesh_ledger import merkle, proofs
+from tallymesh_ledger.proofs import Evidence
+
+SEAT = b"\x51" * 32
+
+
+class Paid(NamedTuple):
+    tally: int
+    units: int
+    chain: bytes
+
+
+def told(*counts: int) -> tuple[Evidence, list[bytes]]:
+    """A seat with tallies of these sizes, and the chain value after each."""
+    evidence, values, value, start = Evidence(seat=SEAT), [], bytes(32), 0
+    for number, count in enumerate(counts, 1):
+        for position in range(start, start + count):
+            opening = Opening(*(bytes([part, position]) * 16 for part in range(5)))
+            evidence.openings[position] = opening
+            evidence.leaves[position] = merkle.leaf(SEAT, position, opening)
+        root = merkle.root([evidence.leaves[p] for p in range(start, start + count)])
+        evidence.tallies[number] = Tally(
+            seat=SEAT, number=number, previous=value, start=start, count=count, root=root, block_number=1,
+            block_hash=bytes(32),
+        )  # fmt: skip
+        value = merkle.chain_value(value, root, start, count)
+        values.append(value)
+        start += count
+    return evidence, values
+
+
+@pytest.mark.parametrize("settled", [1, 2, 3])
+def test_every_paid_position_is_proven_against_whatever_tally_was_settled(settled: int) -> None:
+    evidence, values = told(1, 5, 3)
+    units = [1, 6, 9][settled - 1]
+    payments = [Paid(settled, units, values[settled - 1])]
+    for position in range(9):
+        if position < units:
+            proof = proofs.prove(evidence, position, payments)
+            assert proofs.holds(proof, payments)
+            assert proofs.decode(msgspec.json.encode(proofs.plain(proof))) == proof
+        else:
+            with pytest.raises(CallerError, match="has not paid"):
+                proofs.prove(evidence, position, payments)
+    assert proofs.covers(evidence, payments[0])
+
+
+def test_a_unit_beyond_what_was_paid_is_not_proven_by_the_tally_around_it() -> None:
+    evidence, values = told(1, 5)
+    proof = proofs.prove(evidence, 4, [Paid(2, 6, values[1])])
+    assert not proofs.holds(proof, [Paid(2, 4, values[1])]), "four units were paid, and this is the fifth"
+    assert not proofs.holds(proof, [Paid(2, 7, values[1])]), "more was paid than the tallies hold"
+    assert not proofs.holds(proof, [Paid(2, 6, values[0])])
+    assert not proofs.holds(proof, [])
+
+
+def test_books_that_lack_something_say_what() -> None:
+    evidence, values = told(1, 5, 3)
+    payments = [Paid(3, 9, values[2])]
+    with pytest.raises(CallerError, match="no receipt"):
+        proofs.prove(evidence, 9, payments)
+    del evidence.leaves[3]
+    for position in (3, 4):
+        with pytest.raises(CallerError, match="missing"):
+            proofs.prove(evidence, position, payments)
+    assert proofs.prove(evidence, 7, payments)
+    assert not proofs.covers(evidence, payments[0])
+    assert proofs.covers(evidence, Paid(1, 1, values[0]))
+    evidence, values = told(1, 5, 3)
+    del evidence.tallies[3]
+    with pytest.raises(CallerError, match="in no tally"):
+        proofs.prove(evidence, 7, payments)
+    with pytest.raises(CallerError, match="missing"):
+        proofs.prove(evidence, 2, payments)
+    assert not proofs.covers(evidence, payments[0])
+
+
+def test_a_payment_is_covered_only_by_all_of_its_receipts() -> None:
+    evidence, values = told(1, 5)
+    whole = Paid(2, 6, values[1])
+    assert proofs.covers(evidence, whole)
+    assert not proofs.covers(evidence, Paid(2, 7, values[1]))
+    assert not proofs.covers(evidence, Paid(0, 6, bytes(32))), "a channel's voucher has no tally"
+    evidence.leaves[2] = b"\x01" * 32
+    assert not proofs.covers(evidence, whole)
+    evidence, values = told(1, 5)
+    evidence.tallies[2] = msgspec.structs.replace(evidence.tallies[2], start=2)
+    assert not proofs.covers(evidence, Paid(2, 6, values[1]))
