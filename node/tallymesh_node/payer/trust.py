@@ -55,6 +55,11 @@ class Trust:
         """Leave the account alone as `role` ("worker" or "auditor") for a while."""
         self._resting[role, account] = (self._now() + seconds, sentence)
 
+    def wake(self, role: str, accounts: set[bytes]) -> None:
+        """It was not their fault."""
+        for account in accounts:
+            self._resting.pop((role, account), None)
+
     def resting(self, role: str) -> dict[bytes, str]:
         now = self._now()
         for key in [key for key, (until, _) in self._resting.items() if until <= now]:

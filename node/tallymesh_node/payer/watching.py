@@ -17,6 +17,7 @@ from tallymesh_ledger import waits
 from tallymesh_ledger.phases import Phase
 from tallymesh_ledger.waits import Step
 from tallymesh_node.payer.held import AT_WORK, Held
+from tallymesh_node.payer.own import LIMITS_REMEDY, NOT_DETERMINISTIC, NOT_DETERMINISTIC_REMEDY
 from tallymesh_node.payer.records import Cancelled, GivenUp, Shown, Tallied
 from tallymesh_scheduler.leases import LeaseState
 
@@ -28,6 +29,7 @@ UNREACHABLE_S = 2.0  # no answer and no sign of life for this long: a broken con
 OWN_LAG_S = 2.0  # this process was held up: nobody is late before it has listened again
 REQUEST_S = 10.0
 FAULTS_OF_PROGRAM = ("program", "limits")  # may be the user's: tried here before the worker is blamed
+FAILURES_WITH_OWN = 3  # workers that units must fail on which run here, before the program is to blame after all
 FAILURES_WITHOUT_OWN = 2  # workers that a unit must fail on where this node cannot try it
 
 
@@ -165,6 +167,10 @@ class Watching:
             if failure is not None:
                 await driver.closing.fail(failure.code, failure.sentence, failure.traceback)
                 return
+            failed_on = self._failed_on(code)
+            if len(failed_on) >= FAILURES_WITH_OWN:
+                await self._fail_everywhere_else(code, sentence, failed_on)
+                return
         elif code in FAULTS_OF_PROGRAM:
             unit_id = held.seat.assigned[position]
             accounts = {
@@ -177,3 +183,17 @@ class Watching:
                 await driver.closing.fail(code, sentence, "")
                 return
         await self.give_up(held, f"unit_{code}", f"Its unit gave no output: {sentence}")
+
+    def _failed_on(self, code: str) -> set[bytes]:
+        """Accounts of this job on which units, be it others than here, failed that way."""
+        held = self.driver.book.all()
+        return {each.account for each in held if any(found == code for found, _ in each.failures.values())}
+
+    async def _fail_everywhere_else(self, code: str, sentence: str, accounts: set[bytes]) -> None:
+        """So many strangers are hardly all broken: the program fails now and then, or wants more than it declared."""
+        said = f"Units failed on {len(accounts)} workers and ran on this node. The last one: {sentence}"
+        if code == "limits":
+            await self.driver.closing.fail(code, said, "", LIMITS_REMEDY)
+        else:
+            await self.driver.closing.fail(NOT_DETERMINISTIC, said, "", NOT_DETERMINISTIC_REMEDY)
+        self.driver.trust.wake("worker", accounts)

@@ -97,6 +97,41 @@ async def test_a_program_that_raises_fails_the_job_with_its_traceback(scene: Sce
         assert sum(paid_units(scene, peer) for peer in peers) == accepted
 
 
+@pytest.mark.parametrize(("code", "shown"), [("program", "not_deterministic"), ("limits", "limits")])
+async def test_a_program_that_fails_on_worker_after_worker_is_to_blame_though_it_runs_here(
+    scene: Scene, payer: PayerNode, code: str, shown: str
+) -> None:
+    """It raises now and then. Else the job would wait in vain, and so would the next: its workers were left alone."""
+    peers = scene.crowd(3)
+    for peer in peers:
+        peer.working.fail["m:f"] = Failure(code, "RuntimeError: bad luck")
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        view = await payer.wait(await payer.submit(payer.spec("map", items=12)), "failed", timeout_s=300)
+        assert view.problem is not None
+        assert view.problem.code == shown
+        assert "failed on 3 workers" in view.problem.sentence
+        assert "bad luck" in view.problem.sentence
+        assert view.problem.remedy
+        assert payer.service.trust.resting("worker") == {}
+        for peer in peers:
+            peer.working.fail.clear()
+        spec = payer.spec("map", items=6)
+        view = await payer.wait(await payer.submit(spec))
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+
+
+async def test_two_workers_that_blame_the_program_cannot_end_the_job(scene: Scene, payer: PayerNode) -> None:
+    peers = scene.crowd(5)
+    for peer in peers[:2]:
+        peer.working.fail["m:f"] = Failure("program", "ValueError: made up")
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=12)
+        view = await payer.wait(await payer.submit(spec))
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+
+
 @pytest.mark.parametrize(("items", "which"), [(1, 0), (2, 0), (2, 1), (3, 2)])
 async def test_a_unit_that_raises_on_a_seat_that_ends_fails_the_job_too(
     scene: Scene, payer: PayerNode, items: int, which: int
