@@ -93,6 +93,11 @@ def test_a_payment_is_covered_only_by_all_of_its_receipts() -> None:
     assert proofs.covers(evidence, whole)
     assert not proofs.covers(evidence, Paid(2, 7, values[1]))
     assert not proofs.covers(evidence, Paid(0, 6, bytes(32))), "a channel's voucher has no tally"
+    gap, first = told(1, 5)[0], values[0]
+    gap.tallies[2] = tally = msgspec.structs.replace(gap.tallies[2], start=2, count=4)
+    leaves = [gap.leaves[position] for position in range(2, 6)]
+    jumped = merkle.chain_value(first, merkle.root(leaves), tally.start, tally.count)
+    assert not proofs.covers(gap, Paid(2, 6, jumped)), "position 1 is in no tally"
     evidence.leaves[2] = b"\x01" * 32
     assert not proofs.covers(evidence, whole)
     evidence, values = told(1, 5)

@@ -1,9 +1,10 @@
 """Brings an index up to the chain: in bounded pages, each one transaction, from wherever the last one ended.
 
 Before each page the newest block that was read is looked up by its hash; where the chain has another one there, the
-newest block that both know is found and everything above it is taken back. A page is kept only where the blocks below
-its end did not change while it was read. So it may be stopped at any point, run by several processes at once, and
-pointed at a chain that was wound back: it goes on from what is still true.
+newest block that both know is found and everything above it is taken back. A page is kept with the hash that its end
+had before its logs were read, so that a chain which moved meanwhile is found out by the next look. So it may be
+stopped at any point, run by several processes at once, and pointed at a chain that was wound back: it goes on from what
+is still true.
 """
 
 from __future__ import annotations
@@ -197,6 +198,7 @@ class Follower:
 
     async def _read(self, cursor: Cursor, end: int) -> bool:
         """Blocks after the cursor up to `end`. False where the chain moved meanwhile, and nothing was kept."""
+        # before its logs: had the chain moved when they were read, the next look takes this block back
         (last,) = await self._blocks([end])
         if last is None:
             return False
@@ -207,10 +209,10 @@ class Follower:
                 raise
             self._page = max(PAGE_BLOCKS_MIN, self._page // 2)
             return True  # no page, and nothing is wrong with the chain: the next one is smaller
-        numbers = sorted({int(log["blockNumber"], 16) for log in logs} | {end})
+        numbers = sorted({int(log["blockNumber"], 16) for log in logs})
         found = {block.number: block for block in await self._blocks(numbers) if block is not None}
-        if found.get(end) != last or any(not _stands(log, found) for log in logs):
-            return False  # the logs may be of blocks that are no more
+        if any(not _stands(log, found) for log in logs):
+            return False  # they are of blocks that are no more
         page = Page(self._sources, logs, found)
         kept = await trio.to_thread.run_sync(self._keep, cursor, last, page)
         if kept:
