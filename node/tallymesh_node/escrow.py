@@ -146,8 +146,8 @@ class EscrowChain:
         accepts = [accept.message for _, accept in items]
         seats = await self.contracts.escrow.seats_of([accept.seat for accept in accepts])
         owed_wei = sum(
-            max(0, min(accept.units, seat.units) - seat.paid_units) * seat.price
-            for accept, seat in zip(accepts, seats, strict=True)
+            max(0, min(accept.units, seat.units) - seat.paid_units) * lease.price
+            for (lease, _), accept, seat in zip(items, accepts, seats, strict=True)
             if seat.state is SeatStatus.OPEN
         )
         return int(owed_wei - owed_wei * self._fee_bp // 10_000)
