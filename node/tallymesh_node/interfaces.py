@@ -152,11 +152,11 @@ class Journal(Protocol):
 class SeatState(msgspec.Struct, frozen=True, kw_only=True):
     """A seat as the escrow holds it; `until` is the time of closing once it is closed."""
 
-    price: int
     units: int
     paid_units: int
     until: int
     open: bool
+    bond: int = 0  # what is left of the payer's side of claims
 
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True):
@@ -262,8 +262,9 @@ class ClaimsChain(Protocol):
     async def leaf(self, claim: bytes, sample: int, since_block: int) -> tuple[bytes, bytes] | None:
         """(start, end) of a sample's leaf as it was opened; None before."""
 
-    async def worker_of(self, seat: bytes) -> bytes | None:
-        """The worker of a seat that is open or was lately."""
+    async def lease_of(self, claim: bytes, since_block: int) -> Lease | None:
+        """The lease of the claimed seat, out of the transaction that made the claim (in block `since_block`); None
+        where it is not there. The seat's id proves it."""
 
     async def witnesses(self, order: Order, lease: Lease) -> list[int]:
         """Slots of accounts besides the parties that could judge, ascending by account; fewer than the quorum where

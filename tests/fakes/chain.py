@@ -21,7 +21,7 @@ from tallymesh_ledger.chain import abi
 from tallymesh_ledger.chain.contract import compact
 from tallymesh_ledger.eip712 import Domain, Domains, keccak, word
 from tallymesh_ledger.model import terms
-from tallymesh_ledger.model.machine import Machine, Revert, Store
+from tallymesh_ledger.model.machine import Event, Machine, Revert, Store
 from tallymesh_ledger.model.signatures import NONE, Signature
 from tallymesh_ledger.model.world import NAMES
 from tallymesh_ledger.model.world import World as Contracts
@@ -43,6 +43,7 @@ class SeatView:
         self._seat = seat
         self._lease = world.leases[seat]
         self.price = self._lease.price
+        self._units: int | None = None
 
     @property
     def _stored(self) -> terms.Seat:
@@ -58,7 +59,11 @@ class SeatView:
 
     @property
     def units(self) -> int:
-        return self._stored.units
+        return self._stored.units if self._units is None else self._units
+
+    @units.setter
+    def units(self, units: int) -> None:
+        self._units = units
 
     @property
     def paid_units(self) -> int:
@@ -146,6 +151,7 @@ class World:
         self.credits = self.contracts.escrow.credits
         self.transactions: list[tuple[str, bytes]] = []  # (what, sender)
         self.refused: list[tuple[bytes, str]] = []  # (seat or AuditOrder, why) of items that batches left out
+        self.events: list[tuple[int, Event]] = []  # (chain time, event), in order
         self.down = False  # the chain cannot be reached
 
     @property
@@ -253,6 +259,7 @@ class World:
         except Revert as revert:
             code = abi.snake(revert.name)
             raise ChainError(code, f"The contract refused: {code}.", reverted=True) from None
+        self.events += [(self.machine.now, event) for event in done.events]
         for event in done.events:
             if event.name == "Refused":
                 self.refused.append((event.values["id"], terms.Refusal(event.values["why"]).name.lower()))
@@ -285,9 +292,7 @@ class FakeChain:
         found = self.world.seats.get(seat)
         if found is None:
             return None
-        return SeatState(
-            price=found.price, units=found.units, paid_units=found.paid_units, until=found.until, open=found.open
-        )
+        return SeatState(units=found.units, paid_units=found.paid_units, until=found.until, open=found.open)
 
     async def job_state(self, job: bytes) -> JobState | None:
         await self._reach()

@@ -80,6 +80,8 @@ class Work:
         self.looked_at = 0  # chain time of the last look at the chain
         self.done_at: float | None = None  # when there was nothing left to do but to be paid
         self.heard_at = trio.current_time()  # of the payer
+        self.claiming = False  # what is unpaid will be claimed on chain: this node leaves the seat
+        self.claimed = False  # a claim is live: the seat neither closes nor expires
         self.lines: deque[tuple[int, str]] = deque(maxlen=MAX_LINES_WAITING)
         self.metrics: deque[tuple[int, str, float]] = deque(maxlen=MAX_METRICS_WAITING)
 
@@ -93,7 +95,7 @@ class Work:
         return (
             state is not None
             and state.open
-            and (state.price, state.units, state.until) == (lease.price, lease.positions, lease.until)
+            and (state.units, state.until) == (lease.positions, lease.until)  # the price is in the seat's id
         )
 
     @property

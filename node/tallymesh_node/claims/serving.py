@@ -1,0 +1,71 @@
+"""The worker's door for auditors that the chain drew for its claim: `claim_unit`, and the blobs of that unit.
+
+Answered from memory and this node's journal; the chain was asked when the claim got its seed, so that a stranger's
+question costs little. Nothing of the output is handed out.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import trio
+
+from tallymesh import exchange
+from tallymesh.errors import RemoteError
+from tallymesh.exchange import ClaimUnitAnswer, ClaimUnitRequest
+from tallymesh.ids import BlobId
+from tallymesh_ledger.claims import ClaimState
+from tallymesh_node.claims.claimant import Case, Claimant
+from tallymesh_node.claims.kept import Kept
+from tallymesh_node.claims.tools import Tools
+
+MAX_GRANTS = 512  # (peer, claim, sample) that were answered: 3 ranks of 16 samples of ten claims
+
+
+class Serving:
+    def __init__(self, tools: Tools, claimant: Claimant) -> None:
+        self.tools = tools
+        self.claimant = claimant
+        self._grants: OrderedDict[tuple[str, bytes], set[BlobId]] = OrderedDict()  # (peer, ticket) -> blobs
+
+    def open(self) -> None:
+        self.tools.network.serve(ClaimUnitRequest.NAME, self.unit)
+
+    async def unit(self, peer: str, body: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        request = exchange.decode(body, ClaimUnitRequest, peer=peer)
+        case = self._case(request.claim, peer)
+        assert case.record is not None
+        assert case.claim is not None
+        account = self.tools.account_of(peer)
+        if account is None:
+            raise RemoteError("unknown_peer", "No valid binding says which account this peer speaks for.", peer=peer)
+        if all((draw.sample, draw.auditor) != (request.sample, account) for draw in case.draws[1]):
+            raise RemoteError("not_drawn", "The chain drew other accounts for this sample.", peer=peer)
+        kept = Kept(self.tools.domains, self.tools.journal, case.record.seat)
+        position = case.claim.positions()[request.sample]
+        self._grant(peer, exchange.encode(request), kept.blobs(position))
+        assigned = kept.assigns[position]
+        line = kept.record.line
+        self.tools.counters["claim_units_served"] += 1
+        return exchange.encode(
+            ClaimUnitAnswer(line.order, line.lease, assigned.assign, assigned.unit, assigned.sources)
+        )
+
+    def may_fetch(self, peer_id: str, blob: BlobId, ticket: bytes) -> bool:
+        """At once. The ticket is the request that was answered; after a restart it has to be asked again."""
+        return blob in self._grants.get((peer_id, ticket), ())
+
+    def _case(self, claim: bytes, peer: str) -> Case:
+        for case in self.claimant.live:
+            if case.record is not None and case.record.id == claim:
+                if case.claim is None or case.claim.state is not ClaimState.SAMPLING or not case.draws[1]:
+                    raise RemoteError("not_yet", "This claim waits for no auditor now.", peer=peer)
+                return case
+        raise RemoteError("unknown_claim", "This node has no such claim.", peer=peer)
+
+    def _grant(self, peer: str, ticket: bytes, blobs: set[BlobId]) -> None:
+        self._grants[peer, ticket] = blobs
+        self._grants.move_to_end((peer, ticket))
+        while len(self._grants) > MAX_GRANTS:
+            self._grants.popitem(last=False)

@@ -1,0 +1,24 @@
+"""A scene under a virtual clock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fakes.claim_scene import ClaimScene, Story
+from fakes.virtual import use_virtual_time
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    use_virtual_time(items, Path(__file__).parent)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> ClaimScene:
+    return ClaimScene(tmp_path)
+
+
+@pytest.fixture
+async def story(scene: ClaimScene) -> Story:
+    return Story(scene)
