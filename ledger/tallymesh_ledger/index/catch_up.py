@@ -25,10 +25,11 @@ from tallymesh_ledger.index.database import Database
 from tallymesh_ledger.index.page import Page, Source, sources
 
 PAGE_BLOCKS = 5_000  # of one eth_getLogs at first (public nodes allow 500 to 10,000) …
-PAGE_BLOCKS_MIN = 50  # … halved where the node refuses, down to this …
+PAGE_BLOCKS_MIN = 10  # … halved where the node refuses, down to this, the smallest that a free plan allows …
 PAGE_BLOCKS_MAX = 50_000  # … doubled where there was little in it, up to this
 PAGE_LOGS_MANY = 4_000  # a page of more logs is halved next time: bounds memory and the transaction …
-PAGE_LOGS_FEW = 1_000  # … and one of fewer doubled
+PAGE_LOGS_FEW = 1_000  # … and one of fewer doubled …
+GROW_AFTER = 8  # … after so many that passed: a size that was refused is not tried again at once
 ANCHORS = 256  # hashes of blocks without events that are kept: a deeper reorganisation goes back to one with events
 LOOKS = 64  # hashes compared in one batch while the newest common block is looked for
 TRIES = 10  # pages that a chain in motion may spoil before a caller is told
@@ -66,6 +67,7 @@ class Follower:
         self._constants: dict[str, int | bytes] = {}
         self._page_max = network.chain.logs_blocks_max or PAGE_BLOCKS_MAX
         self._page = min(PAGE_BLOCKS, self._page_max)
+        self._passed = GROW_AFTER  # pages since one was refused
         self.progress = Progress(self._first - 1, self._first - 1)
 
     def __repr__(self) -> str:
@@ -111,11 +113,12 @@ class Follower:
 
     async def _prepare(self) -> None:
         """Names the network in a new index; makes one of another version anew; refuses one of another network."""
+        addresses = self._network.contracts
         wanted = {
             "chain": str(self._network.chain_id),
-            "contracts": " ".join(f"{source.name}={address.hex()}" for address, source in self._sources.items()),
+            "contracts": f"{addresses.token} {addresses.registry} {addresses.escrow}",
             "first": str(self._first),
-            "version": schema.version(),
+            "version": f"{schema.version()} {' '.join(source.name for source in self._sources.values())}",
         }
         found = await trio.to_thread.run_sync(self._meta)
         if found.get("version") not in (None, wanted["version"]):
@@ -135,8 +138,8 @@ class Follower:
                     remedy="Name another place with --index, or make it anew with 'tallymesh index rebuild'.",
                 )
         self._constants = {name: int(found[name]) for name in effects.CONSTANTS}
-        addresses = {name: getattr(self._network.contracts, name, "") for name in effects.PARTIES}
-        self._constants |= {name: bytes.fromhex(text[2:]) for name, text in addresses.items() if text}
+        parties = {name: getattr(addresses, name, "") for name in effects.PARTIES}
+        self._constants |= {name: bytes.fromhex(text[2:]) for name, text in parties.items() if text}
 
     def _meta(self) -> dict[str, str]:
         with self._database.read() as connection:
@@ -207,7 +210,7 @@ class Follower:
         except ChainError as error:
             if error.code != "rpc_error" or self._page <= PAGE_BLOCKS_MIN:
                 raise
-            self._page = max(PAGE_BLOCKS_MIN, self._page // 2)
+            self._page, self._passed = max(PAGE_BLOCKS_MIN, self._page // 2), 0
             return True  # no page, and nothing is wrong with the chain: the next one is smaller
         numbers = sorted({int(log["blockNumber"], 16) for log in logs})
         found = {block.number: block for block in await self._blocks(numbers) if block is not None}
@@ -220,9 +223,10 @@ class Follower:
             self.progress = msgspec.structs.replace(
                 progress, pages=progress.pages + 1, events=progress.events + len(page.events)
             )
+            self._passed += 1
             if len(logs) > PAGE_LOGS_MANY:
                 self._page = max(PAGE_BLOCKS_MIN, self._page // 2)
-            elif len(logs) < PAGE_LOGS_FEW:
+            elif len(logs) < PAGE_LOGS_FEW and self._passed >= GROW_AFTER:
                 self._page = min(self._page_max, self._page * 2)
         return True  # where another process was faster, go on from what it wrote
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
 from typing import Any
 
 import msgspec
@@ -19,6 +20,11 @@ from tallymesh_ledger.chain import abi
 from tallymesh_ledger.chain.rpc import Block
 from tallymesh_ledger.index import effects, schema
 
+# Contracts whose events are indexed, and the network file's field for each; what is not deployed is left out.
+INDEXED = {
+    "Token": "token", "Registry": "registry", "JobEscrow": "escrow", "Rewards": "rewards", "Claims": "claims",
+    "Accusations": "accusations", "Court": "court",
+}  # fmt: skip
 ASKED = 500  # ids in one query: SQLite takes at most some thousand parameters
 
 
@@ -32,10 +38,10 @@ class Source(msgspec.Struct, frozen=True):
 def sources(network: Network) -> dict[bytes, Source]:
     """By address: each contract that has an address in the network file and an ABI here."""
     found = {}
-    for name in abi.CONTRACTS:
-        field = {"JobEscrow": "escrow"}.get(name, name.lower())
+    folder = resources.files("tallymesh_ledger").joinpath("abi")
+    for name, field in INDEXED.items():
         address = getattr(network.contracts, field, "")
-        if address:
+        if address and folder.joinpath(f"{name}.json").is_file():
             found[bytes.fromhex(address[2:])] = Source(name, abi.load(name))
     return found
 
