@@ -56,7 +56,7 @@ def add(
         done = await contracts.registry.buy_slots(sender, sender.address, slots)
         return {"transaction": done.mined.hash, "bought": slots, "paid_wei": str(slots * price)}
 
-    told = _send(Source(network, rpc, None), password_file, buy)
+    told = send(Source(network, rpc, None), password_file, buy)
     _say(told, json_, [("bought", f"{slots} slot{'s' * (slots > 1)} for {amounts.show(int(told['paid_wei']))}")])
 
 
@@ -93,7 +93,7 @@ def release(
 
     from tallymesh_node.cli.source import when
 
-    told = _send(Source(network, rpc, None), password_file, let_go)
+    told = send(Source(network, rpc, None), password_file, let_go)
     amount = amounts.show(int(told["unbonding_wei"]))
     _say(told, json_, [("released", f"{amount}, to be withdrawn from {when(told['withdrawable_at'])} UTC on")])
 
@@ -131,7 +131,7 @@ def withdraw(
             raise CallerError("nothing_to_withdraw", f"The account has no credits.{waits}", remedy="tallymesh balance")
         return told
 
-    told = _send(Source(network, rpc, None), password_file, draw)
+    told = send(Source(network, rpc, None), password_file, draw)
     lines = [
         (name, amounts.show(int(told[key])))
         for name, key in (("credits", "credits_wei"), ("stake", "stake_wei"))
@@ -140,7 +140,7 @@ def withdraw(
     _say(told, json_, lines)
 
 
-def _send(
+def send(
     found: Source, password_file: Path | None, work: Callable[[Sender, Contracts], Awaitable[T]]
 ) -> T:  # fmt: skip
     """Open the wallet, then the chain."""
