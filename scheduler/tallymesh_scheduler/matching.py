@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 
@@ -124,6 +125,22 @@ def match(request: MatchRequest, candidates: Sequence[Candidate], now: int, seed
         if candidate.offer.account not in chosen:
             rejections.append(Rejection(candidate.offer.account, "not_needed", "Cheaper offers are enough."))
     return Match(tuple(proposals), tuple(rejections))
+
+
+_ADVICE: Final = {
+    "too_expensive": "Raise max_price, or leave it out for any price.",
+    "too_little_memory": "Ask for less memory in require=.",
+    "too_little_disk": "Ask for less disk in require=.",
+    "too_few_cores": "Ask for fewer cores in require=.",
+    "too_few_gpus": "Ask for fewer GPUs in require=.",
+    "cores_taken": "It begins when other work of theirs ends.",
+}
+
+
+def advice(rejections: Sequence[Rejection]) -> str:
+    """What the submitter can do about the commonest reason; "" where it is not up to them."""
+    counts = Counter(rejection.code for rejection in rejections).most_common(1)
+    return _ADVICE.get(counts[0][0], "") if counts else ""
 
 
 def summary(rejections: Sequence[Rejection]) -> str:

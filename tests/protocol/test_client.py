@@ -310,6 +310,22 @@ def test_why_and_report_are_for_people(served: Served) -> None:
     assert "1 of 1 units were computed again" in report
 
 
+@pytest.mark.parametrize(
+    ("sentence", "hint"),
+    [
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'prices.csv'", True),
+        ("URLError: <urlopen error [Errno -3] Temporary failure in name resolution>", True),
+        ("ZeroDivisionError: division by zero", False),
+    ],
+)
+def test_a_program_that_reached_out_of_its_sandbox_is_told_so(served: Served, sentence: str, hint: bool) -> None:
+    problem = Problem(code="program", sentence=sentence)
+    served.payer.on_submit = lambda job_id: served.payer.finish(job_id, status="failed", problem=problem)
+    with pytest.raises(CallerError) as caught:
+        tallymesh.map(area, [1], budget="1").wait()
+    assert ("without your files" in caught.value.remedy) == hint
+
+
 def test_a_program_that_raised_raises_here_with_its_traceback(served: Served) -> None:
     problem = Problem(code="program", sentence="Unit 0 failed.", remedy="Mend it.", traceback='File "m.py", line 3')
     served.payer.on_submit = lambda job_id: served.payer.finish(job_id, status="failed", problem=problem)

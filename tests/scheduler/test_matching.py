@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallymesh.messages import Offer
-from tallymesh_scheduler.matching import Candidate, MatchRequest, match, unit_price_up
+from tallymesh_scheduler.matching import Candidate, MatchRequest, advice, match, unit_price_up
 
 CLASS = b"\5" * 32
 NOW = 1_000
@@ -72,6 +72,14 @@ def test_no_fitting_offer_says_what_is_wrong_with_each() -> None:
     assert found.waiting.code == "no_offers"
     assert "Rejected 3 offers: 2 unstaked" in found.waiting.sentence
     assert "0.5 < 1.0 GiB" in found.waiting.sentence
+
+
+def test_the_commonest_reason_comes_with_what_to_do() -> None:
+    dear = [candidate(n, offered=offer(ask_price=51)) for n in (1, 2)]
+    found = match(request(), [*dear, REFUSED["too_little_memory"]], NOW, 0)
+    assert advice(found.rejections).startswith("Raise max_price")
+    assert advice(match(request(), [REFUSED["expired"]], NOW, 0).rejections) == ""
+    assert advice(()) == ""
 
 
 def test_no_offer_at_all_says_so() -> None:

@@ -241,7 +241,7 @@ def _check_free(address: Multiaddr) -> None:
                 raise LocalError(
                     "port_in_use",
                     f"Port {port} is in use.",
-                    remedy="Stop what uses it, or choose another with --listen.",
+                    remedy="Stop what uses it, or choose another with --listen-port.",
                 ) from None
             raise _cannot_listen(f"{address} ({error.strerror})") from None
 
@@ -250,7 +250,7 @@ def _cannot_listen(where: str) -> LocalError:
     return LocalError(
         "cannot_listen",
         f"This machine cannot listen on {where}.",
-        remedy="Choose an address of this machine and a free port with --listen.",
+        remedy="Choose an address of this machine and a free port with --listen-host and --listen-port.",
     )
 
 

@@ -18,6 +18,8 @@ from tallymesh_node.payer.held import Held
 if TYPE_CHECKING:
     from tallymesh_node.payer.driver import JobDriver
 
+UNIT_FAILED = "a unit gave no output there; whose fault it is, this node finds out"
+
 
 def announce(driver: JobDriver, record: r.Record) -> None:
     """After the record was applied."""
@@ -184,7 +186,8 @@ def _givenup(driver: JobDriver, record: r.GivenUp) -> None:
 def _left(driver: JobDriver, record: r.Left) -> None:
     leave = wire.decode(record.leave, Leave).message
     held = driver.book.helds[leave.seat]
-    driver.events.add("warning", code="left", sentence=f"A worker left: {one_line(leave.code, 80)}.", **_who(held))
+    why = UNIT_FAILED if leave.code == "unit_failed" else one_line(leave.code, 80)
+    driver.events.add("warning", code="left", sentence=f"A worker left: {why}.", **_who(held))
 
 
 def _forfeited(driver: JobDriver, record: r.Forfeited) -> None:

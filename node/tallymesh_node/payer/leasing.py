@@ -26,7 +26,7 @@ from tallymesh_node.payer.needs import Needs
 from tallymesh_node.payer.records import Agreed, Cancelled, Declined, Leased, Opened, Seated
 from tallymesh_node.payer.trust import BUSY_S
 from tallymesh_scheduler.leases import LeaseState
-from tallymesh_scheduler.matching import Match, MatchRequest, Proposal, match, summary
+from tallymesh_scheduler.matching import Match, MatchRequest, Proposal, advice, match, summary
 
 if TYPE_CHECKING:
     from tallymesh_node.payer.driver import JobDriver
@@ -38,6 +38,7 @@ MATCH_MORE_S = 5.0  # … and that look for more workers than are needed
 LEASE_FACTOR = 4  # a lease lasts this many times what its units should take, within the network's bound
 CALL_OFF_S = 2.0  # for a worker to hear that its lease is off: it would find out by itself
 SEAT_LOOKS = 3  # how often the chain is asked whether a seat was taken
+NO_FUNDS = "erc20_insufficient_balance"  # the token's own error
 
 
 class Leasing:
@@ -72,16 +73,22 @@ class Leasing:
                 if matched.waiting is not None and lacking:
                     found.append(self._waiting(name, matched))
                 elif lacking and matched.rejections:
-                    found.append(Problem(code="no_worker", sentence=f"{name}: {summary(matched.rejections)}"))
+                    sentence = f"{name}: {summary(matched.rejections)}"
+                    found.append(Problem(code="no_worker", sentence=sentence, remedy=advice(matched.rejections)))
         error = self.driver.doing.errors.get(("lease",))
         if error is not None:
-            found.append(Problem(code=error.code, sentence=error.sentence, remedy=error.remedy))
+            sentence, remedy = error.sentence, error.remedy
+            if error.code == NO_FUNDS:  # the contract speaks of wei
+                total = book.order.wages + book.order.audit_reserve
+                sentence = f"The account holds less than the job's budget of {amounts.show(total)}."
+                remedy = "See 'tallymesh balance'; send it more, or stop the job and order it with a smaller budget."
+            found.append(Problem(code=error.code, sentence=sentence, remedy=remedy))
         return found
 
     def _waiting(self, stage: str, matched: Match) -> Problem:
         waiting = matched.waiting
         assert waiting is not None
-        remedy = ""
+        remedy = advice(matched.rejections) if waiting.code == "no_offers" else ""
         if waiting.needed_wei:
             order = self.driver.book.order
             missing = max(0, waiting.needed_wei - self.driver.book.free_wages)

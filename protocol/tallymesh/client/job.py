@@ -34,6 +34,12 @@ _CALLERS = frozenset(
     }
 )
 
+# What a program raises that reaches for this machine's files or for the network: it works at home, and only there.
+_OUTSIDE = frozenset({"FileNotFoundError", "PermissionError", "URLError", "ConnectionError", "gaierror", "OSError"})
+_OUTSIDE_REMEDY = (
+    "Units run in a sandbox without your files and without a network: read files on your side, and pass what they hold."
+)
+
 
 class Job:
     """One submitted job. Everything is asked of its driver when it is needed; nothing here is a copy that can age,
@@ -278,4 +284,5 @@ def error_of(problem: Problem) -> TallymeshError:
     """The error to raise for a job's problem, with the program's own traceback where it has one."""
     text = problem.sentence + (f"\n{problem.traceback.rstrip()}\n" if problem.traceback else "")
     kind = CallerError if problem.code in _CALLERS else RemoteError
-    return kind(problem.code, text, remedy=problem.remedy)
+    outside = problem.code == "program" and problem.sentence.partition(":")[0].rpartition(".")[2] in _OUTSIDE
+    return kind(problem.code, text, remedy=problem.remedy or (_OUTSIDE_REMEDY if outside else ""))

@@ -167,7 +167,10 @@ async def test_a_job_cannot_be_opened_without_funds(scene: Scene) -> None:
         await payer.start(nursery)
         job = await payer.submit(payer.spec("map", items=4))
         await trio.sleep(5)
-        assert [problem.code for problem in payer.service.why(job)] == ["erc20_insufficient_balance"]
+        (problem,) = payer.service.why(job)
+        assert problem.code == "erc20_insufficient_balance"
+        assert "MESH" in problem.sentence, "amounts are for people"
+        assert "smaller budget" in problem.remedy
         scene.chain.mint(payer.key.address, TOKEN)
         await payer.wait(job)
 
