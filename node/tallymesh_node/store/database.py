@@ -20,6 +20,7 @@ import trio
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, StaticPool
 
+from tallymesh.errors import LocalError
 from tallymesh_node.store.errors import mapped
 from tallymesh_node.store.migrations import migrate
 
@@ -70,6 +71,7 @@ class Database:
             self._reader = _engine(self.path, NullPool)
             with self._writer.begin() as connection:
                 migrate(connection)
+            self._opened = _identity(self.path)
         self._thread = threading.Thread(target=self._work, name="tallymesh-store", daemon=True)
         self._thread.start()
         return self
@@ -97,8 +99,18 @@ class Database:
 
     def read(self, work: Write[T]) -> T:
         """Run `work` on a read connection in the caller's thread: for start-up and single rows."""
+        self._check_place()
         with mapped(), self._reader.connect() as connection:
             return work(connection)
+
+    def _check_place(self) -> None:
+        """A file that somebody deleted takes every write, and loses them all when the node ends."""
+        if _identity(self.path) != self._opened:
+            raise LocalError(
+                "disk",
+                f"The node's state file {self.path} was removed or replaced while the node ran.",
+                remedy="Nothing more is signed. Put the file back from a backup, if there is one, and start the node.",
+            )
 
     # The writer's thread.
 
@@ -128,10 +140,20 @@ class Database:
                 self._commit([request])
 
     def _together(self, batch: list[_Request[Any]]) -> list[Any]:
+        self._check_place()
         with mapped(), self._writer.begin() as connection:
             values = [request.write(connection) for request in batch]
         self.commits += 1
         return values
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file lies there now."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def _engine(path: Path, pool: type[StaticPool] | type[NullPool]) -> Engine:

@@ -56,6 +56,26 @@ async def test_a_full_disk_is_a_local_error_and_stores_nothing(store: Database) 
     await journal.append("a", ("k", b"after"))  # and it goes on by itself
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_was_taken_away_takes_no_more_lines(store: Database, replaced: bool) -> None:
+    """SQLite would go on with the open file, which is gone for good with the process: signed, and not on disk."""
+    journal = SqlJournal(store)
+    await journal.append("a", ("k", b"kept"))
+    store.path.rename(store.path.with_name("elsewhere"))
+    if replaced:
+        store.path.touch()
+    with pytest.raises(LocalError) as caught:
+        await journal.append("a", ("k", b"lost"))
+    assert caught.value.code == "disk"
+    assert "removed or replaced" in caught.value.sentence
+    with pytest.raises(LocalError):
+        journal.read("a")
+    assert store.path.exists() == replaced, "a look makes no new file"
+    store.path.with_name("elsewhere").rename(store.path)
+    await journal.append("a", ("k", b"after"))  # it was put back: it goes on by itself
+    assert [entry.body for entry in journal.read("a")] == [b"kept", b"after"]
+
+
 async def test_a_read_only_file_is_a_local_error(store: Database) -> None:
     await store.write(lambda c: c.execute(text("PRAGMA query_only = ON")).close())
     with pytest.raises(LocalError) as caught:
