@@ -28,6 +28,9 @@ from tallymesh_node.auditor import AuditorService
 from tallymesh_node.blobs import BlobExchange, BlobStore, open_blobs
 from tallymesh_node.blobs.store import limit
 from tallymesh_node.capacity import Canaries, Canary, from_machine
+from tallymesh_node.claims import ClaimsService
+from tallymesh_node.claims.chain import claims_of
+from tallymesh_node.claims.due import Policy
 from tallymesh_node.config import Config
 from tallymesh_node.cores import Cores
 from tallymesh_node.enrolment import Enrolment
@@ -83,6 +86,7 @@ class Node:
         self.payer: PayerService | None = None
         self.worker: WorkerService | None = None
         self.auditor: AuditorService | None = None
+        self.claims: ClaimsService | None = None
 
     def stop(self) -> None:
         self._stop.set()
@@ -165,6 +169,23 @@ class Node:
         if self.config.submits:
             self.payer = PayerService(**shared, offers=self.book, numeric_class=self._numeric_class)
 
+        self._open_claims({name: part for name, part in shared.items() if name != "clock"})
+
+    def _open_claims(self, shared: dict[str, Any]) -> None:
+        """On a network that has them, for whoever works or audits."""
+        claims = claims_of(self.chain, self.network_file)
+        if claims is not None and (self.worker is not None or self.config.audits):
+            self.claims = ClaimsService(
+                **shared,
+                claims=claims,
+                cores=self.cores,
+                source_of=self.book.source_of,
+                account_of=self.book.account_of,
+                works=self.worker.works if self.worker is not None else None,
+                audits=self.config.audits,
+                policy=Policy(patience_s=self.config.claim_patience_s),
+            )
+
     async def _serve(self, task_status: TaskStatus[str]) -> None:
         status = NodeStatus(self)
         server = ApiServer(
@@ -178,7 +199,7 @@ class Node:
             if self.config.works:
                 self.publisher.offer(self.capacity)
                 nursery.start_soon(self.publisher.run)
-            for service in (self.worker, self.auditor, self.payer):
+            for service in (self.worker, self.auditor, self.payer, self.claims):
                 if service is not None:
                     await nursery.start(service.run)
             url = await nursery.start(server.run)
@@ -203,7 +224,7 @@ class Node:
             self.publisher.offer(self.capacity)
 
     def _may_fetch(self, peer_id: str, blob: BlobId, ticket: bytes) -> bool:
-        roles = (self.worker, self.auditor, self.payer)
+        roles = (self.worker, self.auditor, self.payer, self.claims)
         return any(role.may_fetch(peer_id, blob, ticket) for role in roles if role is not None)
 
     async def _drain(self) -> None:

@@ -94,6 +94,8 @@ class NodeStatus:
                     remedy="Start with --stake 1, or stop and run 'tallymesh node start --stake 1'.",
                 )
             )
+        if node.claims is not None:
+            found += node.claims.problems()
         if node.chain.unavailable:
             found.append(Problem(code="chain_unavailable", sentence=node.chain.unavailable))
         return found
@@ -113,7 +115,7 @@ class NodeStatus:
         counts["offer_bytes"] = node.publisher.bytes_last
         counts["blob_store_bytes"] = node.blobs.bytes_used
         counts |= node.money.figures
-        for name, role in (("worker", node.worker), ("auditor", node.auditor)):
+        for name, role in (("worker", node.worker), ("auditor", node.auditor), ("claims", node.claims)):
             if role is not None:
                 counts |= {f"{name}_{key}": float(value) for key, value in role.counters.items()}
         return counts

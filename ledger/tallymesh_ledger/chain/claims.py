@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from tallymesh.messages import Lease, Order, Tally
-from tallymesh_ledger.chain.abi import Event, snake
+from tallymesh.schema import camel, fields
+from tallymesh_ledger.chain.abi import Event, Function, snake
 from tallymesh_ledger.chain.contract import At, Contract, Outcome, compact
 from tallymesh_ledger.chain.logs import read_logs
 from tallymesh_ledger.chain.rpc import Rpc
@@ -82,6 +83,18 @@ class Claims(Contract):
     async def credit_of(self, account: bytes) -> int:
         return int(await self.read("creditOf", account))
 
+    async def lease_of(self, claim: bytes, block: int) -> Lease | None:
+        """The lease in the call that made the claim in this block; None where it was made in another way."""
+        for event in await self.events(["Claimed"], block, block, claim=claim):
+            found = await self.rpc.call("eth_getTransactionByHash", "0x" + event.transaction.hex())
+            data = bytes.fromhex(found["input"][2:]) if found else b""
+            called = self.interface.functions["claim"]
+            if data[:4] == called.selector:
+                # what a call takes is laid out as what it returns
+                _, lease, *_ = Function({"name": "claim", "inputs": [], "outputs": called.inputs}).decode(data[4:])
+                return Lease(**{name: lease[camel(name)] for name, _ in fields(Lease)})
+        return None
+
     async def events(self, names: Sequence[str], start: int, end: int, *, claim: bytes | None = None) -> list[Event]:
         """In order, in pages."""
         topics: list[Any] = [[self.interface.topics[name] for name in names]]
@@ -105,7 +118,7 @@ class Claims(Contract):
     ) -> Outcome:
         await self._allow(sender, order.claim_bond)
         arguments = (order, lease, tally, compact(signature), list(witnesses))
-        return await self._worth(sender, "claim", *arguments, brings_wei=brings_wei)
+        return await self.write(sender, "claim", *arguments, brings_wei=brings_wei)
 
     async def capture(self, sender: Sender, claim: bytes) -> Outcome:
         return await self.write(sender, "capture", claim)
@@ -115,7 +128,7 @@ class Claims(Contract):
     ) -> Outcome:
         await self._allow(sender, bond)
         arguments = (claim, draw.sample, draw.rank, draw.attempt, commitment)
-        return await self._worth(sender, "commit", *arguments, brings_wei=brings_wei)
+        return await self.write(sender, "commit", *arguments, brings_wei=brings_wei)
 
     async def open(self, sender: Sender, claim: bytes, openings: Sequence[SignedOpening]) -> Outcome:
         return await self.write(sender, "open", claim, [_opening(each) for each in openings])
@@ -135,12 +148,6 @@ class Claims(Contract):
     async def _allow(self, sender: Sender, amount: int) -> None:
         if await self.token.read("allowance", sender.address, self.address) < amount:
             await self.token.write(sender, "approve", self.address, ALLOWANCE)
-
-    async def _worth(self, sender: Sender, name: str, *arguments: Any, brings_wei: int) -> Outcome:
-        """`write`, unless the gas is worth more than `brings_wei`."""
-        data = self.interface.functions[name].encode(*arguments)
-        mined = await sender.send(self.address, data, brings_wei=brings_wei)
-        return Outcome(mined, tuple(mined.events(self.interface, self.address)), {})
 
 
 async def first_block_at(rpc: Rpc, time: int, low: int) -> int:

@@ -55,7 +55,7 @@ class Auditing:
                 self.problem = error.code, f"{error.sentence} {error.remedy}".strip()
                 log.debug("%r: %s", self.record, error)
             await trio.sleep(look_s(self.terms))
-        self.tools.counters[f"claim_audits_{code}"] += 1
+        self.tools.counters[f"audits_{code}"] += 1
         log.info("%r: %s", self.record, code)
         await self._finish(exchange.encode(EndLine(code, self.tools.chain.block_time())))
 
@@ -164,7 +164,7 @@ class Auditing:
             if error.code == "not_worth_gas":
                 raise _Over("not_worth_gas") from None
             raise  # the next look at the chain says whether somebody else was first
-        tools.counters["claim_commits"] += 1
+        tools.counters["commits"] += 1
 
     async def _reveal(self, found: Claim) -> None:
         record, tools = self.record, self.tools
@@ -185,7 +185,7 @@ class Auditing:
         )
         await tools.claims.reveal(line.claim, line.sample, said)
         what = LAST[0] if not any(commit.end) else LAST[1] if (commit.start, commit.end) == leaf else LAST[2]
-        tools.counters[f"claim_reveals_{what}"] += 1
+        tools.counters[f"reveals_{what}"] += 1
 
     async def _store(self, *lines: tuple[Line, bytes]) -> bool:
         """Durable, then known. False where the disk refuses: then nothing is sent."""

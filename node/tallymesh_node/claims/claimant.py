@@ -102,7 +102,7 @@ class Claimant:
         case.not_before = trio.current_time() + (due.retry_s(case.tries) if refused else look_s(self.terms))
         case.problem = error.code, f"{error.sentence} {error.remedy}".strip()
         if refused:
-            self.tools.counters["claims_refused"] += 1
+            self.tools.counters["refused"] += 1
         log.warning("a claim: %s", error)
 
     # To claim or not.
@@ -217,7 +217,7 @@ class Claimant:
         tools, order, lease = self.tools, record.order, record.lease
         brings = due.share_of_pay(record.tally.count * lease.price, tools.parameters.fee_bp)
         await tools.claims.claim(order, lease, record.signed, witnesses, bond=order.claim_bond, brings_wei=brings)
-        tools.counters["claims_made"] += 1
+        tools.counters["made"] += 1
         case.tries, case.problem = 0, None
 
     # A claim that was signed.
@@ -268,7 +268,7 @@ class Claimant:
         with trio.CancelScope(shield=True):
             await self.tools.journal.append(record.scope, (Line.END.value, line))
             record.apply(Line.END, line)
-        self.tools.counters[f"claims_{outcome}"] += 1
+        self.tools.counters[outcome] += 1
         case.claim, case.problem, case.draws = None, None, (b"", [])
         if outcome == "failed":
             said = "it was refuted, could not be audited, or was not opened in time"

@@ -106,7 +106,7 @@ class ClaimsService:
     @property
     def counters(self) -> dict[str, int]:
         live = len(self.claimant.live) if self.claimant else 0
-        return {**self.tools.counters, "claims_live": live, "claim_audits_open": len(self._open)}
+        return {**self.tools.counters, "live": live, "audits_open": len(self._open)}
 
     def problems(self) -> list[Problem]:
         """What is unpaid, what is claimed, and what stands against it."""
@@ -137,7 +137,7 @@ class ClaimsService:
                 held = await self.tools.claims.held(self.tools.key.address)
                 if worth_withdrawing(self._drawing, held, idle=self.idle):
                     await self.tools.claims.collect()
-                    self.tools.counters["claim_withdrawals"] += 1
+                    self.tools.counters["withdrawals"] += 1
             except ChainError as error:
                 log.debug("credits of claims: %s", error)
             await trio.sleep(COLLECT_S)

@@ -47,7 +47,7 @@ class Serving:
         self._grant(peer, exchange.encode(request), kept.blobs(position))
         assigned = kept.assigns[position]
         line = kept.record.line
-        self.tools.counters["claim_units_served"] += 1
+        self.tools.counters["units_served"] += 1
         return exchange.encode(
             ClaimUnitAnswer(line.order, line.lease, assigned.assign, assigned.unit, assigned.sources)
         )

@@ -70,7 +70,7 @@ class Watching:
                 continue
             await self.tools.journal.append(record.scope, (Line.DRAWN.value, exchange.encode(line)))
             self._known.add(record.scope)
-            self.tools.counters["claim_draws"] += 1
+            self.tools.counters["draws"] += 1
             log.info("drawn for claim %s, sample %d, rank %d", claim[:4].hex(), draw.sample, draw.rank)
             self._begin(nursery, record)
 
