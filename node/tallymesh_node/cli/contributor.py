@@ -224,8 +224,15 @@ def _offer_line(offer: dict[str, Any]) -> str:
 
 
 def _run(settings: Config, as_json: bool) -> None:
-    from tallymesh import network
+    from tallymesh import network, paths
 
+    local = paths.home() / "up" / "network.json"
+    if not settings.network.exists() and local.exists():
+        raise CallerError(
+            "no_network",
+            f"There is no network file at {settings.network}.",
+            remedy=f"To join this machine's local network: --network {local}",
+        )
     network.load(settings.network)  # what is wrong with it is said before a second goes into importing the rest
     from tallymesh_node.wallet import Opening
 

@@ -204,6 +204,14 @@ def test_node_status_and_stop(home: Path) -> None:
     assert "No node" in call("node", "stop", code=1)
 
 
+def test_a_start_without_a_network_file_names_the_local_networks(home: Path) -> None:
+    local = home / "up" / "network.json"
+    assert "tallymesh up" in call("node", "start", code=1)
+    local.parent.mkdir(parents=True)
+    local.touch()
+    assert f"--network {local}" in call("node", "start", code=1)
+
+
 def test_a_second_local_network_in_a_folder_is_refused_before_it_touches_the_first(tmp_path: Path) -> None:
     folder = tmp_path / "net"
     with FolderLock(folder):
