@@ -23,6 +23,7 @@ _AGREED: Final = {
 
 
 def network(
+    context: typer.Context,
     network: NetworkFile = None,
     rpc: RpcUrl = None,
     index: IndexUrl = None,
@@ -39,6 +40,8 @@ def network(
       tallymesh network --network mynet.json --rpc https://rpc.example
       tallymesh network --json | jq .jobs
     """
+    if context.invoked_subcommand:
+        return
     from tallymesh_ledger.index import Queries
 
     found = Source(network, rpc, index)

@@ -1,0 +1,140 @@
+"""A network of one's own by one command, on both chains; what an old EVM lacks is found before anything is paid."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+from typer.testing import CliRunner
+
+from tallymesh import network as networks
+from tallymesh.errors import ChainError
+from tallymesh_ledger.chain import Contracts, Rpc, machine
+from tallymesh_node.cli.app import app
+
+pytestmark = pytest.mark.slow  # ten contracts' creation a test
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in list(os.environ):
+        if name.startswith("TALLYMESH_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TALLYMESH_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def call(*arguments: str, code: int = 0) -> dict:
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == code, done.output
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def owner(home: Path, chain) -> bytes:
+    """The wallet's account, with coin."""
+    address = bytes.fromhex(call("wallet", "create")["address"][2:])
+    trio.run(chain.give, address)
+    return address
+
+
+def test_one_command_puts_the_contracts_on_a_chain_and_records_where(chain, owner: bytes, tmp_path: Path) -> None:
+    out, terms = tmp_path / "mine.json", tmp_path / "terms.json"
+    terms.write_text(json.dumps({"unbonding_s": 77, "claim_window_s": 5, "evidence_window_s": 2}))
+    asked = ["--rpc", chain.url, "--name", "mine", "--parameters", str(terms), "--out", str(out), "--yes"]
+    told = call("network", "deploy", *asked)
+    made = networks.load(out)
+    assert made.name == "mine"
+    assert made.chain_id == told["chain_id"] == chain.network.chain_id
+    assert made.contracts.escrow == told["escrow"] != chain.network.contracts.escrow
+    assert made.rpc_urls == (chain.url,)
+    assert made.faucet == ""
+    assert 0 < told["deployed_block"] == made.contracts.deployed_block
+
+    async def look() -> None:
+        async with Rpc(made.rpc_urls, chain_id=made.chain_id) as rpc:
+            contracts = Contracts.of(rpc, made)
+            assert await contracts.registry.read("escrow") == contracts.escrow.address
+            assert await contracts.registry.read("unbondingDelay") == 77
+            assert await contracts.token.balance_of(owner) > 0
+
+    trio.run(look)
+    again = call("network", "deploy", "--rpc", chain.url, "--out", str(out), "--yes", code=1)
+    assert again["error"]["code"] == "file_exists"
+    assert networks.load(out) == made
+
+
+def test_a_preset_of_another_chain_is_refused_before_anything_is_sent(chain, owner: bytes, tmp_path: Path) -> None:
+    out = tmp_path / "mine.json"
+    told = call("network", "deploy", "--preset", "sepolia", "--rpc", chain.url, "--out", str(out), "--yes", code=1)
+    assert told["error"]["code"] == "wrong_chain"
+    assert not out.exists()
+
+
+def test_an_account_without_coin_is_told_so(chain, home: Path, tmp_path: Path) -> None:
+    call("wallet", "create")
+    told = call("network", "deploy", "--rpc", chain.url, "--out", str(tmp_path / "x.json"), "--yes", code=1)
+    assert told["error"]["code"] == "no_gas_coin"
+    assert told["error"]["remedy"].startswith("Send at least 0.")
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_without_a_chain_nothing_is_asked_for(home: Path) -> None:
+    assert call("network", "deploy", "--yes", code=1)["error"]["code"] == "no_rpc"
+    assert call("network", "deploy", "--preset", "nowhere", "--yes", code=1)["error"]["code"] == "unknown_preset"
+    assert len(call("network", "presets")) >= 10  # type: ignore[arg-type]
+
+
+async def test_both_chains_know_every_instruction_that_the_contracts_hold(rpc: Rpc) -> None:
+    assert await machine.missing(rpc, machine.bytecodes()) == []
+    assert await machine.missing(rpc, [bytes(sorted(machine._YOUNG))]) == []
+
+
+class OldChain:
+    """Knows what `known` names; `silent` does not understand a call without a receiver."""
+
+    def __init__(self, *known: int, silent: bool = False) -> None:
+        self.known, self.silent = known, silent
+
+    def rpc(self) -> Rpc:
+        return Rpc(["http://old.test/"], chain_id=361, transport=httpx.MockTransport(self._answer))
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)
+        if isinstance(body, dict):
+            return httpx.Response(200, json={"jsonrpc": "2.0", "id": body["id"], "result": "0x169"})
+        return httpx.Response(200, json=[self._one(each) for each in body])
+
+    def _one(self, body: dict) -> dict:
+        data = bytes.fromhex(body["params"][0]["data"][2:])
+        unknown = (machine.instructions(data) & machine._YOUNG.keys()) - set(self.known)
+        if unknown or self.silent:
+            return {"jsonrpc": "2.0", "id": body["id"], "error": {"code": -32000, "message": "invalid opcode"}}
+        return {"jsonrpc": "2.0", "id": body["id"], "result": "0x01"}
+
+
+async def test_what_an_old_evm_lacks_is_named_before_anything_is_sent() -> None:
+    async with OldChain(0x46, 0x47).rpc() as rpc:  # as Theta's, which has Istanbul's and no BLOCKHASH
+        with pytest.raises(ChainError) as caught:
+            await machine.check(rpc, machine.bytecodes())
+    assert caught.value.code == "old_machine"
+    assert "PUSH0" in caught.value.sentence
+    assert "CHAINID" not in caught.value.sentence
+
+
+async def test_only_what_the_contracts_hold_is_asked_for() -> None:
+    async with OldChain().rpc() as rpc:
+        assert await machine.missing(rpc, [bytes.fromhex("600160005260206000f3")]) == []
+        assert await machine.missing(rpc, [bytes.fromhex("625f5e5c50")]) == []  # pushed as data
+        assert await machine.missing(rpc, [bytes.fromhex("5f5e")]) == ["MCOPY (EIP-5656)", "PUSH0 (EIP-3855)"]
+
+
+async def test_a_node_that_cannot_be_asked_this_way_is_no_reason_to_refuse() -> None:
+    async with OldChain(silent=True).rpc() as rpc:
+        assert await machine.missing(rpc, machine.bytecodes()) == []
