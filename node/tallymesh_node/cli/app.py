@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tallymesh_node.cli import chain, contributor, history, jobs, money, receipt, run, stake, various
+from tallymesh_node.cli import chain, contributor, deploying, history, jobs, money, receipt, run, stake, various
 from tallymesh_node.cli.output import Group
 
 app = typer.Typer(
@@ -21,10 +21,12 @@ app = typer.Typer(
 node = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="This machine's node.")
 wallet = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="The node's wallet.")
 stakes = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="The account's stake.")
+networks = typer.Typer(cls=Group, rich_markup_mode=None)
 index = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="The index of the contracts' events.")
 app.add_typer(node, name="node")
 app.add_typer(wallet, name="wallet")
 app.add_typer(stakes, name="stake")
+app.add_typer(networks, name="network")
 app.add_typer(index, name="index")
 
 app.command("up")(contributor.up)
@@ -45,7 +47,9 @@ app.command("history")(history.history)
 app.command("earnings")(history.earnings)
 app.command("receipt")(receipt.receipt)
 app.command("withdraw")(stake.withdraw)
-app.command("network")(chain.network)
+networks.callback(invoke_without_command=True)(chain.network)
+networks.command("deploy")(deploying.deploy)
+networks.command("presets")(deploying.presets)
 stakes.command("add")(stake.add)
 stakes.command("release")(stake.release)
 index.command("sync")(chain.sync)
