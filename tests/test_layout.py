@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 import tomllib
@@ -104,6 +105,30 @@ def test_component_folders_are_no_packages_and_versions_agree() -> None:
     import tallymesh
 
     assert project["version"] == tallymesh.__version__
+
+
+def test_product_code_knows_no_development_chain() -> None:
+    """Only what starts a local network names it, and only by its command; what differs between chains is data."""
+    chain = PACKAGES["tallymesh_ledger"] / "embedded_chain"
+    starts_it = PACKAGES["tallymesh_node"] / "local_network.py"
+    seen = 0
+    for _, path in modules():
+        if chain in path.parents:
+            continue
+        assert not any(
+            name.startswith("tallymesh_ledger.embedded_chain") for name in imports(path, top_level_only=False)
+        ), path
+        texts = {
+            node.value
+            for node in ast.walk(parsed(path))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        numbers = {node.value for node in ast.walk(parsed(path)) if isinstance(node, ast.Constant)}
+        named = {text for text in texts if re.search(r"embedded_chain|\b(evm|hardhat|anvil)_|py-evm", text)}
+        assert not named or path == starts_it, (path, named)
+        assert not numbers & {31337, 1337}, path
+        seen += bool(named)
+    assert seen == 1
 
 
 def test_every_module_says_what_it_is_for() -> None:
