@@ -8,8 +8,8 @@ import {Assign, Lease, Messages, Order, Receipt, Tally} from "./generated/Messag
 import {IAccusations} from "./interfaces/IAccusations.sol";
 import {IClaims} from "./interfaces/IClaims.sol";
 import {ICourt} from "./interfaces/ICourt.sol";
-import {IJobEscrow} from "./interfaces/complete/IJobEscrow.sol";
-import {IRegistry} from "./interfaces/complete/IRegistry.sol";
+import {IJobEscrow} from "./interfaces/IJobEscrow.sol";
+import {IRegistry} from "./interfaces/IRegistry.sol";
 import {Merkle} from "./libraries/Merkle.sol";
 import {Words} from "./libraries/Words.sol";
 

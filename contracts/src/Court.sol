@@ -7,7 +7,7 @@ import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 
 import {ICourt} from "./interfaces/ICourt.sol";
 import {IRandomness} from "./interfaces/IRandomness.sol";
-import {IRegistry} from "./interfaces/complete/IRegistry.sol";
+import {IRegistry} from "./interfaces/IRegistry.sol";
 import {Draws} from "./libraries/Draws.sol";
 
 /// @title Court

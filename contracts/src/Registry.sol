@@ -4,31 +4,35 @@ pragma solidity ^0.8.28;
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
-import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
-import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
+import {Checkpoints} from "@openzeppelin/contracts/utils/structs/Checkpoints.sol";
 
-import {Messages, PeerBinding} from "./generated/Messages.sol";
+import {Messages, PeerBinding, RelayedBond, RelayedWithdraw} from "./generated/Messages.sol";
+import {Domain} from "./Domain.sol";
+import {IJobEscrow} from "./interfaces/IJobEscrow.sol";
 import {IRegistry} from "./interfaces/IRegistry.sol";
 import {Permit, Signature} from "./interfaces/Types.sol";
 
 /// @title Registry
 /// @dev The specification is {IRegistry}.
-contract Registry is IRegistry, EIP712 {
+contract Registry is IRegistry, Domain {
     using SafeERC20 for IERC20;
     using SafeCast for uint256;
+    using Checkpoints for Checkpoints.Trace208;
 
-    /// @dev One word: it is read and written whenever a seat is taken. `locked <= live * slotWei + unbonding` always.
+    /// @dev One word: it is read and written whenever a seat is taken.
     struct Stake {
         uint32 live; // slots that were not released
         uint96 locked; // secures seats
-        uint96 unbonding; // released and not yet withdrawn
+        uint96 debt; // what was slashed of live slots; at most live * slotWei
     }
 
-    struct Unbonding {
-        uint96 amount;
-        uint40 withdrawableAt;
+    /// @dev What an account below one slot has and does.
+    struct Newcomer {
+        uint96 deposit; // zero while there is debt; below slotWei
+        uint96 unpaid; // of its open seats as a newcomer
+        uint8 seats;
     }
 
     struct Identity {
@@ -45,7 +49,9 @@ contract Registry is IRegistry, EIP712 {
     }
 
     /// @inheritdoc IRegistry
-    uint256 public constant WITHDRAW_MAX = 64; // about 350 k gas
+    uint8 public constant NEWCOMER_SEATS = 3; // enough to keep one machine busy
+    /// @inheritdoc IRegistry
+    uint96 public constant NEWCOMER_SHARE = 100; // what it can take unpunished is worth less than an identity
 
     /// @inheritdoc IRegistry
     address public immutable token;
@@ -60,13 +66,16 @@ contract Registry is IRegistry, EIP712 {
 
     Slot[] private _slots;
     mapping(address account => Stake) private _stakes;
-    mapping(address account => Unbonding[]) private _unbondings; // in the order of release, so of `withdrawableAt`
-    mapping(address account => uint256) private _unbondingHead; // first entry that was not paid out
+    mapping(address account => Newcomer) private _newcomers;
+    /// @dev By `withdrawableAt`: all that the account ever released and that could be withdrawn by then.
+    mapping(address account => Checkpoints.Trace208) private _released;
+    mapping(address account => uint208) private _gone; // of what was released: withdrawn or slashed
     mapping(address account => Identity) private _identities;
     mapping(address account => Class) private _classes;
+    mapping(address account => uint64) private _nonces; // of relayed requests
 
     constructor(address token_, address escrow_, uint96 slotWei_, uint40 unbondingDelay_, uint40 classDelay_)
-        EIP712("Tallymesh Registry", "1")
+        Domain("Tallymesh Registry")
     {
         if (token_ == address(0) || escrow_ == address(0)) revert ZeroAddress();
         if (slotWei_ == 0) revert ZeroAmount(); // a free slot would be a free identity
@@ -83,7 +92,7 @@ contract Registry is IRegistry, EIP712 {
     function bind(PeerBinding calldata binding, Signature calldata signature) external {
         Identity storage identity = _identities[binding.account];
         if (binding.version <= identity.version) revert StaleBinding(binding.version, identity.version);
-        address recovered = _recover(_hashTypedDataV4(Messages.hashCalldata(binding)), signature);
+        address recovered = _recover(_digest(Messages.hashCalldata(binding)), signature);
         if (recovered != binding.account || recovered == address(0)) revert BadSignature(binding.account, recovered);
 
         identity.peerIdHash = binding.peerIdHash;
@@ -127,11 +136,7 @@ contract Registry is IRegistry, EIP712 {
         if (account == address(0)) revert ZeroAddress();
         if (count == 0) revert NoSlots();
 
-        first = _slots.length;
-        Slot memory slot = Slot(account, block.number.toUint48(), 0);
-        for (uint256 i = 0; i < count; ++i) _slots.push(slot);
-        _stakes[account].live += count;
-        emit SlotsBought(account, msg.sender, first, count);
+        first = _append(account, count);
 
         IERC20(token).safeTransferFrom(msg.sender, address(this), uint256(count) * slotWei);
     }
@@ -150,47 +155,22 @@ contract Registry is IRegistry, EIP712 {
 
     /// @inheritdoc IRegistry
     function releaseSlots(address account, uint256[] calldata slots) external {
-        address owner = ownerOf(account);
-        if (msg.sender != account && msg.sender != owner) revert NotOwner(msg.sender, owner);
-        if (slots.length == 0) revert NoSlots();
+        _checkOwner(account);
+        _release(account, slots);
+    }
 
-        uint40 withdrawableAt = (block.timestamp + unbondingDelay).toUint40();
-        for (uint256 i = 0; i < slots.length; ++i) {
-            if (slots[i] >= _slots.length) revert NotYourSlot(slots[i], account);
-            Slot storage slot = _slots[slots[i]];
-            if (slot.account != account) revert NotYourSlot(slots[i], account);
-            if (slot.releasedBlock != 0) revert SlotAlreadyReleased(slots[i]);
-            slot.releasedBlock = block.number.toUint48();
-            emit SlotReleased(account, slots[i], withdrawableAt);
-        }
-        uint96 amount = (slots.length * slotWei).toUint96();
-        Stake storage stake = _stakes[account];
-        stake.live -= slots.length.toUint32();
-        stake.unbonding += amount;
-        _unbondings[account].push(Unbonding(amount, withdrawableAt));
+    /// @inheritdoc IRegistry
+    function releaseDeposit(address account) external {
+        _checkOwner(account);
+        _releaseDeposit(account);
     }
 
     /// @inheritdoc IRegistry
     function withdraw(address account) external returns (uint96 amount) {
-        Stake memory stake = _stakes[account];
-        uint96 spare = _spare(stake);
-        Unbonding[] storage queue = _unbondings[account];
-        uint256 head = _unbondingHead[account];
-        uint256 end = Math.min(queue.length, head + WITHDRAW_MAX);
-        while (head < end && amount < spare && queue[head].withdrawableAt <= block.timestamp) {
-            uint96 part = queue[head].amount;
-            if (part > spare - amount) {
-                part = spare - amount;
-                queue[head].amount -= part;
-            } else {
-                delete queue[head++];
-            }
-            amount += part;
-        }
+        amount = withdrawable(account);
         if (amount == 0) revert NothingToWithdraw(account);
 
-        _unbondingHead[account] = head;
-        _stakes[account].unbonding = stake.unbonding - amount;
+        _gone[account] += amount;
         address to = ownerOf(account);
         emit StakeWithdrawn(account, to, amount);
 
@@ -198,20 +178,126 @@ contract Registry is IRegistry, EIP712 {
     }
 
     /// @inheritdoc IRegistry
-    function tryLock(address account, uint96 amount) external returns (bool locked) {
-        if (msg.sender != escrow) revert NotEscrow(msg.sender);
+    function settleDebt(address account, uint256[] calldata slots) external {
+        if (slots.length == 0) revert NoSlots();
+
         Stake memory stake = _stakes[account];
-        if (stake.live == 0 || uint256(stake.locked) + amount > uint256(stake.live) * slotWei) return false;
+        for (uint256 i = 0; i < slots.length; ++i) {
+            if (stake.debt == 0) revert NotShort(account);
+            _take(account, slots[i], 0);
+            stake.live -= 1;
+            if (stake.debt >= slotWei) {
+                stake.debt -= slotWei;
+            } else {
+                _newcomers[account].deposit = slotWei - stake.debt; // it was zero while there was debt
+                stake.debt = 0;
+            }
+        }
+        _stakes[account] = stake;
+        emit DebtChanged(account, stake.debt);
+    }
+
+    // ---------------------------------------------------------------- carried by anybody
+
+    /// @inheritdoc IRegistry
+    function bondFor(RelayedBond calldata request, Signature calldata signature) external {
+        bytes32 digest = _digest(Messages.hashCalldata(request));
+        _useRequest(request.account, request.nonce, request.deadline, digest, signature);
+        _deposit(request.account, IJobEscrow(escrow).spend(request.account, request.amount, msg.sender, request.fee));
+    }
+
+    /// @inheritdoc IRegistry
+    function withdrawFor(RelayedWithdraw calldata request, uint256[] calldata slots, Signature calldata signature)
+        external
+        returns (uint256 amount)
+    {
+        bytes32 digest = _digest(Messages.hashCalldata(request));
+        address owner = _useRequest(request.account, request.nonce, request.deadline, digest, signature);
+        if (slots.length != request.slots) revert BadCount(slots.length, request.slots);
+        if (slots.length != 0) _release(request.account, slots);
+        if (request.deposit) _releaseDeposit(request.account);
+
+        amount = IJobEscrow(escrow).spend(request.account, type(uint96).max, msg.sender, request.fee); // sends it here
+        if (amount != 0) IERC20(token).safeTransfer(owner, amount);
+    }
+
+    // ---------------------------------------------------------------- calls of the escrow
+
+    modifier onlyEscrow() {
+        if (msg.sender != escrow) revert NotEscrow(msg.sender);
+        _;
+    }
+
+    /// @inheritdoc IRegistry
+    function tryLock(address account, uint96 amount) external onlyEscrow returns (bool locked) {
+        Stake memory stake = _stakes[account];
+        if (stake.live == 0 || stake.debt != 0) return false;
+        if (uint256(stake.locked) + amount > uint256(stake.live) * slotWei) return false;
 
         _stakes[account].locked = stake.locked + amount;
         return true;
     }
 
     /// @inheritdoc IRegistry
-    function unlock(address account, uint96 amount) external {
-        if (msg.sender != escrow) revert NotEscrow(msg.sender);
+    function admit(address account, uint96 amount, uint96 value)
+        external
+        onlyEscrow
+        returns (bool admitted, uint96 locked)
+    {
+        Stake memory stake = _stakes[account];
+        Newcomer storage newcomer = _newcomers[account];
+        if (stake.live != 0 || stake.debt != 0 || newcomer.seats >= NEWCOMER_SEATS) return (false, 0);
+        if (uint256(newcomer.unpaid) + value > slotWei / NEWCOMER_SHARE) return (false, 0);
 
+        newcomer.seats += 1;
+        newcomer.unpaid += value;
+        uint96 held = newcomer.deposit;
+        locked = held > stake.locked ? uint96(Math.min(amount, held - stake.locked)) : 0;
+        if (locked != 0) _stakes[account].locked = stake.locked + locked;
+        return (true, locked);
+    }
+
+    /// @inheritdoc IRegistry
+    function relieve(address account, uint96 value, bool closed) external onlyEscrow returns (bool slotless) {
+        Newcomer storage newcomer = _newcomers[account];
+        newcomer.unpaid -= value;
+        if (closed) newcomer.seats -= 1;
+        return _stakes[account].live == 0;
+    }
+
+    /// @inheritdoc IRegistry
+    function unlock(address account, uint96 amount) external onlyEscrow {
         _stakes[account].locked -= amount;
+    }
+
+    /// @inheritdoc IRegistry
+    function deposit(address account, uint96 amount) external onlyEscrow {
+        _deposit(account, amount);
+    }
+
+    /// @inheritdoc IRegistry
+    function slash(address account, uint96 amount) external onlyEscrow {
+        Stake memory stake = _stakes[account];
+        stake.locked -= amount;
+        uint96 left = amount;
+        uint96 held = _newcomers[account].deposit;
+        if (held != 0) {
+            uint96 part = left < held ? left : held;
+            left -= part;
+            _newcomers[account].deposit = held - part;
+        }
+        uint256 whole = uint256(stake.live) * slotWei - stake.debt;
+        if (left != 0 && whole != 0) {
+            uint96 part = uint96(Math.min(left, whole));
+            left -= part;
+            stake.debt += part;
+            emit DebtChanged(account, stake.debt);
+        }
+        if (left != 0) _gone[account] += left; // at most what unbonds: locked <= bonded + unbonding
+        _stakes[account] = stake;
+        emit StakeSlashed(account, amount);
+
+        IERC20(token).safeTransfer(escrow, amount);
     }
 
     // ---------------------------------------------------------------- views
@@ -219,10 +305,11 @@ contract Registry is IRegistry, EIP712 {
     /// @inheritdoc IRegistry
     function stakeOf(address account) external view returns (uint96 free, uint96 locked, uint96 unbonding) {
         Stake memory stake = _stakes[account];
-        uint96 bonded = (uint256(stake.live) * slotWei).toUint96();
+        uint96 bonded = _bonded(account, stake).toUint96();
+        unbonding = _unbonding(account).toUint96();
         locked = stake.locked;
-        if (locked <= bonded) return (bonded - locked, locked, stake.unbonding);
-        return (0, locked, stake.unbonding - (locked - bonded));
+        if (locked <= bonded) return (bonded - locked, locked, unbonding);
+        return (0, locked, unbonding - (locked - bonded));
     }
 
     /// @inheritdoc IRegistry
@@ -231,14 +318,34 @@ contract Registry is IRegistry, EIP712 {
     }
 
     /// @inheritdoc IRegistry
-    function withdrawable(address account) external view returns (uint96 amount) {
-        uint96 spare = _spare(_stakes[account]);
-        Unbonding[] storage queue = _unbondings[account];
-        for (uint256 i = _unbondingHead[account]; i < queue.length; ++i) {
-            if (queue[i].withdrawableAt > block.timestamp) break;
-            amount += queue[i].amount;
-        }
-        return amount < spare ? amount : spare;
+    function nonceOf(address account) external view returns (uint64) {
+        return _nonces[account];
+    }
+
+    /// @inheritdoc IRegistry
+    function depositOf(address account) external view returns (uint96) {
+        return _newcomers[account].deposit;
+    }
+
+    /// @inheritdoc IRegistry
+    function debtOf(address account) external view returns (uint96) {
+        return _stakes[account].debt;
+    }
+
+    /// @inheritdoc IRegistry
+    function newcomerOf(address account) external view returns (uint8 seats, uint96 unpaid) {
+        Newcomer storage newcomer = _newcomers[account];
+        return (newcomer.seats, newcomer.unpaid);
+    }
+
+    /// @inheritdoc IRegistry
+    function withdrawable(address account) public view returns (uint96) {
+        uint256 matured = _released[account].upperLookup(block.timestamp.toUint48());
+        uint256 gone = _gone[account];
+        if (matured <= gone) return 0;
+        Stake memory stake = _stakes[account];
+        uint256 unlocked = _bonded(account, stake) + _unbonding(account) - stake.locked;
+        return Math.min(matured - gone, unlocked).toUint96();
     }
 
     /// @inheritdoc IRegistry
@@ -260,9 +367,30 @@ contract Registry is IRegistry, EIP712 {
         for (uint256 i = 0; i < count; ++i) {
             Slot memory slot = _slots[first + i];
             (bytes32 numericClass,,) = classOf(slot.account);
-            page[i] =
-                Candidate(slot.account, slot.addedBlock, slot.releasedBlock, ownerOf(slot.account), numericClass);
+            page[i] = Candidate(
+                slot.account,
+                slot.addedBlock,
+                slot.releasedBlock,
+                ownerOf(slot.account),
+                numericClass,
+                _stakes[slot.account].debt != 0
+            );
         }
+    }
+
+    /// @inheritdoc IRegistry
+    function drawn(uint256 slot, uint256 blockNumber)
+        external
+        view
+        returns (address account, address owner, bytes32 numericClass)
+    {
+        Slot memory found = _slots[slot];
+        if (found.addedBlock > blockNumber) return (account, owner, numericClass);
+        if (found.releasedBlock != 0 && found.releasedBlock <= blockNumber) return (account, owner, numericClass);
+        if (_stakes[found.account].debt != 0) return (account, owner, numericClass);
+        account = found.account;
+        owner = ownerOf(account);
+        (numericClass,,) = classOf(account);
     }
 
     /// @inheritdoc IRegistry
@@ -290,21 +418,97 @@ contract Registry is IRegistry, EIP712 {
     }
 
     /// @inheritdoc IRegistry
-    function domainSeparator() external view returns (bytes32) {
-        return _domainSeparatorV4();
+    function domainSeparator() public view override(Domain, IRegistry) returns (bytes32) {
+        return super.domainSeparator();
     }
 
     // ---------------------------------------------------------------- internals
 
-    /// @dev What may leave without uncovering a lock.
-    function _spare(Stake memory stake) private view returns (uint96) {
-        uint256 held = uint256(stake.live) * slotWei + stake.unbonding;
-        uint256 spare = held - stake.locked;
-        return uint96(spare < stake.unbonding ? spare : stake.unbonding);
+    function _checkOwner(address account) private view {
+        address owner = ownerOf(account);
+        if (msg.sender != account && msg.sender != owner) revert NotOwner(msg.sender, owner);
     }
 
-    /// @dev Zero where the signature is malformed.
-    function _recover(bytes32 digest, Signature calldata signature) private pure returns (address signer) {
-        (signer,,) = ECDSA.tryRecover(digest, signature.r, signature.vs);
+    /// @dev A signed request counts once, in order, in time, by the account's owner.
+    function _useRequest(address account, uint64 nonce, uint40 deadline, bytes32 digest, Signature calldata signature)
+        private
+        returns (address owner)
+    {
+        if (block.timestamp > deadline) revert Expired(deadline);
+        if (nonce != _nonces[account]) revert StaleNonce(nonce, _nonces[account]);
+        owner = ownerOf(account);
+        if (owner == address(0) || (msg.sender != owner && _recover(digest, signature) != owner)) revert NotSigned(owner);
+        _nonces[account] = nonce + 1;
+        emit Relayed(account, msg.sender, nonce);
+    }
+
+    function _append(address account, uint32 count) private returns (uint256 first) {
+        first = _slots.length;
+        Slot memory slot = Slot(account, block.number.toUint48(), 0);
+        for (uint256 i = 0; i < count; ++i) _slots.push(slot);
+        _stakes[account].live += count;
+        emit SlotsBought(account, msg.sender, first, count);
+    }
+
+    function _release(address account, uint256[] calldata slots) private {
+        if (slots.length == 0) revert NoSlots();
+        Stake storage stake = _stakes[account];
+        if (stake.debt != 0) revert Short(account, stake.debt);
+
+        uint40 withdrawableAt = (block.timestamp + unbondingDelay).toUint40();
+        for (uint256 i = 0; i < slots.length; ++i) _take(account, slots[i], withdrawableAt);
+        stake.live -= slots.length.toUint32();
+        _unbond(account, slots.length * slotWei, withdrawableAt);
+    }
+
+    /// @dev The slot counts in no draw from here on.
+    function _take(address account, uint256 number, uint40 withdrawableAt) private {
+        if (number >= _slots.length) revert NotYourSlot(number, account);
+        Slot storage slot = _slots[number];
+        if (slot.account != account) revert NotYourSlot(number, account);
+        if (slot.releasedBlock != 0) revert SlotAlreadyReleased(number);
+        slot.releasedBlock = block.number.toUint48();
+        emit SlotReleased(account, number, withdrawableAt);
+    }
+
+    function _deposit(address account, uint96 amount) private {
+        if (amount == 0) return;
+        emit Deposited(account, amount);
+        uint96 debt = _stakes[account].debt;
+        if (debt != 0) {
+            uint96 paid = amount < debt ? amount : debt;
+            amount -= paid;
+            _stakes[account].debt = debt - paid;
+            emit DebtChanged(account, debt - paid);
+        }
+        uint96 held = _newcomers[account].deposit + amount;
+        uint32 count = uint256(held / slotWei).toUint32();
+        _newcomers[account].deposit = held % slotWei;
+        if (count == 0) return;
+        emit DepositUsed(account, count * slotWei);
+        _append(account, count);
+    }
+
+    function _releaseDeposit(address account) private {
+        uint96 amount = _newcomers[account].deposit;
+        if (amount == 0) revert NoDeposit(account);
+
+        _newcomers[account].deposit = 0;
+        uint40 withdrawableAt = (block.timestamp + unbondingDelay).toUint40();
+        _unbond(account, amount, withdrawableAt);
+        emit DepositReleased(account, amount, withdrawableAt);
+    }
+
+    function _unbond(address account, uint256 amount, uint40 withdrawableAt) private {
+        Checkpoints.Trace208 storage released = _released[account];
+        released.push(withdrawableAt, (released.latest() + amount).toUint208());
+    }
+
+    function _bonded(address account, Stake memory stake) private view returns (uint256) {
+        return uint256(stake.live) * slotWei - stake.debt + _newcomers[account].deposit;
+    }
+
+    function _unbonding(address account) private view returns (uint256) {
+        return _released[account].latest() - _gone[account];
     }
 }

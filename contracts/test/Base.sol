@@ -7,6 +7,7 @@ import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC2
 import {Accept, AuditOrder, Lease, Messages, Order, PeerBinding, Release, Verdict} from "../src/generated/Messages.sol";
 import {IJobEscrow} from "../src/interfaces/IJobEscrow.sol";
 import {IRegistry} from "../src/interfaces/IRegistry.sol";
+import {IRewards} from "../src/interfaces/IRewards.sol";
 import {Permit, Signature} from "../src/interfaces/Types.sol";
 
 /// @notice The cheat codes that these tests use, as hardhat's runner offers them.
@@ -52,7 +53,7 @@ interface IToken is IERC20, IERC20Permit {
     function burn(uint256 amount) external;
 }
 
-/// @notice The three contracts with the protocol's parameters, keys for everybody, and every message that they may sign.
+/// @notice The contracts with the protocol's parameters, keys for everybody, and every message that they may sign.
 contract Base {
     Vm internal constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
 
@@ -64,6 +65,8 @@ contract Base {
     uint40 internal constant WINDOW_MAX = 2 days;
     uint40 internal constant LEASE_MAX = 48 hours;
     uint16 internal constant FEE_BP = 200;
+    uint40 internal constant PERIOD = 7 days;
+    uint256 internal constant EMISSION = 1_000 ether;
     uint256 internal constant START = 1_750_000_000;
 
     uint96 internal constant PRICE = 1 ether / 100;
@@ -78,10 +81,15 @@ contract Base {
     uint256 internal constant AUDITOR_2 = 302;
     uint256 internal constant STRANGER = 401;
     address internal constant BANK = address(0xBA17);
+    /// @dev The escrow trusts one address each; here they are the tests themselves. (Claims.t.sol has the real ones.)
+    address internal constant CLAIMS = address(0xC1A1);
+    address internal constant ACCUSATIONS = address(0xACC5);
+    address internal constant COURT = address(0xC0C0);
 
     IToken internal token;
     IRegistry internal registry;
     IJobEscrow internal escrow;
+    IRewards internal rewards;
     Signature internal none; // a signature left out
 
     function setUp() public virtual {
@@ -98,10 +106,14 @@ contract Base {
         token = IToken(create("Token", abi.encode(BANK, 1_000_000_000 ether)));
         address predicted = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 1);
         registry = IRegistry(create("Registry", abi.encode(token, predicted, SLOT, UNBONDING, CLASS_DELAY)));
-        escrow = IJobEscrow(
-            create("JobEscrow", abi.encode(token, registry, FEE_BP, LEASE_MAX, LOCK_TAIL, WINDOW_MIN, WINDOW_MAX))
-        );
+        escrow = IJobEscrow(create("JobEscrow", escrowArguments(address(token))));
         vm.assertEq(address(escrow), predicted, "the escrow is not where Registry expects it");
+        rewards = IRewards(create("Rewards", abi.encode(token, registry, escrow, EMISSION)));
+    }
+
+    function escrowArguments(address token_) internal view returns (bytes memory) {
+        bytes memory addresses = abi.encode(token_, registry, CLAIMS, ACCUSATIONS, COURT);
+        return bytes.concat(addresses, abi.encode(FEE_BP, LEASE_MAX, LOCK_TAIL, WINDOW_MIN, WINDOW_MAX, PERIOD));
     }
 
     /// @dev The bytecode as it is deployed anywhere, not one compiled again into every test. Refusals pass through.
@@ -292,7 +304,12 @@ contract Base {
         expectRefused(escrow.seatIdOf(lease), why);
     }
 
+    /// @notice Half of the fee on all that a seat was paid: burned, and as much for the court.
+    function halfOf(uint256 amount) internal pure returns (uint256) {
+        return amount * FEE_BP / 20_000;
+    }
+
     function netOf(uint256 amount) internal pure returns (uint256) {
-        return amount - amount * FEE_BP / 10_000;
+        return amount - 2 * halfOf(amount);
     }
 }

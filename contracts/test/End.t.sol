@@ -232,15 +232,18 @@ contract EndTest is Base {
         vm.assertEq(escrow.creditOf(who(WORKER)), netOf(51 * PRICE) - netOf(50 * PRICE), "it starts from zero again");
     }
 
-    function test_fees_are_burned_whole_and_nothing_else_is() public {
+    function test_half_of_the_fees_is_burned_and_the_other_half_is_the_courts() public {
         (, Lease memory lease) = seated();
         escrow.settle(settlement(lease, 50));
-        uint256 fee = 50 * uint256(PRICE) * FEE_BP / 10_000;
+        uint256 half = halfOf(50 * uint256(PRICE));
         uint256 supply = token.totalSupply();
         uint256 held = token.balanceOf(address(escrow));
-        vm.assertEq(escrow.burnFees(), fee, "amount");
-        vm.assertEq(token.totalSupply(), supply - fee, "supply");
-        vm.assertEq(token.balanceOf(address(escrow)), held - fee, "held");
+        vm.expectEmit(address(escrow));
+        emit IJobEscrow.FeesBurned(half);
+        vm.assertEq(escrow.burnFees(), half, "amount");
+        vm.assertEq(token.totalSupply(), supply - half, "supply");
+        vm.assertEq(token.balanceOf(address(escrow)), held - half, "held");
+        vm.assertEq(escrow.creditOf(COURT), half, "the court");
         vm.assertEq(escrow.feesToBurn(), 0, "feesToBurn");
         vm.expectRevert(IJobEscrow.NothingToBurn.selector);
         escrow.burnFees();
@@ -383,7 +386,10 @@ contract EndTest is Base {
         escrow.withdraw(who(PAYER));
         if (units % UNITS != 0) {
             escrow.withdraw(who(WORKER));
-            if (escrow.feesToBurn() != 0) escrow.burnFees();
+            if (escrow.feesToBurn() != 0) {
+                escrow.burnFees();
+                escrow.withdraw(COURT);
+            }
         }
         vm.stopPrank();
         vm.assertEq(token.balanceOf(address(escrow)), 0, "nothing is left");

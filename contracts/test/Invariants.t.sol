@@ -65,7 +65,7 @@ contract InvariantsTest is Base {
     // ---------------------------------------------------------------- money
 
     function invariant_the_balance_is_what_jobs_hold_plus_credits_plus_fees_to_burn() public view {
-        uint256 owed = escrow.feesToBurn();
+        uint256 owed = 2 * escrow.feesToBurn() + escrow.creditOf(COURT);
         for (uint256 job = 0; job < handler.jobs(); ++job) owed += heldBy(job);
         address[] memory accounts = handler.accounts();
         for (uint256 i = 0; i < accounts.length; ++i) owed += escrow.creditOf(accounts[i]);

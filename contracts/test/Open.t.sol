@@ -34,17 +34,24 @@ contract OpenTest is Base {
     // ---------------------------------------------------------------- deployment
 
     function test_deployment_with_parameters_that_cannot_be_is_refused() public {
-        bytes memory rest = abi.encode(LEASE_MAX, LOCK_TAIL, WINDOW_MIN, WINDOW_MAX);
-        vm.expectRevert(IJobEscrow.ZeroAddress.selector);
-        create("JobEscrow", bytes.concat(abi.encode(address(0), registry, FEE_BP), rest));
-        vm.expectRevert(IJobEscrow.ZeroAddress.selector);
-        create("JobEscrow", bytes.concat(abi.encode(token, address(0), FEE_BP), rest));
-        vm.expectRevert(abi.encodeWithSelector(IJobEscrow.BadParameter.selector, bytes32("feeBp")));
-        create("JobEscrow", bytes.concat(abi.encode(token, registry, 10_000), rest));
-        vm.expectRevert(abi.encodeWithSelector(IJobEscrow.BadParameter.selector, bytes32("leaseMax")));
-        create("JobEscrow", abi.encode(token, registry, FEE_BP, 0, LOCK_TAIL, WINDOW_MIN, WINDOW_MAX));
-        vm.expectRevert(abi.encodeWithSelector(IJobEscrow.BadParameter.selector, bytes32("windowMin")));
-        create("JobEscrow", abi.encode(token, registry, FEE_BP, LEASE_MAX, LOCK_TAIL, 2, 1));
+        address[5] memory all = [address(token), address(registry), CLAIMS, ACCUSATIONS, COURT];
+        bytes memory rest = abi.encode(FEE_BP, LEASE_MAX, LOCK_TAIL, WINDOW_MIN, WINDOW_MAX, PERIOD);
+        for (uint256 i = 0; i < 5; ++i) {
+            address kept = all[i];
+            all[i] = address(0);
+            vm.expectRevert(IJobEscrow.ZeroAddress.selector);
+            create("JobEscrow", bytes.concat(abi.encode(all), rest));
+            all[i] = kept;
+        }
+        expectBad("feeBp", abi.encode(all), abi.encode(10_000, LEASE_MAX, LOCK_TAIL, 1, 2, PERIOD));
+        expectBad("leaseMax", abi.encode(all), abi.encode(FEE_BP, 0, LOCK_TAIL, 1, 2, PERIOD));
+        expectBad("windowMin", abi.encode(all), abi.encode(FEE_BP, LEASE_MAX, LOCK_TAIL, 2, 1, PERIOD));
+        expectBad("periodLength", abi.encode(all), abi.encode(FEE_BP, LEASE_MAX, LOCK_TAIL, 1, 2, 0));
+    }
+
+    function expectBad(bytes32 name, bytes memory addresses, bytes memory rest) private {
+        vm.expectRevert(abi.encodeWithSelector(IJobEscrow.BadParameter.selector, name));
+        create("JobEscrow", bytes.concat(addresses, rest));
     }
 
     // ---------------------------------------------------------------- open: refusals
@@ -152,7 +159,7 @@ contract OpenTest is Base {
         vm.assertEq(held.openSeats, 1, "openSeats");
         vm.assertEq(held.signerSeated, 0, "the payer's own seats do not count");
         IJobEscrow.Seat memory taken = escrow.seatOf(id);
-        vm.assertEq(taken.price, PRICE, "price");
+        vm.assertEq(taken.bond, 0, "bond");
         vm.assertEq(taken.units, UNITS, "units");
         vm.assertEq(taken.paidUnits, 0, "paidUnits");
         vm.assertEq(taken.until, lease.until, "until");

@@ -94,7 +94,7 @@ contract SettleTest is Base {
     function test_a_worker_is_paid_for_accepted_units_less_the_fee() public {
         (, Lease memory lease) = seated();
         uint256 amount = 50 * uint256(PRICE);
-        uint256 fee = amount * FEE_BP / 10_000;
+        uint256 fee = 2 * halfOf(amount);
         IJobEscrow.Settlement[] memory items = settlement(lease, 50);
         bytes32 id = escrow.seatIdOf(lease);
         vm.expectEmit(address(escrow));
@@ -102,7 +102,7 @@ contract SettleTest is Base {
         vm.prank(who(STRANGER));
         vm.assertEq(escrow.settle(items), 1, "settled"); // by anyone
         vm.assertEq(escrow.creditOf(who(WORKER)), amount - fee, "credit");
-        vm.assertEq(escrow.feesToBurn(), fee, "fees");
+        vm.assertEq(escrow.feesToBurn(), fee / 2, "fees");
         vm.assertEq(paidUnits(lease), 50, "paidUnits");
         vm.assertTrue(stateOf(lease) == IJobEscrow.SeatState.Open, "still open");
     }
@@ -188,7 +188,7 @@ contract SettleTest is Base {
         uint40 paid = highest < UNITS ? highest : UNITS;
         vm.assertEq(paidUnits(lease), paid, "paidUnits");
         vm.assertEq(escrow.creditOf(who(WORKER)), netOf(uint256(paid) * PRICE), "credit");
-        vm.assertEq(escrow.feesToBurn(), uint256(paid) * PRICE * FEE_BP / 10_000, "fees");
+        vm.assertEq(escrow.feesToBurn(), halfOf(uint256(paid) * PRICE), "fees");
     }
 
     /// @notice The fee is rounded down over the whole seat: parts that would each round differently do not change it.

@@ -1,7 +1,7 @@
-"""Puts the contracts on any chain: the token, and Registry and JobEscrow that know each other from the start.
+"""Puts the contracts on any chain. They know each other from the start.
 
-Each takes the other's address at construction; addresses follow from the deployer's nonce, so both are known before
-either exists. This module does not know which chain it is.
+Each takes others' addresses at construction; addresses follow from the deployer's nonce, so all are known before any
+exists. This module does not know which chain it is.
 """
 
 from __future__ import annotations
@@ -20,21 +20,33 @@ from tallymesh_ledger.keys import checksum
 
 SUPPLY_WEI = 1_000_000_000 * WEI_PER_TOKEN  # the token's cap: nobody can mint afterwards
 
+# The name that constructors have for each contract. The escrow names all of them for ever, also those that a network
+# does not have: at their addresses there is nobody then, and what they alone may do is never done.
+_ROLES = {
+    "Token": "token",
+    "Registry": "registry",
+    "JobEscrow": "escrow",
+    "Rewards": "rewards",
+    "Claims": "claims",
+    "Accusations": "accusations",
+    "Court": "court",
+    "BlockhashRandomness": "randomness",
+}
+
 
 async def deploy(sender: Sender, parameters: Parameters, *, supply_wei: int = SUPPLY_WEI) -> Contracts:
-    """Three transactions of the sender, who receives the whole supply. Nothing else may be sent from it meanwhile.
+    """One transaction of the sender for each contract, and one that funds Rewards; the sender receives the rest of the
+    supply. Nothing else may be sent from it meanwhile.
 
     ChainError `deploy_raced` where something was: the contracts that were made then do not know each other.
     """
     rpc = sender.rpc
     nonce = int(await rpc.call("eth_getTransactionCount", "0x" + sender.address.hex(), "pending"), 16)
-    token, registry, escrow = (contract_address(sender.address, nonce + i) for i in range(3))
+    where = {role: contract_address(sender.address, nonce + i) for i, role in enumerate(_ROLES.values())}
     known: dict[str, Any] = {
+        **where,
         "holder": sender.address,
         "supply": supply_wei,
-        "token": token,
-        "registry": registry,
-        "escrow": escrow,
         "slotWei": parameters.slot_wei,
         "unbondingDelay": parameters.unbonding_s,
         "classDelay": parameters.class_delay_s,
@@ -44,13 +56,15 @@ async def deploy(sender: Sender, parameters: Parameters, *, supply_wei: int = SU
         # an order's windows are its own, between those that the network's parameters name
         "windowMin": min(parameters.claim_window_s, parameters.evidence_window_s),
         "windowMax": max(parameters.claim_window_s, parameters.evidence_window_s),
+        "periodLength": parameters.period_s,
+        "emission": parameters.emission_wei,
     }
     made: list[Mined] = []
-    for name, expected in zip(abi.CONTRACTS, (token, registry, escrow), strict=True):
+    for name in abi.DEPLOYED:
         interface = abi.load(name)
         arguments = [known[argument.rstrip("_")] for argument in interface.constructor_arguments]
         mined = await sender.send(b"", interface.creation(*arguments))
-        if mined.contract != expected:
+        if mined.contract != where[_ROLES[name]]:
             raise ChainError(
                 "deploy_raced",
                 "Something else was sent from the deploying account meanwhile.",
@@ -58,11 +72,14 @@ async def deploy(sender: Sender, parameters: Parameters, *, supply_wei: int = SU
                 remedy="Deploy again, with an account that nothing else uses.",
             )
         made.append(mined)
-    found = await Registry(rpc, registry, Token(rpc, token)).read("escrow")
-    assert found == escrow, "the registry names another escrow than the one deployed"
+    token = Token(rpc, where["token"])
+    await token.transfer(sender, where["rewards"], min(parameters.rewards_wei, supply_wei // 2))
+    found = await Registry(rpc, where["registry"], token).read("escrow")
+    assert found == where["escrow"], "the registry names another escrow than the one deployed"
     return Contracts(
-        token=checksum(token),
-        registry=checksum(registry),
-        escrow=checksum(escrow),
+        token=checksum(where["token"]),
+        registry=checksum(where["registry"]),
+        escrow=checksum(where["escrow"]),
+        rewards=checksum(where["rewards"]),
         deployed_block=made[0].block_number,
     )

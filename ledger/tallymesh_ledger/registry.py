@@ -14,8 +14,8 @@ from tallymesh_ledger import sampling
 
 
 class RegistryAt(msgspec.Struct, frozen=True, kw_only=True):
-    """`slots[i]` is the account of slot i, None where it was released; owners and classes hold only what was set, and
-    classes only what is effective at `block_time`."""
+    """`slots[i]` is the account of slot i, None where it was released or its account owes stake; owners and classes
+    hold only what was set, and classes only what is effective at `block_time`."""
 
     block_number: int
     block_hash: bytes

@@ -22,6 +22,7 @@ class Contracts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     claims: str = ""  # "" on a network without: there only Accepts pay
     accusations: str = ""
     court: str = ""
+    rewards: str = ""
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

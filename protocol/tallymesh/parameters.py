@@ -20,7 +20,10 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     class_delay_s: int = DAY  # a class set today counts tomorrow: nobody invents one for a draw he can see
     claim_window_s: int = DAY  # after `until`, for a worker that was not paid
     evidence_window_s: int = DAY  # the reserve's rest waits this long for unpaid auditors
-    fee_bp: int = 200  # of the worker's credit; burned, later half of it to the court
+    fee_bp: int = 200  # of the worker's credit; half of it is burned, half is the court's
+    period_s: int = 7 * DAY  # of rewards: long enough that collecting is worth its gas, short enough to feel like pay
+    emission_wei: int = 100_000 * 10**18  # rewards of one period at most; with `rewards_wei` enough for 1,000 of them
+    rewards_wei: int = 100_000_000 * 10**18  # a tenth of the supply, put into Rewards at the deployment, never more
     lease_max_s: int = 48 * HOUR  # longest lease: bounds how long stake can be held by one seat
 
     # Checking

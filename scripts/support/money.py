@@ -33,7 +33,7 @@ class Books(msgspec.Struct, frozen=True):
     registry_balance: int
     held: int  # by jobs: wages, reserve, seats
     credits: int
-    fees: int
+    fees: int  # to burn, and as much for the court
     elsewhere: int
 
     @property
@@ -72,7 +72,7 @@ async def read_books(rpc: Rpc, network: Network, accounts: list[bytes]) -> Books
         registry_balance=await token.balance_of(registry.address),
         held=await held_by_jobs(rpc, network, contracts),
         credits=sum(balance.credits_wei for balance in found.values()),
-        fees=await escrow.fees_to_burn(),
+        fees=2 * await escrow.fees_to_burn(),
         elsewhere=elsewhere,
     )
 
@@ -90,10 +90,11 @@ async def held_by_jobs(rpc: Rpc, network: Network, contracts: Contracts) -> int:
     """Free wages, reserves, and what open seats hold."""
     jobs = [event["job"] for event in await events(rpc, network, contracts, "JobOpened")]
     total = sum(state.free + state.reserve for state in await contracts.escrow.jobs_of(jobs))
-    seats = [event["seat"] for event in await events(rpc, network, contracts, "SeatOpened")]
-    for seat in await contracts.escrow.seats_of(seats):
+    prices = {event["seat"]: event["price"] for event in await events(rpc, network, contracts, "SeatOpened")}
+    for seat, price in zip(await contracts.escrow.seats_of(list(prices)), prices.values(), strict=True):
+        total += seat.bond
         if seat.state.name == "OPEN":
-            total += (seat.units - seat.paid_units) * seat.price
+            total += (seat.units - seat.paid_units) * price
     return total
 
 

@@ -1,4 +1,4 @@
-"""The three contracts in an EVM inside this process, called with the schema's messages and real signatures.
+"""The contracts in an EVM inside this process, called with the schema's messages and real signatures.
 
 Two engines: `Quick` (pyrevm) runs thousands of calls a second, but touched storage stays warm from call to call;
 `Exact` (py-evm, as in the embedded chain) mines every call as a signed transaction, with the gas that a chain counts.
@@ -171,19 +171,25 @@ class World:
         self.now = START
         self._keys = (AccountKey(secret) for secret in _secrets())
         self.bank = self.account()
-        where = [contract_address(self.bank.address, nonce) for nonce in range(3)]
+        where = [contract_address(self.bank.address, nonce) for nonce in range(len(abi.DEPLOYED) + 3)]
+        self.claims, self.accusations, self.court = where[-3:]  # nobody is there: what they may do, no test here does
         windows = (p.claim_window_s, p.evidence_window_s)
         arguments: dict[str, tuple[Any, ...]] = {
             "Token": (self.bank.address, SUPPLY),
             "Registry": (where[0], where[2], p.slot_wei, p.unbonding_s, p.class_delay_s),
-            "JobEscrow": (where[0], where[1], p.fee_bp, p.lease_max_s, p.lock_tail_s, min(windows), max(windows)),
-        }
+            "JobEscrow": (
+                where[0], where[1], *where[-3:], p.fee_bp, p.lease_max_s, p.lock_tail_s, min(windows), max(windows),
+                p.period_s,
+            ),
+            "Rewards": (where[0], where[1], where[2], p.emission_wei),
+        }  # fmt: skip
         self.contracts: dict[str, bytes] = {}
-        for name, address in zip(abi.CONTRACTS, where, strict=True):
+        for name, address in zip(abi.DEPLOYED, where, strict=False):
             made = self.engine.transact(self.bank, b"", abi.load(name).creation(*arguments[name]))
             assert made.output == address
             self.contracts[name] = address
-        addresses = Contracts(*(checksum(self.contracts[name]) for name in abi.CONTRACTS))
+        token, registry, escrow, rewards = (checksum(self.contracts[name]) for name in abi.DEPLOYED)
+        addresses = Contracts(token, registry, escrow, rewards=rewards)
         network = Network(name="test", chain_id=CHAIN_ID, rpc_urls=(), contracts=addresses, parameters=p)
         self.domains = Domains.of(network)
 

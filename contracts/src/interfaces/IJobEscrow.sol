@@ -15,11 +15,27 @@ import {Permit, Signature} from "./Types.sol";
 /// Signatures of the signer may be left zero where the caller is the signer (in `open`, `seat` and `finish` also the
 /// payer); the worker's or auditor's own may be left zero where the caller is that worker or auditor.
 ///
-/// Money. `open` is the only way in, `withdraw` and `burnFees` are the only ways out. At any time the balance of this
-/// contract is at least the sum of what all jobs hold + all credits + fees to burn, and for every job
-/// (held = opened - settled - audits paid - refunded) held = free + reserve + sum over open seats of (units - paidUnits) x price.
+/// Money. `open` and slashed stake are the only ways in; `withdraw`, `burnFees`, the stake of newcomers and relayed bonds
+/// (both to Registry), and the burned part of slashed stake are the only ways out. At any time the balance of this contract
+/// is the sum of what all jobs hold + all credits + 2 x feesToBurn, and for every job (held = opened - settled - audits paid
+/// - bonds taken - refunded)
+///   held = free + reserve + sum over open seats of (units - paidUnits) x price + sum over all seats of seat.bond.
 /// Nothing that another worker, an auditor or the payer does lowers the unpaid part of an open seat.
-/// @dev EIP-712 domain: name "Tallymesh JobEscrow", version "1". Time is `block.timestamp`. No privileged key.
+///
+/// Fee. For `units` units paid on a seat in all: `half = units x price x feeBp / 20000`, rounded down; the seat has paid fees of
+/// 2 x half in all, so in however many parts it is paid, the fee is the same. One half is burned and counts for the worker in
+/// the running period (`burnedOf`), the other is the court's. Both gather here until `burnFees`.
+///
+/// Cases. A live claim or accusation on a seat is a case; its contract (Claims, Accusations) opens it with `hold` and
+/// ends it with `letGo`.
+/// While a seat has cases it neither closes by Release, by time or by being paid in full, nor does its lock end; `settle`
+/// still pays. All of these happen as usual once the last case is let go. Both are trusted by this contract for what they
+/// say of a case (who proved, how much), but can move no more than the seat's unpaid part, its bond and its lock.
+///
+/// Newcomers. Where the order allows them, a worker without a live slot and without debt may be seated: see
+/// {IRegistry.admit}. What its seats pay goes to Registry as its stake while it has no live slot, and is credited afterwards.
+/// @dev EIP-712 domain: name "Tallymesh JobEscrow", version "1". Time is `block.timestamp`. No privileged key: `claims`,
+/// `accusations` and `court` are contracts, named at construction for ever.
 interface IJobEscrow {
     // ---------------------------------------------------------------- types
     /// @notice What a job holds outside its open seats, and what the escrow must remember of it. `signer` zero: never opened.
@@ -27,7 +43,7 @@ interface IJobEscrow {
         address signer;
         uint96 free; // wages that no open seat holds
         uint96 reserve; // for audits
-        uint96 signerSeated; // caps of seats taken without the payer's key, less what they gave back
+        uint96 signerSeated; // caps and bonds of seats taken without the payer's key, less what they gave back
         uint24 openSeats;
         uint40 lastClosed; // when the newest seat closed
     }
@@ -36,17 +52,20 @@ interface IJobEscrow {
         None,
         Open,
         Closed, // pays no more; the lock still holds
-        Unlocked // the lock was given back
+        Unlocked // what was left of the lock was given back
     }
 
-    /// @notice One word. cap = price x units; `until` is the end of the lease and, once closed, the time of closing.
+    /// @notice One word. cap = lease.price x units; `until` is the end of the lease and, once closed, the time of closing.
     struct Seat {
-        uint96 price;
+        uint96 bond; // the payer's side of claims: what is left of order.claimBond; zero once closed without cases
         uint40 units;
         uint40 paidUnits;
         uint40 until;
         SeatState state;
+        uint8 cases; // live claims and accusations
         bool bySigner; // taken without the payer's key
+        bool ownLock; // the lock is not lease.lock: part of it was slashed, or a newcomer had less
+        bool newcomer; // admitted without a slot
     }
 
     /// @notice Why an item of a batch was not done.
@@ -62,14 +81,15 @@ interface IJobEscrow {
         NoUnits,
         LockTooSmall, // below the order's lockPerSeat
         PriceTooHigh, // above the order's priceMax, or a fee above 1.1 unit prices
-        OverBudget, // cap above what is free, or fee above the reserve
+        OverBudget, // cap and claim bond above what is free, or fee above the reserve
         NeedsPayer, // above signerSeatMax in all
-        NoStake, // the worker has no live slot, or too little free stake
+        NoStake, // the worker has no live slot, a debt, or too little free stake; or a newcomer is not admitted
         BadSignature,
         NothingNew, // no more units than were paid before
         NotPaidYet, // the Release names more units than were paid
         BadAudit, // position, draw, result or auditor cannot be
-        AlreadyPaid
+        AlreadyPaid,
+        Disputed // the seat has live cases
     }
 
     /// @notice A lease to seat. `signer`: by the job's signer, or by the payer, which lifts the bound of `signerSeatMax`.
@@ -131,8 +151,11 @@ interface IJobEscrow {
         uint96 fee,
         bytes32 chain
     );
-    /// @notice `returned` went back to the job's free wages.
+    /// @notice `returned` went back to the job's free wages: the unpaid part and, where the seat has no cases left, its bond.
+    /// (Of a seat that was closed by `forfeit` the bond follows with the last {LetGo}, see {BondReturned}.)
     event SeatClosed(bytes32 indexed seat, bytes32 indexed job, uint40 paidUnits, uint96 returned);
+    /// @notice The bond's rest went back to the job's free wages after the last case of a closed seat.
+    event BondReturned(bytes32 indexed seat, bytes32 indexed job, uint96 amount);
     event AuditPaid(
         bytes32 indexed auditOrder,
         bytes32 indexed seat,
@@ -144,7 +167,29 @@ interface IJobEscrow {
     event Refunded(bytes32 indexed job, address indexed payer, uint96 wages, uint96 reserve);
     event LockEnded(bytes32 indexed seat, address indexed worker, uint96 lock);
     event CreditWithdrawn(address indexed account, address indexed to, uint256 amount);
+    /// @notice `amount` was burned, and as much was credited to the court.
     event FeesBurned(uint256 amount);
+    /// @notice A case began or ended; the seat now has `cases` of them.
+    event Held(bytes32 indexed seat, uint8 cases);
+    event LetGo(bytes32 indexed seat, uint8 cases);
+    /// @notice Claims spent this much of the seat's bond: `to` was credited.
+    event BondTaken(bytes32 indexed seat, address indexed to, uint96 amount);
+    /// @notice Stake of the worker was slashed. The four parts add up to `amount`; `burned` left the supply at once.
+    event Slashed(
+        bytes32 indexed seat,
+        address indexed worker,
+        address indexed prover,
+        address payer,
+        uint96 amount,
+        uint96 toPayer,
+        uint96 toProver,
+        uint96 toCourt,
+        uint96 burned
+    );
+    /// @notice Registry took `amount` of the account's credit, for its stake or for its owner, and the carrier got `fee` of it beside that.
+    event CreditSpent(address indexed account, address indexed carrier, uint96 amount, uint96 fee);
+    /// @notice The pay of a newcomer's seat became its stake.
+    event Staked(address indexed account, uint96 amount);
     /// @notice `id` is the seat's, or for an audit the digest of its AuditOrder.
     event Refused(bytes32 indexed id, Refusal why);
 
@@ -160,6 +205,15 @@ interface IJobEscrow {
     error NotRefundable(address caller);
     error NothingToWithdraw(address account);
     error NothingToBurn();
+    error NotClaims(address caller);
+    /// @notice The lease is not of this order's job.
+    error NotOfJob(bytes32 seat, bytes32 job);
+    /// @notice The seat was never taken, its lock is over, or (`letGo`) it has no case.
+    error NotHeld(bytes32 seat);
+    error TooManyCases(bytes32 seat);
+    error NotRegistry(address caller);
+    error BadList(uint256 left, uint256 right);
+    error TooLittleCredit(address account, uint256 credit);
 
     // ---------------------------------------------------------------- a job begins
     /// @notice Fund a job with `wages + auditReserve` of the caller's tokens (approved before) and take its first seats.
@@ -172,12 +226,15 @@ interface IJobEscrow {
         returns (bytes32 job, uint256 seated);
 
     /// @notice Take further seats, by anyone who has the signatures. Each seat moves price x positions from the job's free
-    /// wages into the seat and locks the worker's stake.
+    /// wages into the seat, together with the order's claim bond, and locks the worker's stake. A worker without a live slot
+    /// is seated where `order.newcomers` and {IRegistry.admit} allow it.
+    /// @dev What an item is refused for, in this order: WrongJob, TooLate, BadTerm, NoUnits, LockTooSmall, PriceTooHigh,
+    /// OverBudget, AlreadySeated, BadSignature (neither payer nor signer), NeedsPayer, BadSignature (the worker's), NoStake.
     function seat(Order calldata order, Seating[] calldata seatings) external returns (uint256 seated);
 
     // ---------------------------------------------------------------- pay
     /// @notice Pay accepted units, for any number of workers and jobs, by anyone: a seat's paid units become the highest
-    /// accepted number, at most its units. A seat whose units are all paid closes.
+    /// accepted number, at most its units. A seat whose units are all paid closes, unless it has cases.
     function settle(Settlement[] calldata settlements) external returns (uint256 settled);
 
     /// @notice Pay auditors of one seat's units from the job's reserve. Each (position, draw) is paid in full once, whatever
@@ -186,13 +243,18 @@ interface IJobEscrow {
     function payAudits(Lease calldata lease, Audit[] calldata audits) external returns (uint256 paid);
 
     // ---------------------------------------------------------------- a seat and a job end
-    /// @notice Close seats by the worker's Release, once the units that it names are paid. By anyone.
+    /// @notice Close seats by the worker's Release, once the units that it names are paid. By anyone. Not while it has cases.
+    /// @dev Refused for, in this order: NotOpen, WrongSeat, NotPaidYet, BadSignature, Disputed.
     function close(Closing[] calldata closings) external returns (uint256 closed);
 
-    /// @notice Close seats whose lease ended a claim window ago. By anyone.
+    /// @notice Close seats whose lease ended more than a claim window ago. By anyone. Not while it has cases.
+    /// @dev Refused for, in this order: WrongJob, NotOpen, TooEarly, Disputed.
     function expire(Order calldata order, Lease[] calldata leases) external returns (uint256 closed);
 
-    /// @notice Give the locks of seats back that closed at least `lockTail` seconds ago. By anyone.
+    /// @notice Give back what is left of the locks of seats that closed at least `lockTail` seconds ago. By anyone. Not while
+    /// the seat has cases.
+    /// @dev Refused for, in this order: NotOpen (not closed, or unlocked before), TooEarly, Disputed. {LockEnded} says how
+    /// much was given back.
     function unlock(Lease[] calldata leases) external returns (uint256 unlocked);
 
     /// @notice Credit the payer with the free wages and, when no seat is open and an evidence window has passed since the
@@ -205,8 +267,57 @@ interface IJobEscrow {
     /// @notice Pay out an account's credit to its owner (Registry.ownerOf). By anyone.
     function withdraw(address account) external returns (uint256 amount);
 
-    /// @notice Burn the fees that have gathered. By anyone.
+    /// @notice Burn the half of the fees that has gathered and credit the other, equal half to the court. By anyone.
+    /// @return amount What was burned.
     function burnFees() external returns (uint256 amount);
+
+    // ---------------------------------------------------------------- calls of Claims and Accusations: {NotClaims} for others
+    /// @notice Begin a case on a seat: proves that the lease is of this order's job, and adds to its cases. Possible while the
+    /// seat is open, or closed and either having cases already or still within its lock's tail (now < until + lockTail).
+    /// @dev Reverts: {NoSuchJob}, {NotOfJob}, {NotHeld}, {TooManyCases} above `CASES_MAX`.
+    /// @return seatId Digest of the lease. @return found The seat, this case included.
+    function hold(Order calldata order, Lease calldata lease) external returns (bytes32 seatId, Seat memory found);
+
+    /// @notice End a case. With the last one: an open seat whose units are all paid closes; a closed seat's bond goes back to
+    /// the job's free wages.
+    /// @dev Reverts: {NotHeld} where the seat has no case.
+    function letGo(Lease calldata lease) external;
+
+    /// @notice Pay a claim as `settle` pays an Accept: paidUnits becomes max(paidUnits, min(unitsTo, units)), with the same
+    /// fee and the same event {Settled}. Never reverts for the state of the seat: on one that is not open it pays nothing.
+    /// @return amount What the seat paid, fee included; zero where there is nothing new.
+    function payClaim(Lease calldata lease, uint32 tally, uint40 unitsTo, bytes32 chain)
+        external
+        returns (uint96 amount);
+
+    /// @notice Credit parts of the seat's bond, in order, each at most what is left of it. Never reverts for want of money.
+    /// @dev Reverts: {BadList} where the two lists differ in length; {NotHeld} where the seat has no case.
+    /// @return taken What was credited in all.
+    function takeBond(Lease calldata lease, address[] calldata to, uint96[] calldata amounts)
+        external
+        returns (uint96 taken);
+
+    /// @notice The seat pays no more: its unpaid part goes back to the job's free wages at once, its bond with the last case.
+    /// On a seat that is not open it does nothing.
+    /// @dev Reverts: {NotHeld} where the seat has no case.
+    function forfeit(Lease calldata lease) external;
+
+    /// @notice Slash the seat's lock by `amount`, at most what is left of it: 40 % credited to the payer, 20 % to the prover,
+    /// 15 % to the court (burned where `toCourt` is false), each rounded down, the rest burned at once.
+    /// @param payer Of the job, as `hold` proved it to the caller.
+    /// @dev Reverts: {NotHeld} where the seat has no case (so the lock cannot have ended).
+    /// @return slashed What was taken; zero where nothing was left, then nothing else happens.
+    function slash(Lease calldata lease, uint96 amount, address payer, address prover, bool toCourt)
+        external
+        returns (uint96 slashed);
+
+    // ---------------------------------------------------------------- calls of Registry: reverts with {NotRegistry} for others
+    /// @notice Send `amount` of the account's credit to Registry (type(uint96).max: all of it beside the fee), and credit the fee,
+    /// out of the same credit, to the carrier. Registry has checked the owner's signature ({IRegistry.bondFor},
+    /// {IRegistry.withdrawFor}).
+    /// @dev Reverts: {TooLittleCredit}.
+    /// @return spent What was sent.
+    function spend(address account, uint96 amount, address carrier, uint96 fee) external returns (uint96 spent);
 
     // ---------------------------------------------------------------- views
     function DOMAIN_JOB() external view returns (bytes32);
@@ -214,7 +325,21 @@ interface IJobEscrow {
     function AUDIT_FEE_MAX_BP() external view returns (uint256);
     function token() external view returns (address);
     function registry() external view returns (address);
-    /// @notice Share of a worker's credit that is burned, rounded down over all that its seat was paid.
+    function claims() external view returns (address);
+    /// @notice The other contract that may call what Claims may: claims and accusations do not fit into one of 20 kB.
+    function accusations() external view returns (address);
+    /// @notice Credited with its half of the fees and its share of slashed stake.
+    function court() external view returns (address);
+    /// @notice A seat has at most so many live cases.
+    function CASES_MAX() external view returns (uint8);
+    /// @notice Length of a period, in seconds: period = block.timestamp / periodLength.
+    function periodLength() external view returns (uint40);
+    /// @notice Burned fees on the pay of this worker, and of all, in one period (the running one: so far).
+    function burnedOf(uint256 period, address worker) external view returns (uint96);
+    function burnedIn(uint256 period) external view returns (uint96);
+    /// @notice What is left of the lock of this lease's seat; zero where it was never taken or is unlocked.
+    function lockLeft(Lease calldata lease) external view returns (uint96);
+    /// @notice Share of a worker's credit that is kept as fee.
     function feeBp() external view returns (uint16);
     /// @notice Longest lease, in seconds from its seating.
     function leaseMax() external view returns (uint40);
@@ -228,6 +353,7 @@ interface IJobEscrow {
     function creditOf(address account) external view returns (uint256);
     /// @notice What `refund` would return now if the payer called it.
     function refundable(Order calldata order) external view returns (uint96 wages, uint96 reserve);
+    /// @notice What `burnFees` would burn now; as much again is the court's.
     function feesToBurn() external view returns (uint256);
     function jobIdOf(Order calldata order) external view returns (bytes32);
     function seatIdOf(Lease calldata lease) external view returns (bytes32);

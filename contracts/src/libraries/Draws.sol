@@ -2,7 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {ICourt} from "../interfaces/ICourt.sol";
-import {IRegistry} from "../interfaces/complete/IRegistry.sol";
+import {IRegistry} from "../interfaces/IRegistry.sol";
 
 /// @title Which units are recomputed, and by whom: everything follows from a seed (tallymesh_ledger.sampling, golden vectors
 /// in tests/vectors/sampling.json).

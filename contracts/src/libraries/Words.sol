@@ -4,7 +4,7 @@ pragma solidity ^0.8.28;
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 
 import {Signature} from "../interfaces/Types.sol";
-import {IJobEscrow} from "../interfaces/complete/IJobEscrow.sol";
+import {IJobEscrow} from "../interfaces/IJobEscrow.sol";
 
 /// @title Who signed a message of a job: they all live in the escrow's EIP-712 domain.
 library Words {

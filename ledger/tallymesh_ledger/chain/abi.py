@@ -23,6 +23,7 @@ from tallymesh_ledger.eip712 import keccak
 from tallymesh_ledger.keys import checksum
 
 CONTRACTS = ("Token", "Registry", "JobEscrow")
+DEPLOYED = (*CONTRACTS, "Rewards")  # in this order: an address follows from the place in it
 _ERROR = bytes.fromhex("08c379a0")  # Error(string)
 _PANIC = bytes.fromhex("4e487b71")  # Panic(uint256)
 _PANICS = {
@@ -166,14 +167,14 @@ class Interface:
 
 @functools.cache
 def load(name: str) -> Interface:
-    """The interface of one of `CONTRACTS`."""
+    """The interface of one of `DEPLOYED`."""
     text = resources.files("tallymesh_ledger").joinpath("abi", f"{name}.json").read_text()
     return Interface(name, json.loads(text))
 
 
 def explain(data: bytes, *, machine: str = "") -> Refusal:
     """Why a call reverted, from the data it returned; `machine` is what the node itself said about it."""
-    for name in CONTRACTS:
+    for name in DEPLOYED:
         found = load(name).refusal(data)
         if found is not None:
             return found

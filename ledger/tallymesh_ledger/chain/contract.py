@@ -45,6 +45,7 @@ class Refusal(IntEnum):
     NOT_PAID_YET = 16
     BAD_AUDIT = 17
     ALREADY_PAID = 18
+    DISPUTED = 19
 
 
 class Outcome(msgspec.Struct, frozen=True):

@@ -47,12 +47,15 @@ class Job(msgspec.Struct, frozen=True):
 class Seat(msgspec.Struct, frozen=True):
     """One lease's part of the escrow; `until` is the time of closing once it is closed."""
 
-    price: int
+    bond: int  # the payer's side of claims, what is left of it; the price is the lease's
     units: int
     paid_units: int
     until: int
     state: SeatStatus
+    cases: int  # live claims and accusations: while there are any it neither closes nor unlocks
     by_signer: bool
+    own_lock: bool  # the lock is not the lease's: slashed, or a newcomer's
+    newcomer: bool  # taken without a slot
 
 
 class Seating(msgspec.Struct, frozen=True):

@@ -29,7 +29,7 @@ CHECK_SLOTS = 100  # compared with the contract in one look, in turn
 TRIES = 5  # looks that a reorganisation (or a node that is behind) may spoil before a caller is told
 RETRY_S = 0.2
 
-_NAMES = ("SlotsBought", "SlotReleased", "OwnerChanged", "ClassSet")
+_NAMES = ("SlotsBought", "SlotReleased", "OwnerChanged", "ClassSet", "DebtChanged")
 
 
 class _Anchor(msgspec.Struct, frozen=True):
@@ -146,6 +146,7 @@ class RegistryView:
         slots: list[bytes | None] = []
         owners: dict[bytes, bytes] = {}
         classes: dict[bytes, bytes] = {}
+        short: set[bytes] = set()  # owe stake: their slots draw nobody
         waiting: dict[bytes, tuple[int, bytes]] = {}  # account -> (effective at, class)
         for name, values in self._until(block.number):
             account = values["account"]
@@ -155,6 +156,8 @@ class RegistryView:
                 slots[values["slot"]] = None
             elif name == "OwnerChanged":
                 owners[account] = values["owner"]
+            elif name == "DebtChanged":
+                (short.add if values["debt"] else short.discard)(account)
             else:
                 # a class still waiting when the next one is set never counts (Registry.setClass)
                 set_at = values["effectiveAt"] - self._class_delay
@@ -169,7 +172,7 @@ class RegistryView:
             block_number=block.number,
             block_hash=block.hash,
             block_time=block.timestamp,
-            slots=tuple(slots),
+            slots=tuple(None if holder in short else holder for holder in slots),
             owners=owners,
             classes={account: value for account, value in classes.items() if any(value)},
         )
@@ -184,9 +187,9 @@ class RegistryView:
 def _agrees(ours: RegistryAt, slot: int, theirs: Candidate) -> bool:
     """Whether a slot that we rebuilt is what the contract says it is, after the same block."""
     holder = ours.slots[slot]
-    released = theirs.released_block != 0
+    dead = theirs.released_block != 0 or theirs.short
     return (
-        holder == (None if released else theirs.account)
+        holder == (None if dead else theirs.account)
         and ours.owner_of(theirs.account) == theirs.owner
         and ours.classes.get(theirs.account, bytes(32)) == theirs.numeric_class
     )

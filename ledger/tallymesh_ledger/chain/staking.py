@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from tallymesh.messages import PeerBinding
+from tallymesh.messages import PeerBinding, RelayedBond, RelayedWithdraw
 from tallymesh_ledger.chain.contract import At, Contract, Outcome, compact, struct
 from tallymesh_ledger.chain.rpc import Rpc
 from tallymesh_ledger.chain.transactions import Sender
@@ -33,6 +33,7 @@ class Candidate(msgspec.Struct, frozen=True):
     released_block: int  # 0: never
     owner: bytes
     numeric_class: bytes
+    short: bool  # owes stake: drawn for nothing
 
 
 class Token(Contract):
@@ -112,8 +113,37 @@ class Registry(Contract):
     async def release_slots(self, sender: Sender, account: bytes, slots: Sequence[int]) -> Outcome:
         return await self.write(sender, "releaseSlots", account, list(slots))
 
+    async def release_deposit(self, sender: Sender, account: bytes) -> Outcome:
+        return await self.write(sender, "releaseDeposit", account)
+
     async def withdraw(self, sender: Sender, account: bytes) -> Outcome:
         return await self.write(sender, "withdraw", account)
+
+    async def deposit_of(self, account: bytes, *, at: At = "latest") -> int:
+        """Stake below one slot."""
+        return int(await self.read("depositOf", account, at=at))
+
+    async def debt_of(self, account: bytes, *, at: At = "latest") -> int:
+        """What was slashed of the account's slots and not paid yet: until then it gets no lease."""
+        return int(await self.read("debtOf", account, at=at))
+
+    async def settle_debt(self, sender: Sender, account: bytes, slots: Sequence[int]) -> Outcome:
+        """Pay the debt by releasing these slots of the account; anyone may."""
+        return await self.write(sender, "settleDebt", account, list(slots))
+
+    async def nonce_of(self, account: bytes, *, at: At = "latest") -> int:
+        """The nonce of the account's next relayed request."""
+        return int(await self.read("nonceOf", account, at=at))
+
+    async def bond_for(self, sender: Sender, request: RelayedBond, signature: bytes) -> Outcome:
+        """Turn credit into stake as the account's owner signed; the request's fee is credited to the sender."""
+        return await self.write(sender, "bondFor", request, compact(signature))
+
+    async def withdraw_for(
+        self, sender: Sender, request: RelayedWithdraw, slots: Sequence[int], signature: bytes
+    ) -> Outcome:
+        """Pay out credit and release stake as the account's owner signed; `slots` are as many as the request says."""
+        return await self.write(sender, "withdrawFor", request, list(slots), compact(signature))
 
     async def bind(self, sender: Sender, binding: PeerBinding, signature: bytes) -> Outcome:
         """Record the account's binding; anyone may carry it."""

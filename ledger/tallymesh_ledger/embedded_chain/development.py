@@ -13,6 +13,7 @@ def development_parameters() -> Parameters:
         class_delay_s=1,
         claim_window_s=5,
         evidence_window_s=2,
+        period_s=30,
         class_accounts_min=2,
         exposure_work_ms=60_000,
         offer_period_s=3.0,

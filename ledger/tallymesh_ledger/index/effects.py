@@ -106,7 +106,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("JobEscrow", "Refunded"): _rule("refund", "credits payer +wages +reserve", "escrow payer -wages -reserve"),
     ("JobEscrow", "LockEnded"): _rule("lock ended", "locked worker -lock"),
     ("JobEscrow", "CreditWithdrawn"): _rule("credits withdrawn", "credits account -amount"),
-    ("JobEscrow", "CreditSpent"): _rule("relayed for a fee", "credits account -amount", "credits carrier +fee"),
+    ("JobEscrow", "CreditSpent"): _rule("relayed for a fee", "credits account -amount -fee", "credits carrier +fee"),
     ("JobEscrow", "Staked"): _rule("pay became stake", "credits account -amount"),  # Registry.Deposited adds it there
     ("JobEscrow", "FeesBurned"): _rule("fees burned", "credits court? +amount"),  # as much as was burned
     ("Rewards", "Collected"): _rule("reward collected", "rewards worker +amount", earns=True),

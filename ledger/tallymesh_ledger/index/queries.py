@@ -219,13 +219,14 @@ class Queries:
         query = select(events.job, func.count()).where(events.contract == "JobEscrow", events.name == name)
         return {bytes(job): count for job, count in self._connection.execute(query.group_by(events.job))}
 
-    def ids_of_payer(self, payer: bytes) -> tuple[list[bytes], list[bytes]]:
-        """(jobs, their seats) that the account ever paid for."""
+    def ids_of_payer(self, payer: bytes) -> tuple[list[bytes], dict[bytes, int]]:
+        """(jobs, their seats with the price of a unit) that the account ever paid for."""
         jobs, seats = schema.jobs.c, schema.seats.c
         mine = select(jobs.job).where(jobs.payer == payer).order_by(jobs.job)
-        theirs = select(seats.seat).join_from(schema.seats, schema.jobs, jobs.job == seats.job)
+        theirs = select(seats.seat, seats.price).join_from(schema.seats, schema.jobs, jobs.job == seats.job)
         found = self._connection.execute(theirs.where(jobs.payer == payer).order_by(seats.seat))
-        return [bytes(job) for (job,) in self._connection.execute(mine)], [bytes(seat) for (seat,) in found]
+        prices = {bytes(seat): int(price) for seat, price in found}
+        return [bytes(job) for (job,) in self._connection.execute(mine)], prices
 
     def _seat(self, seat: bytes) -> SeatSeen:
         row = schema.seats.c

@@ -188,7 +188,7 @@ def _payment(entry: Entry) -> Any:
 
 
 def _on_chain(
-    found: Source, account: bytes, jobs: list[bytes], seats: list[bytes], head: Head
+    found: Source, account: bytes, jobs: list[bytes], seats: dict[bytes, int], head: Head
 ) -> tuple[dict[Purse, int], str]:
     """What the contracts say at the index's block, or why they cannot."""
     from tallymesh_ledger.index.check import on_chain

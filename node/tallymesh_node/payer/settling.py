@@ -187,5 +187,5 @@ class Settling:
                 seat = await driver.tools.chain.seat_state(held.id)
                 if seat is not None and seat.open:
                     held.paid_units = seat.paid_units
-                    open_caps += (seat.units - seat.paid_units) * seat.price
+                    open_caps += (seat.units - seat.paid_units) * held.lease.price + seat.bond
         driver.escrow_wei = state.free + state.reserve + open_caps

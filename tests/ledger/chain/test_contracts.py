@@ -40,6 +40,13 @@ async def test_the_deployed_contracts_know_each_other_and_the_parameters(
     assert await escrow.read("feeBp") == parameters.fee_bp
     assert await escrow.read("leaseMax") == parameters.lease_max_s
     assert await escrow.read("lockTail") == parameters.lock_tail_s
+    assert await escrow.read("periodLength") == parameters.period_s
+    rewards = contracts.rewards
+    assert rewards is not None
+    assert await rewards.read("escrow") == escrow.address
+    assert await rewards.read("registry") == registry.address
+    assert await rewards.read("token") == token.address
+    assert await rewards.read("emission") == parameters.emission_wei
 
 
 async def test_domain_separators_agree(domains: Domains, contracts: Contracts) -> None:
@@ -52,7 +59,10 @@ async def test_any_account_can_deploy_a_network_of_its_own(rpc: Rpc, network: Ne
     made = await deploy(deployer, network.parameters)
     other = Contracts.of(rpc, msgspec.structs.replace(network, contracts=made))
     assert await other.registry.read("escrow") == other.escrow.address
-    assert await other.token.balance_of(deployer.address) == await other.token.total_supply()
+    assert other.rewards is not None
+    funded = await other.token.balance_of(other.rewards.address)
+    assert funded == network.parameters.rewards_wei
+    assert await other.token.balance_of(deployer.address) == await other.token.total_supply() - funded
     assert made.escrow != network.contracts.escrow
 
 
@@ -148,7 +158,7 @@ async def test_a_job_from_open_to_the_last_wei(
 
     fee = network.parameters.fee_bp
     credit = await escrow.credit_of(job.workers[0].address)
-    assert credit == 10 * price - 10 * price * fee // 10_000
+    assert credit == 10 * price - 2 * (10 * price * fee // 20_000)  # half is burned, half the court's
     auditor = await account()
     audited = await escrow.pay_audits(relay, job.leases[1], [job.audit(1, auditor, position=2)])
     assert audited.refused == {}

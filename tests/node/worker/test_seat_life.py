@@ -33,7 +33,7 @@ async def test_a_seat_on_chain_with_other_terms_does_not_count(scene: Scene, nod
     async with node.run():
         await payer.agree()
         await payer.put_on_chain()
-        scene.chain.seats[payer.seat.id].price -= 1
+        scene.chain.seats[payer.seat.id].units -= 1
         await trio.sleep(12)  # a look at the chain
         await payer.assign(0, 1, 2, 3)
         await trio.sleep(20)
