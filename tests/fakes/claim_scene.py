@@ -5,11 +5,12 @@ services. Everything that a node knows is its journal, its blobs and the chain: 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import trio
+import trio.testing
 
 from fakes.blobs import FakeBlobs
 from fakes.chain import DOMAINS, FakeChain
@@ -20,7 +21,6 @@ from fakes.worker_scene import CLASS, PRICE, Node, Payer, Scene, key_of
 from tallymesh.exchange import Source
 from tallymesh.ids import BlobId
 from tallymesh.parameters import Parameters
-from tallymesh_ledger.claims import Claim
 from tallymesh_node.claims import ClaimsService
 from tallymesh_node.claims.due import Policy
 from tallymesh_node.cores import Cores
@@ -30,6 +30,10 @@ PATIENCE_S = 300.0
 AUDITORS = (11, 12, 13, 14)
 # A payer has a minute for a secret and a few for an Accept; the claim windows are fakes.claims.WINDOWS.
 PARAMETERS = Parameters(tally_units=4, tally_timed_units=2, tally_time_s=600, claim_window_s=4000, accept_s=20)
+
+
+class Killed(Exception):
+    """A node's process is gone in the middle of what it did."""
 
 
 class GuardedBlobs(FakeBlobs):
@@ -87,8 +91,10 @@ class Worker(Node):
             self.claiming = self.scene.service(self, self.claims, works=worker.works)
             await nursery.start(self.claiming.run)
             self.scene.serving[self.peer_id] = self
-            yield self.claiming
-            del self.scene.serving[self.peer_id]
+            try:
+                yield self.claiming
+            finally:
+                del self.scene.serving[self.peer_id]
             nursery.cancel_scope.cancel()
 
 
@@ -133,6 +139,9 @@ class Story:
         self.worker = worker or Worker(scene)
         self.auditors = [Auditor(scene, number) for number in AUDITORS[:auditors]]
         self.payer: Payer
+        self.killed = 0
+        self._hosts: dict[str, trio.CancelScope] = {}
+        self._nursery: trio.Nursery
 
     async def work(self, *, units: int = 6, accepted: int = 1, **order: Any) -> None:
         """The worker must be running. Tally 1 is the first unit, later ones have four."""
@@ -157,11 +166,39 @@ class Story:
 
     @asynccontextmanager
     async def everybody(self) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self.worker.both())
-            for auditor in self.auditors:
-                await stack.enter_async_context(auditor.run())
+        """All nodes, each a task of its own: `stop` and `start` turn one off and on again."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for node in (self.worker, *self.auditors):
+                await self.start(node)
             yield
+            nursery.cancel_scope.cancel()
+
+    async def start(self, *nodes: Worker | Auditor) -> None:
+        for node in nodes:
+            self.scene.network.down.discard(node.peer_id)
+            self._hosts[node.peer_id] = await self._nursery.start(self._host, node)
+
+    async def stop(self, *nodes: Worker | Auditor) -> None:
+        """kill -9: nothing is told, nothing is finished."""
+        for node in nodes:
+            self.scene.network.down.add(node.peer_id)
+            self._hosts.pop(node.peer_id).cancel()
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def _host(self, node: Worker | Auditor, task_status: Any) -> None:
+        """A node that dies of `Killed` stays off for half a minute, then it is started again."""
+        with trio.CancelScope() as scope:
+            task_status.started(scope)
+            while True:
+                try:
+                    async with node.both() if isinstance(node, Worker) else node.run():
+                        await trio.sleep_forever()
+                except BaseExceptionGroup as group:
+                    if group.split(Killed)[1] is not None:
+                        raise
+                self.killed += 1
+                await trio.sleep(30)
 
     async def until(self, condition: Callable[[], Any], *, timeout_s: float = 20_000.0) -> Any:
         with trio.fail_after(timeout_s):
@@ -171,10 +208,15 @@ class Story:
 
     # What the chain says.
 
-    def claim(self) -> Claim | None:
-        """The newest claim of the seat."""
+    def claim(self) -> Any:
+        """The newest claim of the seat, as the model has it."""
         ids = [e.values["claim"] for _, e in self.chain.events if e.name == "Claimed"]
         return self.chain.contracts.claims.claim_of(ids[-1]) if ids else None
+
+    def found(self) -> Any:
+        found = self.claim()
+        assert found is not None
+        return found
 
     @property
     def claim_id(self) -> bytes:
@@ -183,6 +225,14 @@ class Story:
 
     def ended(self) -> str:
         return next((e.values["state"].name.lower() for _, e in self.chain.events if e.name == "ClaimEnded"), "")
+
+    def state(self) -> str:
+        found = self.claim()
+        return found.state.name.lower() if found else ""
+
+    def problems(self) -> dict[str, str]:
+        """Of the worker, as `why --node` tells them."""
+        return {problem.code: problem.sentence for problem in self.worker.claiming.problems()}
 
     def paid(self) -> int:
         return self.chain.contracts.escrow.seat_of(self.seat).paid_units
