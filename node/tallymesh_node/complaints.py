@@ -1,12 +1,15 @@
-"""How loudly a failure is logged: a chain that is away is told once, by whoever watches it, and not by every loop."""
+"""How loudly a failure is logged: what lasts is told once, by whoever watches it, and not by every loop."""
 
 from __future__ import annotations
 
 import logging
 
 AWAY = "chain_unavailable"
+LIMITS = frozenset({"gas_too_dear", "not_worth_gas"})  # the owner's own: to be waited out, for days perhaps
 
 
 def level(error: Exception, usual: int = logging.WARNING) -> int:
-    """`usual`, but DEBUG where the chain is away: `EscrowChain.run` has said so, and `status` shows it."""
-    return logging.DEBUG if getattr(error, "code", "") == AWAY else usual
+    """`usual`, but DEBUG where `EscrowChain` has said it once and `status` shows it: the chain is away, or the owner's
+    limit on gas holds something back."""
+    code = getattr(error, "code", "")
+    return logging.DEBUG if code == AWAY or code in LIMITS else usual

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import trio
 
@@ -22,6 +23,7 @@ from tallymesh_ledger.chain.outbox import Outbox
 from tallymesh_ledger.chain.registry_view import RegistryView
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_ledger.registry import RegistryAt
+from tallymesh_node.complaints import LIMITS
 from tallymesh_node.interfaces import JobState, SeatEnding, SeatState, SignedLease
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ class EscrowChain:
         self._clock = clock
         self._time = 0
         self.unavailable = ""  # why the chain could not be asked the last time, "" if it could
+        self.held_back: ChainError | None = None  # pay that the owner's limits on gas keep from being redeemed
 
     async def look(self) -> None:
         """Read the newest block."""
@@ -136,7 +139,8 @@ class EscrowChain:
     async def settle(self, items: Sequence[tuple[Lease, Signed]]) -> bytes:
         settlements = [Settlement(lease, accept.message, accept.signature) for lease, accept in items]
         brings_wei = await self._brings(items)
-        return (await self.contracts.escrow.settle(self.sender, settlements, brings_wei=brings_wei)).mined.hash
+        with self._redeeming():
+            return (await self.contracts.escrow.settle(self.sender, settlements, brings_wei=brings_wei)).mined.hash
 
     async def _brings(self, items: Sequence[tuple[Lease, Signed]]) -> int | None:
         """What this settlement credits to this account after the fee; None where it is not only about our own pay (a
@@ -173,7 +177,21 @@ class EscrowChain:
 
     async def withdraw(self) -> bytes:
         brings_wei = await self.credits(self.account) if self.policy.coin_price_wei else None
-        return (await self.contracts.escrow.withdraw(self.sender, self.account, brings_wei=brings_wei)).mined.hash
+        with self._redeeming():
+            return (await self.contracts.escrow.withdraw(self.sender, self.account, brings_wei=brings_wei)).mined.hash
+
+    @contextmanager
+    def _redeeming(self) -> Iterator[None]:
+        """Remembers, and tells once, that the owner's limits hold something back."""
+        try:
+            yield
+        except ChainError as error:
+            if error.code in LIMITS:
+                if self.held_back is None or self.held_back.code != error.code:
+                    log.warning("not redeemed: %s", error)
+                self.held_back = error
+            raise
+        self.held_back = None
 
     async def credits(self, account: bytes) -> int:
         return await self.contracts.escrow.credit_of(account)

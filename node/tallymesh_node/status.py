@@ -98,6 +98,9 @@ class NodeStatus:
             found += node.claims.problems()
         if node.chain.unavailable:
             found.append(Problem(code="chain_unavailable", sentence=node.chain.unavailable))
+        held_back = node.chain.held_back
+        if held_back is not None:
+            found.append(Problem(code=held_back.code, sentence=held_back.sentence, remedy=held_back.remedy))
         return found
 
     def counters(self) -> dict[str, float]:

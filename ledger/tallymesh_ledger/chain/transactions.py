@@ -38,6 +38,7 @@ NONCE_TRIES = 20  # against other processes of the same account, which take turn
 NONCE_PAUSE_MS = 50
 GAS_CHANCE = 1_000
 IN_FLIGHT_MAX = 64  # transactions of one account on their way; nodes keep about as many per sender
+KEPT_MAX = 1_024  # in blocks that are not final yet as well: some minutes of the busiest account
 _DATA_FEE = keccak(b"getL1Fee(bytes)")[:4]
 _SIGNATURE_BYTES = bytes(110)  # what signature and envelope add to a call's data, for the fee by the byte
 
@@ -224,10 +225,10 @@ class Sender:
         self, to: bytes, data: bytes, value: int, used: int, gas: int, intent: bytes, brings_wei: int | None
     ) -> Pending:
         async with self._turn:
-            if len(self._pending) >= 2 * IN_FLIGHT_MAX:
+            if self.unmined >= 2 * IN_FLIGHT_MAX or len(self._pending) >= KEPT_MAX:
                 raise ChainError(
                     "too_many_pending",
-                    f"{len(self._pending)} transactions of this account are not final yet.",
+                    f"{self.unmined} transactions of this account are on their way, {len(self._pending)} not final.",
                     reverted=False,
                     remedy="Wait until some are; the chain may be congested.",
                 )
