@@ -12,6 +12,7 @@ from tallymesh_ledger.chain.contracts import Contracts
 from tallymesh_ledger.chain.escrow import Job
 from tallymesh_ledger.chain.logs import read_logs
 from tallymesh_ledger.chain.rpc import Rpc
+from tallymesh_ledger.collecting import collectable
 from tallymesh_ledger.eip712 import word
 from tallymesh_ledger.keys import checksum
 
@@ -37,6 +38,7 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     stake_unbonding_wei: int
     slots: int
     credits_wei: int  # earned or refunded, not yet withdrawn
+    rewards_wei: int | None = None  # of past periods, not yet collected; None on a network without rewards
     escrows: tuple[OpenEscrow, ...] = ()
 
     def __repr__(self) -> str:
@@ -51,6 +53,7 @@ async def read_balance(rpc: Rpc, network: Network, account: bytes) -> Balance:
     at = head.number
     gas_wei = int(await rpc.call("eth_getBalance", "0x" + account.hex(), hex(at)), 16)
     stake = await contracts.registry.stake_of(account, at=at)
+    rewards = await collectable(rpc, network, account, at=at)
     return Balance(
         account=account,
         block_number=at,
@@ -61,6 +64,7 @@ async def read_balance(rpc: Rpc, network: Network, account: bytes) -> Balance:
         stake_unbonding_wei=stake.unbonding,
         slots=await contracts.registry.live_slots(account, at=at),
         credits_wei=await contracts.escrow.credit_of(account, at=at),
+        rewards_wei=None if rewards is None else sum(rewards.values()),
         escrows=await _open_escrows(rpc, contracts, network.contracts.deployed_block, account, at),
     )
 

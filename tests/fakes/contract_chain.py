@@ -58,6 +58,7 @@ class Chain:
                 token=addresses["Token"],
                 registry=addresses["Registry"],
                 escrow=addresses["JobEscrow"],
+                rewards=addresses.get("Rewards", ""),
                 deployed_block=1,
             ),
             parameters=self.world.parameters,

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from tallymesh_node.cli import chain, contributor, deploying, history, jobs, money, receipt, run, stake, various
+from tallymesh_node.cli import (
+    chain,
+    contributor,
+    deploying,
+    history,
+    jobs,
+    money,
+    receipt,
+    rewards,
+    run,
+    stake,
+    various,
+)
 from tallymesh_node.cli.output import Group
 
 app = typer.Typer(
@@ -21,11 +33,13 @@ app = typer.Typer(
 node = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="This machine's node.")
 wallet = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="The node's wallet.")
 stakes = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="The account's stake.")
+reward = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="What burned fees give back.")
 networks = typer.Typer(cls=Group, rich_markup_mode=None)
 index = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="The index of the contracts' events.")
 app.add_typer(node, name="node")
 app.add_typer(wallet, name="wallet")
 app.add_typer(stakes, name="stake")
+app.add_typer(reward, name="rewards")
 app.add_typer(networks, name="network")
 app.add_typer(index, name="index")
 
@@ -52,6 +66,8 @@ networks.command("deploy")(deploying.deploy)
 networks.command("presets")(deploying.presets)
 stakes.command("add")(stake.add)
 stakes.command("release")(stake.release)
+reward.command("show")(rewards.show)
+reward.command("collect")(rewards.collect)
 index.command("sync")(chain.sync)
 index.command("rebuild")(chain.rebuild)
 wallet.command("show")(money.show)

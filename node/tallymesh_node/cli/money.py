@@ -194,6 +194,7 @@ def _lines(found: Balance) -> list[tuple[str, str]]:
         ("credits", f"{amounts.show(found.credits_wei)} (earned or refunded, not yet withdrawn)"),
         ("stake", f"{amounts.show(found.stake_free_wei)} free, {amounts.show(found.stake_locked_wei)} locked{slots}"),
         ("unbonding", amounts.show(found.stake_unbonding_wei) if found.stake_unbonding_wei else ""),
+        ("rewards", f"{amounts.show(found.rewards_wei)} (tallymesh rewards collect)" if found.rewards_wei else ""),
         ("gas coin", amounts.show(found.gas_wei, symbol=False)),
         *escrows,
         ("block", str(found.block_number)),
@@ -207,7 +208,8 @@ def _as_json(found: Balance) -> dict[str, Any]:
     from tallymesh_ledger.keys import checksum
 
     plain = {
-        name: str(value) if name.endswith("_wei") else value for name, value in msgspec.structs.asdict(found).items()
+        name: str(value) if name.endswith("_wei") and value is not None else value
+        for name, value in msgspec.structs.asdict(found).items()
     }
     plain["account"] = checksum(found.account)
     plain["escrows"] = [

@@ -30,7 +30,7 @@ from tallymesh_node.worker.record import ReceiptLine
 
 COMMANDS = [
     ["history"], ["earnings"], ["receipt"], ["stake", "add"], ["stake", "release"], ["withdraw"], ["network"],
-    ["index", "sync"], ["index", "rebuild"],
+    ["index", "sync"], ["index", "rebuild"], ["rewards", "show"], ["rewards", "collect"],
 ]  # fmt: skip
 
 
@@ -394,16 +394,56 @@ def test_stake_is_added_released_and_withdrawn(chain: Chain, wallet: AccountKey)
     assert told["totals_wei"]["stake"] == str(slot)
 
 
-def test_credits_are_withdrawn(chain: Chain, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def worker_wallet(told: Told, monkeypatch: pytest.MonkeyPatch) -> AccountKey:
     from tallymesh_ledger import keystore
     from tallymesh_node.cli import money
 
     monkeypatch.setattr(keystore, "address_in", lambda path: told.worker.address)
     monkeypatch.setattr(keystore, "unlock", lambda path, password: told.worker)
     monkeypatch.setattr(money, "_password", lambda named: "")
+    return told.worker
+
+
+def test_credits_are_withdrawn(chain: Chain, told: Told, worker_wallet: AccountKey) -> None:
     assert call_json("withdraw")["credits_wei"] == str(8 * told.job.price * 98 // 100)
     (row,) = call_json("balance", checksum(told.worker.address))
     assert row["credits_wei"] == "0"
+
+
+def test_rewards_of_past_periods_are_shown_and_collected_once(
+    chain: Chain, told: Told, worker_wallet: AccountKey
+) -> None:
+    world, account = chain.world, checksum(worker_wallet.address)
+    world.call("Token", "transfer", world.contracts["Rewards"], 10**18, by=world.bank)
+    assert "Nothing to collect" in call("rewards", "show", account), "the period is not over"
+    assert "no reward to collect" in call("rewards", "collect", code=1)
+    world.wait(world.parameters.period_s)
+    chain.mine()
+    burned = 8 * told.job.price * 2 // 100 // 2
+    shown = call_json("rewards", "show", account)
+    assert shown["rewards_wei"] == str(burned * 9 // 10)
+    (row,) = call_json("balance", account)
+    assert row["rewards_wei"] == shown["rewards_wei"]
+    assert "(tallymesh rewards collect)" in call("balance", account)
+    collected = call_json("rewards", "collect")
+    assert collected["collected_wei"] == shown["rewards_wei"]
+    assert len(collected["transactions"]) == 1
+    assert "Nothing to collect" in call("rewards", "show", account)
+    assert "no reward to collect" in call("rewards", "collect", code=1)
+    chain.mine(2)
+    history = call_json("history", account)
+    assert history["adds_up"] is True
+    assert history["totals_wei"]["rewards"] == shown["rewards_wei"]
+    assert int(call_json("earnings", account)["earned_wei"]) == 8 * told.job.price * 98 // 100 + burned * 9 // 10
+
+
+def test_a_network_without_rewards_says_so(chain: Chain, home: Path) -> None:
+    contracts = msgspec.structs.replace(chain.network.contracts, rewards="")
+    network.save(msgspec.structs.replace(chain.network, contracts=contracts), home / "network.json")
+    (row,) = call_json("balance", checksum(chain.world.bank.address))
+    assert row["rewards_wei"] is None
+    assert "has no rewards" in call("rewards", "show", checksum(chain.world.bank.address), code=1)
 
 
 # -- network and index
