@@ -1,0 +1,135 @@
+"""kill -9 at every line of the claims' journals, before the line is on disk and after it: nothing is lost, nothing is
+said twice in two ways."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from fakes.claim_scene import Auditor, ClaimScene, Killed, Story
+from fakes.journal import MemoryJournal
+from tallymesh_ledger.claims import Heard
+
+WORKER_LINES = ("claim", "end")
+AUDITOR_LINES = ("drawn", "call", "commit", "over")
+
+
+class Trap:
+    """Raises once, at the first line of a kind: before it is stored, or once it is."""
+
+    def __init__(self, journal: MemoryJournal, kind: str, *, after: bool) -> None:
+        self.journal, self.kind, self.after = journal, kind, after
+        self.sprung = False
+        self._append = journal.append
+        journal.append = self.append  # type: ignore[method-assign]
+
+    async def append(self, scope: str, *lines: tuple[str, bytes]) -> int:
+        hit = not self.sprung and scope.startswith("claim") and any(kind == self.kind for kind, _ in lines)
+        self.sprung = self.sprung or hit
+        if hit and not self.after:
+            raise Killed
+        sequence = await self._append(scope, *lines)
+        if hit:
+            raise Killed
+        return sequence
+
+
+async def _told(story: Story, spring: Callable[[], bool]) -> None:
+    async with story.everybody():
+        await story.work(units=6, accepted=1)
+        story.vanish()
+        await story.until(story.ended)
+        await story.until(spring)
+        await story.until(lambda: not story.chain.contracts.claims.credit_of(story.worker.key.address))
+    assert story.killed == 1
+    assert (story.ended(), story.paid()) == ("paid", 6)
+    heard = {story.chain.contracts.claims.sample_of(story.claim_id, i).heard for i in range(story.found().k)}
+    assert heard == {Heard.MATCH}
+    story.chain.check()
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("line", WORKER_LINES)
+async def test_a_worker_killed_at_any_line_is_paid(scene: ClaimScene, line: str, after: bool) -> None:
+    story = Story(scene)
+    trap = Trap(story.worker.journal, line, after=after)
+    await _told(story, lambda: trap.sprung and story.killed == 1)
+    kinds = [entry.kind for entry in story.worker.journal.read(f"claim/{story.seat.hex()}")]
+    assert kinds == ["claim", "end"], "one word, one end"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("line", AUDITOR_LINES)
+async def test_an_auditor_killed_at_any_line_commits_once_and_reveals(
+    scene: ClaimScene, line: str, after: bool
+) -> None:
+    story = Story(scene)
+    traps = [Trap(auditor.journal, line, after=after) for auditor in story.auditors]
+
+    def one_is_enough() -> bool:
+        if any(trap.sprung for trap in traps):
+            for trap in traps:
+                trap.sprung = True
+        return story.killed >= 1
+
+    for auditor in story.auditors[1:]:
+        auditor.executor.seconds = {"": 5.0}  # the first one is first, and alone where there is a choice
+    async with story.everybody():
+        await story.work(units=6, accepted=1)
+        story.vanish()
+        await story.until(one_is_enough)
+        await story.until(story.ended)
+        await story.until(lambda: all(not a.service.counters["audits_open"] for a in story.auditors))
+    assert (story.ended(), story.paid()) == ("paid", 6)
+    for auditor in story.auditors:
+        for scope in auditor.journal.scopes("claim-audit/"):
+            kinds = [entry.kind for entry in auditor.journal.read(scope)]
+            assert kinds in (["drawn", "call", "commit", "over"], ["drawn", "over"]), "one commitment a sample"
+    silent = [auditor.service.counters.get("audits_silent", 0) for auditor in story.auditors]
+    assert not any(silent), "nobody lost its bond"
+    story.chain.check()
+
+
+def _watched(auditor: Auditor, seen: list[bool]) -> Callable[..., Awaitable[None]]:
+    commit, journal = auditor.claims.commit, auditor.journal
+
+    async def watched(*values: Any, **more: Any) -> None:
+        seen.append(any(e.kind == "commit" for s in journal.scopes("claim-audit/") for e in journal.read(s)))
+        await commit(*values, **more)
+
+    return watched
+
+
+async def test_a_commitment_is_on_disk_before_it_is_on_chain(scene: ClaimScene) -> None:
+    story = Story(scene)
+    seen: list[bool] = []
+    for auditor in story.auditors:
+        auditor.claims.commit = _watched(auditor, seen)  # type: ignore[method-assign]
+    async with story.everybody():
+        await story.work(units=6, accepted=1)
+        story.vanish()
+        await story.until(story.ended)
+    assert seen
+    assert all(seen)
+
+
+async def test_a_disk_that_refuses_keeps_everything_unsaid(scene: ClaimScene) -> None:
+    story = Story(scene)
+    async with story.everybody():
+        await story.work(units=6, accepted=1)
+        story.vanish()
+        await story.until(lambda: story.worker.claiming.counters.get("settlements"))
+        story.worker.journal.broken = True
+        for auditor in story.auditors:
+            auditor.journal.broken = True
+        await story.until(lambda: "disk" in story.problems())
+        assert not story.claim()
+        story.worker.journal.broken = False
+        await story.until(lambda: story.state() == "sampling")
+        assert not story.found().committed
+        for auditor in story.auditors:
+            auditor.journal.broken = False
+        await story.until(story.ended)
+    assert (story.ended(), story.paid()) == ("paid", 6)
