@@ -15,8 +15,8 @@ from tallymesh_ledger.index.effects import Purse
 async def on_chain(
     rpc: Rpc, network: Network, account: bytes, jobs: Sequence[bytes], seats: Mapping[bytes, int], *, at: int
 ) -> dict[Purse, int]:
-    """`jobs` are those that the account paid for, `seats` theirs with the price of a unit. ChainError, also where the node
-    has forgotten the state of that block (public ones keep some minutes)."""
+    """`jobs` are those that the account paid for, `seats` theirs with the price of a unit. ChainError, also where the
+    node has forgotten the state of that block (public ones keep some minutes)."""
     contracts = Contracts.of(rpc, network)
     stake = await contracts.registry.stake_of(account, at=at)
     held = sum(job.free + job.reserve for job in await contracts.escrow.jobs_of(jobs, at=at))
