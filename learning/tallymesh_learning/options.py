@@ -56,6 +56,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def local(given: Mapping[str, Any] | None) -> Local:
     """Options as the submitter gave them. CallerError naming the one that is wrong."""
+    if given is not None and not isinstance(given, Mapping):
+        raise CallerError("bad_local", f"local= is a {type(given).__name__}, not a dict.", remedy='local={"epochs": 1}')
     try:
         found = msgspec.convert(dict(given or {}), Local)
     except msgspec.ValidationError as error:

@@ -55,7 +55,7 @@ def deal(method: Method, examples: int, labels: Sequence[Any] | None, clients: i
         raise CallerError(
             "too_few_examples",
             f"{examples} examples cannot be dealt to {clients} participants ({MIN_SHARD} each at least).",
-            remedy="Use fewer clients.",
+            remedy="Use fewer clients." if clients > 1 else "Pass more data.",
         )
     generator = numpy.random.Generator(numpy.random.PCG64(derive_seed(seed, "partition")))
     if not method.by_label:

@@ -422,6 +422,7 @@ def test_options_are_checked_by_name() -> None:
         ({"optimizer": "sgdd"}, "optimizer"),
         ({"lr": float("nan")}, "lr"),
         ({"nesterov": True}, "nesterov"),
+        ("epochs=1", "a str"),
     ):
         with pytest.raises(CallerError, match=says) as caught:
             options.local(given_options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 import os
 import subprocess
 import sys
@@ -141,6 +142,13 @@ def never() -> Iterator[int]:
         ({"budget": "1", "max_price": "0.000000000000003599"}, "bad_amount"),
         ({"budget": "1", "verify": "trust me"}, "bad_terms"),
         ({"budget": "1", "workers": -1}, "bad_terms"),
+        ({"budget": "1", "workers": 1.5}, "bad_terms"),
+        ({"budget": "1", "deadline_s": 10**30}, "bad_terms"),
+        ({"budget": "1", "require": {"memory_gib": 1.0}}, "bad_terms"),
+        ({"budget": "1", "require": tallymesh.Require(memory_gib=math.nan)}, "bad_terms"),
+        ({"budget": "1", "name": "half a pair \udc80"}, "bad_name"),
+        ({"budget": "1", "name": "two\nlines"}, "bad_name"),
+        ({"budget": "1", "name": "n" * 201}, "bad_name"),
         ({"budget": "1", "backend": "cloud"}, "bad_backend"),
         ({"budget": "1", "backend": "ray"}, "not_yet"),
     ],

@@ -7,6 +7,7 @@ knows the buyer's terms and the two backends.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ from tallymesh.client.edge import edge
 from tallymesh.client.job import Job
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import blob_id
+from tallymesh.text import sentence
 
 if TYPE_CHECKING:
     from tallymesh.prepare import PreparedJob
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 BACKENDS: Final = ("network", "local")
 VERIFY: Final = ("sampled", "integrity")
 DEADLINE_S: Final = 24 * 3600
+DEADLINE_MAX_S: Final = 1 << 36  # the node takes no more either: times on chain have 40 bits
+NAME_MAX: Final = 200  # characters: it is shown in a line
 
 
 @edge
@@ -53,6 +57,7 @@ def map(  # the name is the public one
     _check_no_clash(function)
     _check_arguments(function, kwargs)
     terms = _terms(budget, max_price, require, verify, workers, deadline_s, backend)
+    _check_name(name)
     from tallymesh.prepare import prepare_map
 
     prepared = prepare_map(
@@ -97,6 +102,7 @@ def train(
     are tried before anything is sent.
     """
     terms = _terms(budget, max_price, require, verify, workers, deadline_s, backend)
+    _check_name(name)
     try:
         from tallymesh_learning.prepare import prepare_training
     except ImportError:
@@ -196,8 +202,19 @@ def _terms(
         raise CallerError("no_budget", "The job has no budget.", remedy='Pass budget="2.0", in whole tokens as text.')
     if verify not in VERIFY:
         raise CallerError("bad_terms", f"There is no verify={verify!r}.", remedy=f"Use one of {', '.join(VERIFY)}.")
-    if workers < 0 or deadline_s <= 0:
-        raise CallerError("bad_terms", "workers and deadline_s are positive.")
+    if type(workers) is not int or type(deadline_s) is not int or workers < 0 or not 0 < deadline_s <= DEADLINE_MAX_S:
+        raise CallerError(
+            "bad_terms",
+            f"workers and deadline_s are whole positive numbers, not {workers!r:.40} and {deadline_s!r:.40}.",
+        )
+    if require is not None and not isinstance(require, api.Require):
+        raise CallerError(
+            "bad_terms",
+            f"require= is a {type(require).__name__}.",
+            remedy="Pass tallymesh.Require(memory_gib=2.0), for example.",
+        )
+    if require is not None and not all(math.isfinite(each) for each in (require.memory_gib, require.disk_gib)):
+        raise CallerError("bad_terms", "Requirements are positive numbers.")
     # Prices are shown per core-hour and kept per reference-second, rounded down: never more than was said.
     price = "" if max_price is None else str(amounts.parse(max_price) // 3600)
     if price == "0":  # in an Order nothing would mean any price
@@ -219,6 +236,14 @@ def _terms(
         workers_max=workers,
         deadline_s=deadline_s,
     )
+
+
+def _check_name(name: str) -> None:
+    """It travels with the job and is shown in one line of many terminals."""
+    if not isinstance(name, str) or len(name) > NAME_MAX or sentence(name, NAME_MAX) != name:
+        raise CallerError(
+            "bad_name", f"name= is a line of text of at most {NAME_MAX} characters.", remedy='name="my job"'
+        )
 
 
 def _backend(backend: str | None) -> str:
