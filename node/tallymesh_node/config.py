@@ -11,12 +11,15 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from tallymesh import amounts, paths
 from tallymesh.errors import CallerError
+
+if TYPE_CHECKING:
+    from tallymesh_ledger.chain.fees import GasPolicy
 
 ROLES: Final = ("worker", "audit", "submit")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -65,12 +68,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return -(-amounts.parse(self.ask_price) // SECONDS_PER_HOUR)
 
     @property
-    def gas_price_max_wei(self) -> int:
-        return amounts.parse(self.gas_price_max) // 10**9 if self.gas_price_max else 0
+    def gas_policy(self) -> GasPolicy:
+        from tallymesh_ledger.chain.fees import GasPolicy  # the chain client: most commands need none of it
 
-    @property
-    def coin_price_wei(self) -> int:
-        return amounts.parse(self.coin_price) if self.coin_price else 0
+        return GasPolicy(
+            price_max_wei=amounts.parse(self.gas_price_max) // 10**9 if self.gas_price_max else 0,
+            coin_price_wei=amounts.parse(self.coin_price) if self.coin_price else 0,
+        )
 
     @property
     def works(self) -> bool:

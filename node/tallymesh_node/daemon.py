@@ -20,7 +20,6 @@ import trio
 from tallymesh import network as network_file
 from tallymesh.ids import BlobId
 from tallymesh_ledger.chain import Rpc
-from tallymesh_ledger.chain.fees import GasPolicy
 from tallymesh_ledger.chain.outbox import FileOutbox
 from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.keys import checksum
@@ -53,7 +52,7 @@ from tallymesh_node.payer import PayerService
 from tallymesh_node.sandbox import SandboxExecutor
 from tallymesh_node.status import NodeStatus
 from tallymesh_node.store import Database, FolderLock, SqlJournal
-from tallymesh_node.wallet import Opening
+from tallymesh_node.wallet import OUTBOX, Opening
 from tallymesh_node.worker import WorkerService
 
 if TYPE_CHECKING:  # libp2p's trio-typing hides trio's own annotations from mypy
@@ -65,7 +64,6 @@ BINDING_VERSION = 1  # raised when an account moves to another peer key
 REACHABILITY_S = 300.0  # the owner's router may change
 REACHABILITY_RETRY_S = 2.0  # until a first peer could be asked
 SUBMIT_SLOTS = 2  # units side by side on a node that only submits: loss checks, evaluation, its own recomputations
-OUTBOX = "transactions.sqlite"  # in the node's folder: signed transactions that are not final yet
 DISK_SHARE = 0.5  # of the free disk, for blobs, where the owner names no limit
 
 
@@ -105,8 +103,7 @@ class Node:
             journal = SqlJournal(stack.enter_context(Database(self.home)))
             rpc = await stack.enter_async_context(Rpc(self.network_file.rpc_urls, chain_id=self.network_file.chain_id))
             outbox = stack.enter_context(closing(FileOutbox(self.home / OUTBOX)))
-            policy = GasPolicy(price_max_wei=self.config.gas_price_max_wei, coin_price_wei=self.config.coin_price_wei)
-            self.chain = EscrowChain(rpc, self.network_file, self.account, outbox=outbox, policy=policy)
+            self.chain = EscrowChain(rpc, self.network_file, self.account, outbox=outbox, policy=self.config.gas_policy)
             binding = bind(self.domains, self.account, self.peer_key, BINDING_VERSION)
             self.enrolment = Enrolment(
                 self.chain, self.network_file, binding, slots=self.config.stake_slots if self.config.works else 0

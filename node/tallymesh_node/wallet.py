@@ -19,6 +19,7 @@ from tallymesh_ledger.keys import AccountKey
 
 KEYSTORE = "wallet.json"
 PASSWORD = "wallet.password"
+OUTBOX = "transactions.sqlite"  # what the account signed and is not final yet
 
 
 class Opening:

@@ -88,3 +88,13 @@ def test_variables_that_nothing_reads_are_found() -> None:
     assert unknown_variables({"TALLYMESH_CORE": "1", "TALLYMESH_CORES": "1", "PATH": "", "TALLYMESH_NODE": ""}) == [
         "TALLYMESH_CORE"
     ]
+
+
+def test_limits_on_gas_are_read_to_the_wei(tmp_path: Path) -> None:
+    made = load({"home": tmp_path, "gas_price_max": "80.5", "coin_price": "0.04"}, environment={})
+    assert made.gas_policy.price_max_wei == 80_500_000_000
+    assert made.gas_policy.coin_price_wei == 40_000_000_000_000_000
+    none = load({"home": tmp_path}, environment={}).gas_policy
+    assert (none.price_max_wei, none.coin_price_wei) == (0, 0)
+    with pytest.raises(CallerError, match="gas_price_max"):
+        load({"home": tmp_path, "gas_price_max": "cheap"}, environment={})

@@ -143,24 +143,41 @@ def withdraw(
 def send(
     found: Source, password_file: Path | None, work: Callable[[Sender, Contracts], Awaitable[T]]
 ) -> T:  # fmt: skip
-    """Open the wallet, then the chain."""
+    """Open the wallet, then the chain. What is sent is kept beside the wallet, as a running node does: a command that
+    was killed and is given again waits for its first transaction."""
     from tallymesh_ledger.chain import Contracts, Rpc, Sender
+    from tallymesh_ledger.chain.outbox import FileOutbox
+    from tallymesh_node.config import load
+    from tallymesh_node.wallet import OUTBOX
 
     key = _wallet(found.home, password_file)
+    outbox = FileOutbox(_folder(found.home) / OUTBOX)
+    network, policy = found.network, load().gas_policy
 
     async def sent(rpc: Rpc) -> T:
-        return await work(Sender(rpc, key, facts=found.network.chain), Contracts.of(rpc, found.network))
+        confirmations = network.parameters.confirmations
+        sender = Sender(rpc, key, outbox=outbox, policy=policy, facts=network.chain, confirmations=confirmations)
+        return await work(sender, Contracts.of(rpc, network))
 
-    return found.ask(sent)
+    try:
+        return found.ask(sent)
+    finally:
+        outbox.close()
+
+
+def _folder(home: Path) -> Path:
+    """Where the wallet is: in the node's folder, or in that of a local network, as for `tallymesh balance`."""
+    from tallymesh_node.wallet import KEYSTORE
+
+    local = home / "up" / "payer"
+    return local if (local / KEYSTORE).exists() and not (home / KEYSTORE).exists() else home
 
 
 def _wallet(home: Path, password_file: Path | None) -> AccountKey:
     from tallymesh_ledger import keystore
     from tallymesh_node.wallet import KEYSTORE, PASSWORD
 
-    folder = home / "up" / "payer"  # of a local network: as `tallymesh balance` does
-    if (home / KEYSTORE).exists() or not (folder / KEYSTORE).exists():
-        folder = home
+    folder = _folder(home)
     keystore.address_in(folder / KEYSTORE)  # says what is missing before a password is asked for
     drawn = folder / PASSWORD
     if password_file is None and drawn.exists() and keystore.password_from_environment() is None:
