@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,7 +24,9 @@ def chain() -> Chain:
 def server() -> Iterator[str]:
     binaries = postgresql.binaries()
     if binaries is None:
-        pytest.skip("no PostgreSQL here: apt-get install postgresql")
+        (pytest.fail if os.environ.get("TEST_POSTGRESQL") == "required" else pytest.skip)(
+            "no PostgreSQL here: apt-get install postgresql"
+        )
     with postgresql.server(binaries) as url:
         yield url
 
