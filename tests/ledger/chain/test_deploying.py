@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -11,9 +12,14 @@ import pytest
 import trio
 from typer.testing import CliRunner
 
+from fakes import hardhat as hardhats
+from fakes.hardhat import Hardhat
 from tallymesh import network as networks
+from tallymesh.chain_facts import ChainFacts
 from tallymesh.errors import ChainError
-from tallymesh_ledger.chain import Contracts, Rpc, machine
+from tallymesh.parameters import Parameters
+from tallymesh_ledger.chain import Contracts, Rpc, Sender, machine
+from tallymesh_ledger.keys import AccountKey
 from tallymesh_node.cli.app import app
 
 pytestmark = pytest.mark.slow  # ten contracts' creation a test
@@ -94,6 +100,45 @@ def test_without_a_chain_nothing_is_asked_for(home: Path) -> None:
 async def test_both_chains_know_every_instruction_that_the_contracts_hold(rpc: Rpc) -> None:
     assert await machine.missing(rpc, machine.bytecodes()) == []
     assert await machine.missing(rpc, [bytes(sorted(machine._YOUNG))]) == []
+
+
+# ---- a chain of before London, as Theta's is
+
+
+@pytest.fixture(scope="module")
+def berlin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hardhat]:
+    if not hardhats.installed():
+        pytest.skip("hardhat is not installed: scripts/contracts build")
+    made = Hardhat(tmp_path_factory.mktemp("berlin"), Parameters(), hardfork="berlin")
+    yield made
+    made.stop()
+
+
+async def test_a_chain_without_a_base_fee_is_noticed_and_paid_one_price(berlin: Hardhat) -> None:
+    here = AccountKey.generate().address
+    async with Rpc([berlin.url], chain_id=berlin.chain_id) as rpc:
+        assert (await rpc.block()).base_fee is None
+        mined = await Sender(rpc, berlin.key).send(here, value=3)
+        found = await rpc.call("eth_getTransactionByHash", "0x" + mined.hash.hex())
+        assert found["type"] == "0x0"
+        assert "maxFeePerGas" not in found
+        assert await rpc.balance(here) == 3
+        with pytest.raises(ChainError) as caught:
+            await Sender(rpc, berlin.key, facts=ChainFacts(fees="eip1559")).send(here, value=3)
+        assert caught.value.code == "wrong_fee_model"
+
+
+async def test_what_a_real_old_evm_lacks_is_found(berlin: Hardhat) -> None:
+    async with Rpc([berlin.url], chain_id=berlin.chain_id) as rpc:
+        lacks = await machine.missing(rpc, [bytes(sorted(machine._YOUNG))])
+    assert [name.split()[0] for name in lacks] == ["BASEFEE", "TLOAD", "TSTORE", "MCOPY", "PUSH0"]
+
+
+def test_deploying_there_is_refused_before_anything_is_paid(berlin: Hardhat, home: Path, tmp_path: Path) -> None:
+    call("wallet", "create")
+    told = call("network", "deploy", "--rpc", berlin.url, "--out", str(tmp_path / "x.json"), "--yes", code=1)
+    assert told["error"]["code"] == "old_machine"
+    assert "PUSH0" in told["error"]["sentence"]
 
 
 class OldChain:
