@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from fakes.quarrel import BOND, CLAIM_TALLY, POSITIONS, PRICE, Caller, Quarrel, net, refused
 
 from fakes.contract_world import Reverted
+from fakes.quarrel import BOND, CLAIM_TALLY, POSITIONS, PRICE, Caller, Quarrel, net, refused
 from tallymesh_ledger.chain.contract import Refusal
 
 CHAIN = b"\x0d" * 32

@@ -132,7 +132,7 @@ def test_it_never_pays_more_than_it_holds() -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_trading_with_oneself_always_loses(seed: int) -> None:
-    """One owner of payer, workers and carriers, any emission, any pay over any periods, alone or beside others: all that
+    """One owner of payer, workers and carriers, any emission, any pay over any periods, alone or beside others: what
     comes back is less than what the fees cost, even if the court's half were its own."""
     rng = random.Random(seed)
     scene = quarrel(2, emission=rng.choice([0, 1, 10**9, 10**15, 10**30]), fund=10**24)

@@ -89,8 +89,8 @@ STATES: tuple[Callable[[Quarrel], None], ...] = (
     tail_over_and_held, unlocked,
 )  # fmt: skip
 
-# What each call does in each state, in the order of STATES, by whoever may do it. (`settle` is of 50 units, `close` of 10;
-# where 50 are no news, or 10 not the whole, the reason says so.)
+# What each call does in each state, in the order of STATES, by whoever may do it. (`settle` is of 50 units, `close` of
+# 10, which are paid.)
 NEW, PAID = Refusal.NOTHING_NEW, Refusal.ALREADY_SEATED
 N, D, E = NOT_OPEN, DISPUTED, TOO_EARLY
 H = "not_held"
@@ -307,4 +307,4 @@ def test_a_signed_word_counts_in_one_place_once(message: str, where: str) -> Non
 def test_what_the_table_leaves_out_is_nothing() -> None:
     assert all(len(row) == len(STATES) for row in TABLE.values())
     assert BOND > 3 * PRICE
-    assert NOBODY == (bytes(32), bytes(32))
+    assert (bytes(32), bytes(32)) == NOBODY
