@@ -191,7 +191,7 @@ class Demo:
             old, new = before.accounts[account].total, after.accounts[account].total
             table.add_row(name, _short(old), _short(new), _short(new - old, sign=True))
         burned = before.supply - after.supply + after.fees - before.fees
-        table.add_row("burned, or to be burned", "", "", _short(burned, sign=True))
+        table.add_row("fees: half burned, half the court's", "", "", _short(burned, sign=True))
         self.console.print(table)
 
 
