@@ -17,7 +17,7 @@ from tallymesh_ledger.model.quarrels import OPEN_TO_ALL, Accusation, Charge, Sta
 from tallymesh_ledger.model.registry import Registry
 from tallymesh_ledger.model.rulings import ALL
 from tallymesh_ledger.model.signatures import digest, recovered
-from tallymesh_ledger.model.token import Token
+from tallymesh_ledger.model.token import UNLIMITED, Token
 from tallymesh_ledger.model.trials import Dispute, Ruling
 
 DOMAIN_ACCUSATION = keccak(b"tallymesh.accusation.1")
@@ -48,6 +48,7 @@ class Accusations:
         self._accusations: Store[bytes, Accusation] = Store(machine, Accusation())
         self._blocking: Store[bytes, int] = Store(machine, 0)
         self._credits: Store[bytes, int] = Store(machine, 0)
+        token.approve(address, court.address, UNLIMITED)  # for the fees of cases
 
     def accuse(self, caller: bytes, order: Order, lease: Lease, charge: Charge, witnesses: Sequence[int]) -> bytes:
         if order.auditors != OPEN_TO_ALL:
@@ -69,7 +70,6 @@ class Accusations:
         self._blocking[seat] += blocking
         self._emit("Accused", accusation=id_, seat=seat, accuser=caller, position=c.position, bond=bond)
         self._token.transfer_from(self.address, caller, self.address, fee + bond)
-        self._token.approve(self.address, self._court.address, fee)
         self._court.open(self.address, id_, parties, Dispute(c.start, c.end, c.own_start, c.own_end, c.steps))
         return id_
 
@@ -82,6 +82,7 @@ class Accusations:
         ruling, given_back = self._court.take(self.address, id_)
         self._accusations[id_] = replace(accusation, ended=True)
         self._blocking[accusation.seat] -= accusation.blocking
+        self._emit("AccusationEnded", accusation=id_, seat=accusation.seat, ruling=ruling)
         amount = accusation.bond + given_back
         winner = lease.worker if ruling in (Ruling.FOR_ACCUSED, Ruling.UNSERVED) else accusation.accuser
         if ruling == Ruling.FOR_ACCUSER:
@@ -89,10 +90,10 @@ class Accusations:
             slashed = self._escrow.slash(self.address, lease, ALL, payer, accusation.accuser, True)
             self._escrow.forfeit(self.address, lease)
             cost = min(self._court.fee() - given_back, slashed * COURT_BP // BP)
-            if cost:
+            if cost:  # the court's share of the slash waits for it in the escrow
+                self._escrow.withdraw(self.address, self._court.address)
                 amount += self._court.reimburse(self.address, cost)
         self._credits[winner] += amount
-        self._emit("AccusationEnded", accusation=id_, seat=accusation.seat, ruling=ruling)
         self._escrow.let_go(self.address, lease)
 
     def fraud(self, caller: bytes, order: Order, lease: Lease, position: int, a: Statement, b: Statement) -> None:

@@ -139,9 +139,9 @@ class Books:
 
     def _stake(self, account: bytes, amount: int) -> None:
         """Tokens of the escrow become stake of the account."""
+        self._emit("Staked", account=account, amount=amount)
         self._token.transfer(self.address, self._registry.address, amount)
         self._registry.deposit(self.address, account, amount)
-        self._emit("Staked", account=account, amount=amount)
 
     def _close(self, lease: Lease) -> None:
         """The unpaid part goes back to the job at once, the bond with it unless cases still may need it."""

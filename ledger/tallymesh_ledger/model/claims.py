@@ -204,7 +204,6 @@ class Claims(Rulings):
             return
         case = words(DOMAIN_CASE, id_, sample)
         self._emit("SampleDisputed", claim=id_, sample=sample, courtCase=case)
-        self._token.approve(self.address, self._court.address, self._court.fee())
         parties = self._parties[id_]._replace(accuser=caller)
         dispute = Dispute(f.opened_start, f.opened_end, f.start, f.end, f.steps)
         self._court.open(self.address, case, parties, dispute)

@@ -11,6 +11,7 @@ from tallymesh_ledger.eip712 import keccak
 from tallymesh_ledger.model.draws import (
     MAX_ATTEMPTS,
     NO_PARTIES,
+    NOBODY,
     SEED_DELAY,
     BlockhashRandomness,
     Draws,
@@ -89,6 +90,8 @@ class Court:
         bisect = case.hi > 1
         if bisect:
             self._cases[id_] = self._turn(case, State.POSTING)
+        else:
+            self._call_panel(id_, case)
         self._emit(
             "CaseOpened",
             id=id_,
@@ -97,8 +100,6 @@ class Court:
             dispute=dispute,
             state=State.POSTING if bisect else State.DRAWING,
         )
-        if not bisect:
-            self._call_panel(id_, case)
         self._token.transfer_from(self.address, caller, self.address, case.fee)
 
     def take(self, caller: bytes, id_: bytes) -> tuple[Ruling, int]:
@@ -132,9 +133,9 @@ class Court:
         case = self._moving(caller, id_, State.ANSWERING, self._parties[id_].accuser)
         middle = (case.lo + case.hi) // 2
         if value == case.posted:
-            case = replace(case, lo=middle, agreed=value, posted=ZERO_WORD)
+            case = replace(case, lo=middle, agreed=value)
         else:
-            case = replace(case, hi=middle, accused_value=case.posted, accuser_value=value, posted=ZERO_WORD)
+            case = replace(case, hi=middle, accused_value=case.posted, accuser_value=value)
         self._emit("Answered", id=id_, lo=case.lo, hi=case.hi, value=value)
         if case.hi == case.lo + 1:
             self._call_panel(id_, case)
@@ -241,6 +242,8 @@ class Court:
 
     def member_at(self, id_: bytes, member: int) -> tuple[bytes, int]:
         case = self._cases[id_]
+        if case.state != State.VOTING:
+            return NOBODY
         return self._draws.member(self._parties[id_], case.seed, member, case.round, case.slots, case.drawn_block)
 
     def fee(self) -> int:
@@ -277,8 +280,6 @@ class Court:
         case = replace(
             case,
             state=State.DRAWING,
-            deadline=0,
-            reveal_until=0,
             drawn_block=number,
             slots=self._registry.slot_count(),
             committed=0,
@@ -318,6 +319,7 @@ class Court:
         )
         ruling = next((one for one, votes in counts if 2 * votes > case.revealed), Ruling.VOID)
         if case.appealed:
+            self._emit("Decided", id=id_, round=case.round, ruling=ruling, appealUntil=0)
             self._rule(id_, case, ruling)
             return
         until = self._machine.now + self.terms.appeal_window

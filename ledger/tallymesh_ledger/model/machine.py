@@ -100,9 +100,14 @@ class Machine:
             raise
         finally:
             self._running = False
-            events, self._events = self._events, []
-            self.undo.clear()
+            events = self.settle()
         return Done(value, tuple(events))
+
+    def settle(self) -> list[Event]:
+        """What was done is final; the events of it."""
+        events, self._events = self._events, []
+        self.undo.clear()
+        return events
 
     def mark(self) -> tuple[int, int]:
         """Where a `try` begins; `back_to` undoes what came after it."""

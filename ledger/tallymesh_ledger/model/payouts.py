@@ -41,5 +41,6 @@ class Payouts(Books):
         self.credits[account] = credit - spent - fee
         self.credits[carrier] += fee
         self._emit("CreditSpent", account=account, carrier=carrier, amount=spent, fee=fee)
-        self._token.transfer(self.address, self._registry.address, spent)
+        if spent:
+            self._token.transfer(self.address, self._registry.address, spent)
         return spent

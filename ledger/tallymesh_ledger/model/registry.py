@@ -122,10 +122,11 @@ class Registry(Identity):
                 raise Revert("NotShort", account)
             self._retire(account, number, 0)
             covered = min(self.slot_wei, stake.debt)
-            self._stakes[account] = replace(stake, live=stake.live - 1, debt=stake.debt - covered)
-            self._emit("DebtChanged", account=account, debt=stake.debt - covered)
-            if covered < self.slot_wei:
-                self._set_deposit(account, stake.deposit + self.slot_wei - covered)
+            rest = self.slot_wei - covered
+            self._stakes[account] = replace(
+                stake, live=stake.live - 1, debt=stake.debt - covered, deposit=stake.deposit + rest
+            )
+        self._emit("DebtChanged", account=account, debt=self._stakes[account].debt)
 
     # Carried by anybody.
 
@@ -203,11 +204,9 @@ class Registry(Identity):
             locked=stake.locked - amount,
             unbonding=_without(stake.unbonding, rest),
         )
-        self._emit("StakeSlashed", account=account, amount=amount)
-        if of_deposit:
-            self._emit("DepositChanged", account=account, deposit=stake.deposit - of_deposit)
         if of_slots:
             self._emit("DebtChanged", account=account, debt=stake.debt + of_slots)
+        self._emit("StakeSlashed", account=account, amount=amount)
         self._token.transfer(self.address, self.escrow, amount)
 
     # Views.
@@ -261,16 +260,18 @@ class Registry(Identity):
 
     def _deposit(self, account: bytes, amount: int) -> None:
         """It pays the debt first; of the rest whole slots are made, and what is below one stays as deposit."""
+        if amount == 0:
+            return
+        self._emit("Deposited", account=account, amount=amount)
         stake = self._stakes[account]
         paid = min(amount, stake.debt)
-        if paid:
-            self._stakes[account] = replace(stake, debt=stake.debt - paid)
-            self._emit("DebtChanged", account=account, debt=stake.debt - paid)
         held = stake.deposit + amount - paid
+        self._stakes[account] = replace(stake, debt=stake.debt - paid, deposit=held % self.slot_wei)
+        if paid:
+            self._emit("DebtChanged", account=account, debt=stake.debt - paid)
         if held >= self.slot_wei:
+            self._emit("DepositUsed", account=account, amount=held - held % self.slot_wei)
             self._append(account, held // self.slot_wei, payer=self.escrow)
-        if amount > paid:
-            self._set_deposit(account, held % self.slot_wei)
 
     def _append(self, account: bytes, count: int, *, payer: bytes) -> int:
         first, stake = self._counts["slots"], self._stakes[account]
@@ -308,10 +309,6 @@ class Registry(Identity):
             raise Revert("NoDeposit", account)
         self._stakes[account] = replace(stake, deposit=0, unbonding=(*stake.unbonding, (stake.deposit, matures)))
         self._emit("DepositReleased", account=account, amount=stake.deposit, withdrawableAt=matures)
-
-    def _set_deposit(self, account: bytes, deposit: int) -> None:
-        self._stakes[account] = replace(self._stakes[account], deposit=deposit)
-        self._emit("DepositChanged", account=account, deposit=deposit)
 
     def _asked(self, caller: bytes, request: RelayedBond | RelayedWithdraw, signature: Signature) -> None:
         account, owner = request.account, self.owner_of(request.account)

@@ -24,7 +24,7 @@ from tallymesh_ledger.model.machine import ZERO_WORD, Machine, Revert, Store
 from tallymesh_ledger.model.quarrels import Claim, Heard, Quarrels, Sample, State
 from tallymesh_ledger.model.registry import Registry
 from tallymesh_ledger.model.terms import SeatState
-from tallymesh_ledger.model.token import Token
+from tallymesh_ledger.model.token import UNLIMITED, Token
 from tallymesh_ledger.model.trials import Ruling
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Rulings:
         self._quarrels: Store[bytes, Quarrels] = Store(machine, Quarrels())
         self._parties: Store[bytes, Parties] = Store(machine, NO_PARTIES)
         self._credits: Store[bytes, int] = Store(machine, 0)
+        token.approve(address, court.address, UNLIMITED)  # for the fees of cases
 
     # Calls.
 
@@ -103,10 +104,10 @@ class Rulings:
             self._credits[said.auditor] += cost
             claim = replace(claim, left=claim.left - cost)
         self._claims[id_] = claim
-        self._emit("SampleRuled", claim=id_, sample=sample, heard=heard)
         if heard == Heard.UPHELD:
             self._escrow.slash(self.address, lease, ALL, self._parties[id_].payer, said.auditor, True)
             self._escrow.forfeit(self.address, lease)
+        self._emit("SampleRuled", claim=id_, sample=sample, heard=heard)
 
     def conclude(self, caller: bytes, lease: Lease, id_: bytes) -> None:
         claim = self._of(lease, id_)
@@ -122,15 +123,15 @@ class Rulings:
             self._after(claim.deadline)
             self._fail(lease, id_, claim)
         elif claim.state == State.REVEALING:
-            if claim.in_court:
-                raise Revert("TooEarly", 0)
             if claim.revealed < claim.committed:
                 self._after(claim.deadline)
+            if claim.in_court:
+                raise Revert("TooEarly", 0)
             self._decide(lease, id_, claim)
         else:
+            self._after(claim.deadline)
             if self.accusations.blocking(claim.seat):
                 raise Revert("TooEarly", 0)
-            self._after(claim.deadline)
             if self._convicted(id_, claim):
                 self._fail(lease, id_, claim)
             else:
@@ -186,6 +187,7 @@ class Rulings:
     # The decision.
 
     def _decide(self, lease: Lease, id_: bytes, claim: Claim) -> None:
+        self._forfeit_silent(id_, claim)
         heard = [sample.heard for sample in self._all(id_, claim)]
         good = sum(one in (Heard.MATCH, Heard.ACQUITTED, Heard.VOID) for one in heard)
         missing = sum(one in (Heard.UNAVAILABLE, Heard.UNSERVED) for one in heard)
@@ -208,14 +210,12 @@ class Rulings:
         to = claim.from_ + (claim.count // 2 if claim.half else claim.count)
         self._end(id_, claim, State.HALVED if claim.half else State.PAID)
         self._credits[claim.claimer] += claim.left
+        self._emit("ClaimEnded", claim=id_, seat=claim.seat, state=self._claims[id_].state, units=to)
         self._escrow.pay_claim(self.address, lease, CLAIM_TALLY, to, claim.chain)
         due = [(sample.auditor, self._due(claim, sample)) for sample in self._all(id_, claim)]
         paid = [(auditor, amount) for auditor, amount in due if amount]
         self._escrow.take_bond(self.address, lease, [one for one, _ in paid], [amount for _, amount in paid])
-        self._forfeit_silent(id_, claim)
         self._escrow.let_go(self.address, lease)
-        units_ = self._escrow.seat_of(claim.seat).paid_units
-        self._emit("ClaimEnded", claim=id_, seat=claim.seat, state=self._claims[id_].state, units=units_)
 
     def _fail(self, lease: Lease, id_: bytes, claim: Claim) -> None:
         left = claim.left
@@ -231,11 +231,9 @@ class Rulings:
                 self._credits[sample.auditor] += amount
                 self._emit("AuditorPaid", claim=id_, sample=number, auditor=sample.auditor, amount=amount)
         self._credits[self._parties[id_].payer] += left
-        if not unopened:
-            self._forfeit_silent(id_, claim)
         self._end(id_, claim, State.FAILED)
-        self._escrow.let_go(self.address, lease)
         self._emit("ClaimEnded", claim=id_, seat=claim.seat, state=State.FAILED, units=0)
+        self._escrow.let_go(self.address, lease)
 
     def _end(self, id_: bytes, claim: Claim, state: State) -> None:
         self._claims[id_] = replace(claim, state=state, left=0)

@@ -83,7 +83,7 @@ class World:
         self.claims = Claims(machine, at["Claims"], *basis, self.escrow, self.court, randomness, q.claims)
         self.accusations = Accusations(machine, at["Accusations"], *basis, self.escrow, self.claims, self.court)
         self.claims.accusations = self.accusations
-        machine.undo.clear()  # deployment is final
+        machine.settle()  # deployment is final
         parts = (
             self.token,
             self.registry,

@@ -49,14 +49,15 @@ def an_order(scene: Scene) -> Order | None:
 def new_order(scene: Scene, payer: bytes) -> Order:
     p, signer = scene.parameters, scene.key("signer")
     price = scene.one([1, 7, 1000, WEI_PER_TOKEN // 100, WEI_PER_TOKEN // 100, 10**20])
-    wages = price * scene.one([0, 3, 10, 20, 40]) + scene.one([0, 0, 5])
+    fee = scene.world.court.fee()
+    wages = price * scene.one([0, 3, 10, 20, 40]) + scene.one([0, 0, 5]) + 30 * fee * scene.one([0, 1, 1, 1])
     windows = sorted((p.claim_window_s, p.evidence_window_s))
     return Order(
         payer=payer, signer=signer.address, template=b"\x01" * 32, numeric_profile=b"\x02" * 32, cores=1,
         memory_mib=1024, disk_mib=1024, gpus=0, price_max=price, wages=wages,
         audit_reserve=price * scene.one([0, 1, 4, 9]),
         lock_per_seat=scene.one([0, price, p.slot_wei // 3, p.slot_wei]),
-        claim_bond=scene.one([0, 0, price, 3 * price]),
+        claim_bond=scene.one([0, price, fee, fee, 3 * fee, 20 * fee]),
         audit_rate_bp=scene.one([0, 400, 3000, 10_000]), tally_units=scene.one([1, 2, 4, 50]),
         claim_window=scene.one([*windows, *windows, sum(windows) // 2]),
         evidence_window=scene.one([*windows, *windows, sum(windows) // 2]),
@@ -72,13 +73,14 @@ def new_lease(scene: Scene, order: Order) -> Held:
     free = escrow.job_of(job).free
     price = scene.one([order.price_max, order.price_max, max(1, order.price_max // 2), order.price_max + 1])
     work_ms = scene.one([1000, 1000, 2000, 1001])
-    most = free // price if price else 5
+    most = max(0, free - order.claim_bond) // price if price else 5
     positions = scene.one([1, 2, 3, 5, 8, max(1, most), max(1, most) + 1])
     if most and positions > most and scene.chance(0.8):
         positions = scene.rng.randint(1, min(most, 8))
+    positions, price = min(positions, 2**40 - 1), min(price, 2**96 - 1)
     staked = [key for key in KEYS["worker"] if scene.world.registry.stake_of(key.address)[0] >= order.lock_per_seat]
     worker = scene.one(staked) if staked and scene.chance(0.9) else scene.key()
-    lock = scene.one([order.lock_per_seat, order.lock_per_seat, order.lock_per_seat + 1, p.slot_wei])
+    lock = scene.one([order.lock_per_seat, order.lock_per_seat, order.lock_per_seat + 1, p.slot_wei]) & (2**96 - 1)
     lease = Lease(
         job=job, worker=worker.address, positions=positions, price=price, work_ms=work_ms,
         numeric_class=b"\x0a" * 32, lock=lock,
@@ -136,7 +138,7 @@ def seatings_of(scene: Scene, order: Order, by: bytes, often: float, *, budget: 
     for _ in range(scene.one([1, 1, 2, 3])):
         held = new_lease(scene, order)
         if budget and held.lease.price:  # before the job is open its free wages are not known yet
-            most = max(1, budget // held.lease.price)
+            most = max(1, (budget - order.claim_bond) // held.lease.price)
             lease = msgspec.structs.replace(held.lease, positions=scene.rng.randint(1, min(most, 8)))
             held = held_of(scene, lease, order, held.worker)
         if scene.leases and scene.chance(0.06):
@@ -228,8 +230,7 @@ def settle_of(scene: Scene, held: Held) -> Step:
 def audit_of(scene: Scene, held: Held, by: bytes) -> Audit:
     domain = scene.world.escrow.domain
     auditor = scene.key("auditor", "auditor", "auditor", "worker", "payer")
-    seat = scene.world.escrow.seat_of(held.id)
-    price = seat.price or held.lease.price
+    price = held.lease.price
     most = price * 11_000 // 10_000
     order = AuditOrder(
         seat=held.id, tally=1, position=scene.rng.randrange(min(max(held.lease.positions, 1), 4)), unit_id=b"\x09" * 32,
@@ -239,7 +240,7 @@ def audit_of(scene: Scene, held: Held, by: bytes) -> Audit:
     )  # fmt: skip
     order = scene.bent(order, often=0.06)
     verdict = Verdict(
-        audit_order=digest(domain, order), result=scene.one([1, 1, 2, 3, 3]) if scene.chance(0.93) else scene.one([0, 4]),
+        audit_order=digest(domain, order), result=scene.one([1, 1, 2, 3, 3] if scene.chance(0.93) else [0, 4]),
         end=b"\x0a" * 32, salt=b"\x0b" * 32, probe=b"\x0c" * 32,
     )  # fmt: skip
     verdict = scene.bent(verdict, often=0.03)
@@ -356,19 +357,3 @@ def end_of(scene: Scene, held: Held, by: bytes) -> SeatEnd:
         closing = Closing(held.lease, release, scene.sign(held.worker, scene.world.escrow.domain, release))
     audits = tuple(audit_of(scene, held, by) for _ in range(scene.one([0, 0, 1, 2])))
     return SeatEnd(held.lease, settlement.accept, settlement.signature, closing.release, closing.signature, audits)
-
-
-def withdraw(scene: Scene) -> Step | None:
-    ready = [account for account in scene.keys if scene.world.escrow.credit_of(account)]
-    if not ready and not scene.chance(0.1):
-        return None
-    account = scene.one(ready) if ready and scene.chance(0.95) else scene.anyone()
-    state = "credit" if scene.world.escrow.credit_of(account) else "none"
-    return scene.step(scene.anyone(), "JobEscrow", "withdraw", account, state=state)
-
-
-def burn_fees(scene: Scene) -> Step | None:
-    fees = scene.world.escrow.fees_to_burn()
-    if not fees and not scene.chance(0.2):
-        return None
-    return scene.step(scene.anyone(), "JobEscrow", "burnFees", state="fees" if fees else "none")

@@ -9,6 +9,7 @@ from tallymesh.messages import PeerBinding
 from tallymesh_ledger.model.token import Permit
 
 FORBIDDEN = "forbidden"  # calls that nobody may make: all of them revert
+CLASS = b"\x0a" * 32  # in which nearly all compute
 STATES_OF_STAKE = ("none", "live", "locked", "unbonding", "withdrawable")
 STATES_OF_OWNER = ("own", "proposed", "owned")
 
@@ -21,11 +22,14 @@ def beginning(scene: Scene) -> list[Step]:
         for key in KEYS[role]:
             amount = 40 * p.slot_wei + 1_000 * WEI_PER_TOKEN
             steps.append(scene.step(HOLDER, "Token", "transfer", key.address, amount, kind="set-up"))
-            for name in ("Registry", "JobEscrow"):
+            for name in ("Registry", "JobEscrow", "Claims", "Accusations", "Court"):
                 allowed = 2**256 - 1 if scene.chance(0.7) else amount
                 spender = addresses[name].address
                 steps.append(scene.step(key.address, "Token", "approve", spender, allowed, kind="set-up"))
+    endowment = scene.one([0, 10**6, 10**24])
+    steps.append(scene.step(HOLDER, "Token", "transfer", addresses["Rewards"].address, endowment, kind="set-up"))
     for key in KEYS["worker"] + KEYS["auditor"]:
+        steps.append(scene.step(key.address, "Registry", "setClass", CLASS, kind="set-up"))
         if scene.chance(0.8):
             count = scene.one([1, 1, 2, 3])
             steps.append(scene.step(key.address, "Registry", "buySlots", key.address, count, kind="set-up"))
@@ -139,21 +143,21 @@ def accept_owner(scene: Scene) -> Step | None:
 
 def set_class(scene: Scene) -> Step:
     by = scene.anyone()
-    numeric_class = scene.one([b"\x0a" * 32, b"\x0b" * 32, bytes(32)])
+    numeric_class = scene.one([CLASS, CLASS, CLASS, b"\x0b" * 32, bytes(32)])
     at = scene.now + scene.parameters.class_delay_s
     scene.expect(at, lambda: set_class_of(scene, by))
     return scene.step(by, "Registry", "setClass", numeric_class, state=stake_state(scene, by))
 
 
 def set_class_of(scene: Scene, by: bytes) -> Step:
-    return scene.step(by, "Registry", "setClass", b"\x0c" * 32, state=stake_state(scene, by))
+    return scene.step(by, "Registry", "setClass", CLASS, state=stake_state(scene, by))
 
 
 def buy_slots(scene: Scene) -> Step:
     by = scene.key("worker", "auditor", "worker", "auditor", "stranger", "payer", "signer").address
     account = by if scene.chance(0.8) else scene.anyone()
     account = bytes(20) if scene.chance(0.02) else account
-    count = scene.one([1, 1, 1, 2, 5, 0 if scene.chance(0.3) else 1, 900 if scene.chance(0.1) else 1])
+    count = scene.one([1, 1, 1, 2, 5, 0 if scene.chance(0.3) else 1, 30 if scene.chance(0.1) else 1])
     state = stake_state(scene, account)
     if scene.chance(0.6):
         return scene.step(by, "Registry", "buySlots", account, count, state=state)

@@ -12,12 +12,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
+from judge import acts_claims as claims
+from judge import acts_court as court
+from judge import acts_credit as credit
 from judge import acts_escrow as escrow
 from judge import acts_stake as stake
 from judge.scene import ROLES, Scene
-from judge.sides import Divergence, Model, Modelled, Pair, Step, View, addresses_of
+from judge.sides import DEPLOYED, Divergence, Model, Modelled, Pair, Step, Terms, View, addresses_of, reason
 from tallymesh.messages import Lease, Order
 from tallymesh.parameters import Parameters
+from tallymesh_ledger.model.court import CourtTerms
+from tallymesh_ledger.model.machine import ZERO_WORD
+from tallymesh_ledger.model.rulings import ClaimTerms
+from tallymesh_ledger.model.world import Quarrelling
 
 CALLS = 300  # of one episode: deep enough for every window to pass, short enough to shrink
 SWEEP_EVERY = 50  # calls: then every view of everything is compared
@@ -32,8 +39,12 @@ ACTS: tuple[tuple[int, Act], ...] = (
     (1, stake.bind), (1, stake.propose_owner), (2, stake.accept_owner), (1, stake.set_class), (2, stake.buy_slots),
     (2, stake.release_slots), (2, stake.withdraw), (1, stake.forbidden),
     (5, escrow.open_job), (8, escrow.seat), (10, escrow.settle), (8, escrow.pay_audits), (4, escrow.close),
-    (3, escrow.expire), (4, escrow.unlock), (3, escrow.refund), (4, escrow.finish), (3, escrow.withdraw),
-    (1, escrow.burn_fees),
+    (3, escrow.expire), (4, escrow.unlock), (3, escrow.refund), (4, escrow.finish),
+    (3, credit.withdraw), (1, credit.withdraw_court), (1, credit.withdraw_claims), (1, credit.withdraw_accusations),
+    (1, credit.burn_fees), (2, credit.bond_for), (2, credit.withdraw_for), (1, credit.release_deposit),
+    (2, credit.settle_debt), (2, credit.collect),
+    (5, claims.claim), (22, claims.on_claim), (4, claims.accuse), (3, claims.acquit_or_convict), (1, claims.fraud),
+    (20, court.on_case),
 )  # fmt: skip
 STATES: dict[str, tuple[str, ...]] = {
     **{f"Token.{name}": ("-",) for name in ("transfer", "approve", "transferFrom", "burnFrom", "burn", "permit")},
@@ -41,7 +52,8 @@ STATES: dict[str, tuple[str, ...]] = {
     **{
         f"Registry.{name}": stake.STATES_OF_STAKE
         for name in (
-            "setClass", "buySlots", "buySlotsWithPermit", "releaseSlots", "withdraw", "tryLock", "unlock",
+            "setClass", "buySlots", "buySlotsWithPermit", "releaseSlots", "releaseDeposit", "settleDebt", "withdraw",
+            "bondFor", "withdrawFor", "tryLock", "unlock",
         )
     },
     **{
@@ -50,8 +62,18 @@ STATES: dict[str, tuple[str, ...]] = {
     **{
         f"JobEscrow.{name}": escrow.STATES_OF_SEAT for name in ("settle", "payAudits", "close", "expire", "unlock")
     },
-    "JobEscrow.withdraw": ("none", "credit"),
-    "JobEscrow.burnFees": ("none", "fees"),
+    **{f"{name}.withdraw": credit.STATES_OF_CREDIT for name in ("JobEscrow", "Court", "Claims", "Accusations")},
+    "JobEscrow.burnFees": credit.STATES_OF_CREDIT,
+    "Rewards.collect": credit.STATES_OF_REWARD,
+    "Claims.claim": escrow.STATES_OF_SEAT,
+    **{
+        f"Claims.{name}": claims.STATES_OF_CLAIM for name in ("capture", "commit", "open", "reveal", "rule", "conclude")
+    },
+    **{f"Accusations.{name}": escrow.STATES_OF_SEAT for name in ("accuse", "acquitOrConvict", "fraud")},
+    **{
+        f"Court.{name}": court.STATES_OF_CASE
+        for name in ("post", "answer", "advance", "commit", "reveal", "appeal")
+    },
 }  # fmt: skip
 CELLS = {(call, state, role) for call, states in STATES.items() for state in states for role in ROLES}
 
@@ -63,7 +85,7 @@ class Tally(msgspec.Struct):
     views: int = 0
     kinds: Counter[str] = msgspec.field(default_factory=Counter)
     reverts: Counter[str] = msgspec.field(default_factory=Counter)
-    events: Counter[str] = msgspec.field(default_factory=Counter)
+    reasons: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
     cells: set[tuple[str, str, str]] = msgspec.field(default_factory=set)
 
 
@@ -76,28 +98,35 @@ class Found(Exception):
         super().__init__(text)
 
 
-def parameters_of(rng: random.Random) -> Parameters:
+def terms_of(rng: random.Random) -> Terms:
     """Windows of minutes, so that an episode outlives them; now and then the numbers at which rounding shows."""
-    return Parameters(
-        slot_wei=rng.choice([1_000 * 10**18, 1_000 * 10**18, 997, 1]), unbonding_s=rng.choice([500, 700, 0]),
+    parameters = Parameters(
+        slot_wei=rng.choice([1_000 * 10**18, 1_000 * 10**18, 50 * 10**18 + 7]), unbonding_s=rng.choice([500, 700, 0]),
         lock_tail_s=rng.choice([120, 90, 0]), class_delay_s=rng.choice([60, 1, 0]),
         claim_window_s=rng.choice([100, 40]), evidence_window_s=rng.choice([150, 60]),
         fee_bp=rng.choice([200, 200, 333, 0, 9_999]), lease_max_s=rng.choice([1_000, 172_800]),
     )  # fmt: skip
+    trial = CourtTerms(
+        quorum=rng.choice([1, 2, 2, 3]), panel=rng.choice([3, 3, 4]), appeal_panel=5,
+        member_fee=rng.choice([1, 7, 10**15]), move_window=60, commit_window=90, reveal_window=80, appeal_window=70,
+    )  # fmt: skip
+    audits = ClaimTerms(commit_window=50, open_window=90, reveal_window=100, challenge_window=80)
+    emission = rng.choice([10**18, 3, 10**30])
+    return Terms(parameters, Quarrelling(trial, audits, rng.choice([500, 1, 86_400]), emission))
 
 
 def run(seed: str, modules: Modelled, bytecode: Mapping[str, bytes], tally: Tally, calls: int = CALLS) -> None:
     """Raises Found at the first divergence."""
     rng = random.Random(seed)
-    parameters = parameters_of(rng)
-    pair = Pair(parameters, modules, bytecode)
-    scene = Scene(rng, pair.model, parameters)
+    terms = terms_of(rng)
+    pair = Pair(terms, modules, bytecode)
+    scene = Scene(rng, pair.model, terms)
     steps: list[Step] = []
     pending = stake.beginning(scene)
     while len(steps) < calls:
         step = pending.pop(0) if pending else choose(scene)
         steps.append(step)
-        views = touched(scene, step) if len(steps) % SWEEP_EVERY and len(steps) < calls else everything(scene)
+        views = known(touched(scene, step) if len(steps) % SWEEP_EVERY and len(steps) < calls else everything(scene))
         try:
             seen = pair.step(step, views)
         except Divergence as divergence:
@@ -107,13 +136,19 @@ def run(seed: str, modules: Modelled, bytecode: Mapping[str, bytes], tally: Tall
         tally.kinds[step.kind] += 1
         if not seen.ok:
             tally.reverts[step.kind] += 1
+            tally.reasons[step.kind, reason(seen.data)] += 1
         name = f"{step.contract}.{step.function}"
         tally.cells.add((name, step.state, step.role))
 
 
+def possible(act: Act) -> bool:
+    """Whether the contracts that it calls have bytecode."""
+    return "Court" in DEPLOYED or act.__module__ not in (claims.__name__, court.__name__)
+
+
 def choose(scene: Scene) -> Step:
     scene.pass_time()
-    weights = [weight for weight, _ in ACTS]
+    weights = [weight if possible(act) else 0 for weight, act in ACTS]
     for _ in range(TRIES):
         scene.model.at(scene.now, scene.block)
         act = Scene.moment if scene.chance(MOMENTS) else scene.rng.choices(ACTS, weights)[0][1]
@@ -124,6 +159,10 @@ def choose(scene: Scene) -> Step:
 
 
 # ---- what is compared
+
+
+def known(views: Iterable[View]) -> list[View]:
+    return [view for view in views if view.contract in DEPLOYED]
 
 
 def touched(scene: Scene, step: Step) -> list[View]:
@@ -144,7 +183,8 @@ def touched(scene: Scene, step: Step) -> list[View]:
             accounts.add(value.auditor)
         elif isinstance(value, bytes) and len(value) == 20:
             accounts.add(value)
-    return [*of_all(scene), *of_accounts(accounts), *of_jobs(scene, orders), *of_seats(scene, leases)]
+    quarrels = of_quarrels(scene, [one for one in step.arguments if isinstance(one, bytes) and len(one) == 32])
+    return [*of_all(scene), *of_accounts(accounts), *of_jobs(scene, orders), *of_seats(scene, leases), *quarrels]
 
 
 def everything(scene: Scene) -> list[View]:
@@ -155,7 +195,8 @@ def everything(scene: Scene) -> list[View]:
         *of_all(scene),
         *of_accounts(accounts),
         *(View("Registry", name, (account,)) for account in accounts for name in (
-            "classOf", "ownerOf", "proposedOwnerOf", "peerOf", "withdrawable", "liveSlots",
+            "classOf", "ownerOf", "proposedOwnerOf", "peerOf", "withdrawable", "liveSlots", "depositOf", "debtOf",
+            "newcomerOf", "nonceOf",
         )),
         *(View("Token", "nonces", (account,)) for account in accounts),
         *(View("Token", "allowance", (account, to.address)) for account in accounts for to in contracts),
@@ -163,6 +204,7 @@ def everything(scene: Scene) -> list[View]:
         View("Registry", "slotsFrom", (0, 7)),
         *of_jobs(scene, scene.orders),
         *of_seats(scene, [held.lease for held in scene.leases]),
+        *of_quarrels(scene, [*scene.cases[-40:], *(one.id for one in scene.claims[-20:])]),
     ]  # fmt: skip
 
 
@@ -173,11 +215,16 @@ def of_all(scene: Scene) -> list[View]:
         View("Token", "totalSupply", ()),
         View("JobEscrow", "feesToBurn", ()),
         View("Registry", "slotCount", ()),
+        View("Court", "pool", ()),
+        View("Court", "owed", ()),
     ]
 
 
 def of_accounts(accounts: Iterable[bytes]) -> list[View]:
-    names = (("Token", "balanceOf"), ("JobEscrow", "creditOf"), ("Registry", "stakeOf"))
+    names = (
+        ("Token", "balanceOf"), ("JobEscrow", "creditOf"), ("Registry", "stakeOf"), ("Court", "creditOf"),
+        ("Claims", "creditOf"), ("Accusations", "creditOf"),
+    )  # fmt: skip
     return [View(contract, name, (account,)) for account in sorted(accounts) for contract, name in names]
 
 
@@ -194,7 +241,36 @@ def of_jobs(scene: Scene, orders: Iterable[Order]) -> list[View]:
 
 
 def of_seats(scene: Scene, leases: Iterable[Lease]) -> list[View]:
-    return [View("JobEscrow", "seatOf", (scene.world.escrow.seat_id_of(lease),)) for lease in leases]
+    seat_id_of = scene.world.escrow.seat_id_of
+    return [
+        view
+        for lease in leases
+        for view in (View("JobEscrow", "seatOf", (seat_id_of(lease),)), View("JobEscrow", "lockLeft", (lease,)))
+    ]
+
+
+def of_quarrels(scene: Scene, ids: Iterable[bytes]) -> list[View]:
+    """Of claims, accusations and cases: an id of one is none of another, and zero there on both sides."""
+    views = []
+    for id_ in dict.fromkeys(ids):
+        case, claim = scene.world.court.case_of(id_), scene.world.claims.claim_of(id_)
+        names = (
+            ("Claims", "claimOf"), ("Claims", "rootOf"), ("Accusations", "accusationOf"), ("Court", "caseOf"),
+            ("Court", "partiesOf"),
+        )  # fmt: skip
+        views += [View(contract, name, (id_,)) for contract, name in names]
+        views += [View("Claims", "sampleOf", (id_, sample)) for sample in range(claim.k)]
+        if claim.k:
+            seat = (("Claims", "quarrelsOf"), ("Claims", "unchallenged"), ("Accusations", "blocking"))
+            views += [View(contract, name, (claim.seat,)) for contract, name in seat]
+        if claim.sampled_at:
+            views.append(View("Claims", "unitsOf", (id_,)))
+            views += [View("Claims", "auditorAt", (id_, sample, 0)) for sample in range(claim.k)]
+        views += [
+            View("Court", "ballotOf", (id_, case.round, member)) for member in range(5 if case.seed != ZERO_WORD else 0)
+        ]
+        views += [View("Court", "memberAt", (id_, member)) for member in range(2 if case.seed != ZERO_WORD else 0)]
+    return views
 
 
 # ---- shrinking
@@ -202,13 +278,13 @@ def of_seats(scene: Scene, leases: Iterable[Lease]) -> list[View]:
 
 def diverges(seed: str, modules: Modelled, bytecode: Mapping[str, bytes], steps: Sequence[Step]) -> str:
     """How these calls, after the deployment of the episode `seed`, make the sides differ; empty where they do not."""
-    parameters = parameters_of(random.Random(seed))
-    pair = Pair(parameters, modules, bytecode)
-    scene = Scene(random.Random(0), pair.model, parameters)
+    terms = terms_of(random.Random(seed))
+    pair = Pair(terms, modules, bytecode)
+    scene = Scene(random.Random(0), pair.model, terms)
     for step in steps:
         scene.orders += [value for value in step.arguments if isinstance(value, Order)]
         try:
-            pair.step(step, touched(scene, step))
+            pair.step(step, known(touched(scene, step)))
         except Divergence as divergence:
             return str(divergence)
     return ""
@@ -233,9 +309,9 @@ def shrunk(seed: str, modules: Modelled, bytecode: Mapping[str, bytes], steps: S
 def made_up(seed: str, modules: Modelled, calls: int = CALLS) -> list[Step]:
     """The calls of an episode without the contracts: for a replay."""
     rng = random.Random(seed)
-    parameters = parameters_of(rng)
-    model = Model(parameters, addresses_of(), modules)
-    scene = Scene(rng, model, parameters)
+    terms = terms_of(rng)
+    model = Model(*terms, addresses_of(), modules)
+    scene = Scene(rng, model, terms)
     steps: list[Step] = []
     pending = stake.beginning(scene)
     while len(steps) < calls:

@@ -12,10 +12,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from judge.sides import BLOCK, HOLDER, START, Model, Step
+from judge.sides import BLOCK, HOLDER, START, Model, Step, Terms
 from tallymesh import schema
 from tallymesh.messages import Lease, Order
-from tallymesh.parameters import Parameters
 from tallymesh.schema import Message
 from tallymesh_ledger.chain.contract import compact
 from tallymesh_ledger.eip712 import Domain
@@ -26,7 +25,6 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 ROLES = {"payer": 2, "signer": 2, "worker": 4, "auditor": 3, "stranger": 2}
 CURVE = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-NEAR = 12  # so many moments to come are worth waiting for
 FAR = 10_000_000  # seconds: a deadline beyond is a broken one; nobody waits for the year 36812
 KEYS = {
     role: [AccountKey((1000 * i + n + 1).to_bytes(32, "big")) for n in range(count)]
@@ -54,11 +52,12 @@ class Moment(msgspec.Struct, frozen=True):
 class Scene:
     """One episode: its accounts, its clock, its memory."""
 
-    def __init__(self, rng: random.Random, model: Model, parameters: Parameters) -> None:
+    def __init__(self, rng: random.Random, model: Model, terms: Terms) -> None:
         self.rng = rng
         self.model = model
         self.world = model.world
-        self.parameters = parameters
+        self.parameters = terms.parameters
+        self.quarrelling = terms.quarrelling
         self.now = START
         self.block = BLOCK
         self.keys = {key.address: key for keys in KEYS.values() for key in keys}
@@ -67,6 +66,11 @@ class Scene:
         self.leases: list[Held] = []
         self.past: dict[str, list[tuple[Any, ...]]] = {}  # arguments of earlier calls, to repeat
         self.moments: list[Moment] = []
+        self.claims: list[Any] = []  # acts_claims.Claimed
+        self.findings: dict[tuple[bytes, int], Any] = {}  # what an auditor committed to
+        self.accusations: list[tuple[bytes, Held]] = []
+        self.cases: list[bytes] = []  # that may be before the Court
+        self.votes: dict[tuple[bytes, int, int], tuple[bytes, bytes]] = {}
         self.serial = 0
 
     # Chance.
@@ -107,7 +111,7 @@ class Scene:
         self.moments = sorted((each for each in self.moments if each.at >= self.now), key=lambda each: each.at)
         if not self.moments:
             return None
-        found = self.one(self.moments[:NEAR])
+        found = self.moments[min(int(self.rng.expovariate(0.7)), len(self.moments) - 1)]
         self.now = max(self.now, found.at + self.one([-1, 0, 0, 1]))
         self.block += 1
         self.model.at(self.now, self.block)

@@ -21,6 +21,7 @@ from tallymesh_ledger.chain import abi
 from tallymesh_ledger.chain.envelope import contract_address
 from tallymesh_ledger.eip712 import keccak
 from tallymesh_ledger.keys import checksum
+from tallymesh_ledger.model.world import NAMES, Quarrelling
 
 CHAIN_ID = 424242
 START = 1_750_000_000
@@ -30,6 +31,8 @@ HOLDER = keccak(b"holder")[12:]
 DEPLOYER = keccak(b"deployer")[12:]
 GAS = 30_000_000
 NOBODY = checksum(bytes(20))
+ALL = (*NAMES, "BlockhashRandomness")
+DEPLOYED = [name for name in ALL if (resources.files("tallymesh_ledger") / "abi" / f"{name}.json").is_file()]
 
 
 class Step(NamedTuple):
@@ -50,6 +53,13 @@ class View(NamedTuple):
     contract: str
     function: str
     arguments: tuple[Any, ...]
+
+
+class Terms(NamedTuple):
+    """What the contracts are constructed with."""
+
+    parameters: Parameters
+    quarrelling: Quarrelling
 
 
 class Seen(NamedTuple):
@@ -102,6 +112,8 @@ class Coder:
         return self.outputs[function]([] if not outputs else [value] if len(outputs) == 1 else value)
 
     def log(self, name: str, values: Mapping[str, Any]) -> tuple[tuple[bytes, ...], bytes]:
+        if name not in self.events:
+            return (name.encode(),), b""  # no event of the contract: a divergence
         topic, indexed, plain, encode = self.events[name]
         assert len(values) == len(indexed) + len(plain), f"{name} has other fields than {list(values)}"
         topics = (topic, *(encoder_of(each["type"])([values[each["name"]]]) for each in indexed))
@@ -125,14 +137,14 @@ def encoder_of(kind: str) -> Any:
 class Real:
     """The bytecode that is checked in, or another one."""
 
-    def __init__(self, parameters: Parameters, bytecode: Mapping[str, bytes]) -> None:
+    def __init__(self, parameters: Parameters, quarrelling: Quarrelling, bytecode: Mapping[str, bytes]) -> None:
         cfg = pyrevm.CfgEnv(chain_id=CHAIN_ID)
         self._evm = pyrevm.EVM(env=pyrevm.Env(cfg=cfg), spec_id="CANCUN")
         self.at(START, BLOCK)
         self.addresses = addresses_of()
-        known = constructor_values(parameters, self.addresses)
-        for name in abi.CONTRACTS:
+        for name in DEPLOYED:
             interface = abi.load(name)
+            known = constructor_values(name, parameters, quarrelling, self.addresses)
             arguments = interface.creation(*(known[each.rstrip("_")] for each in interface.constructor_arguments))
             code = bytecode.get(name, interface.bytecode) + arguments[len(interface.bytecode) :]
             made = self._evm.deploy(checksum(DEPLOYER), code)
@@ -162,10 +174,15 @@ class Real:
 class Model:
     """The same in plain Python."""
 
-    def __init__(self, parameters: Parameters, addresses: Mapping[str, bytes], modules: Modelled) -> None:
+    def __init__(
+        self, parameters: Parameters, quarrelling: Quarrelling, addresses: Mapping[str, bytes], modules: Modelled
+    ) -> None:
         self._revert = modules.Revert
         self.machine = modules.Machine(CHAIN_ID, block_number=BLOCK, now=START)
-        self.world = modules.World(self.machine, addresses, parameters, holder=HOLDER, supply=SUPPLY)
+        self.machine.hash_of = lambda number: keccak(str(number).encode())  # as pyrevm has it
+        self.world = modules.World(
+            self.machine, addresses, parameters, holder=HOLDER, supply=SUPPLY, quarrelling=quarrelling
+        )
         self._of = {address: name for name, address in addresses.items()}
 
     def at(self, now: int, block: int) -> None:
@@ -192,9 +209,9 @@ class Model:
 class Pair:
     """Both sides, step by step."""
 
-    def __init__(self, parameters: Parameters, modules: Modelled, bytecode: Mapping[str, bytes]) -> None:
-        self.real = Real(parameters, bytecode)
-        self.model = Model(parameters, self.real.addresses, modules)
+    def __init__(self, terms: Terms, modules: Modelled, bytecode: Mapping[str, bytes]) -> None:
+        self.real = Real(*terms, bytecode)
+        self.model = Model(*terms, self.real.addresses, modules)
 
     def step(self, step: Step, views: Iterable[View]) -> Seen:
         """What both showed. Raises Divergence."""
@@ -217,17 +234,18 @@ class Pair:
 
 def addresses_of() -> dict[str, bytes]:
     """Of the contracts, as their deployer's nonces give them."""
-    return {name: contract_address(DEPLOYER, nonce) for nonce, name in enumerate(abi.CONTRACTS)}
+    return {name: contract_address(DEPLOYER, nonce) for nonce, name in enumerate(ALL)}
 
 
-def constructor_values(p: Parameters, addresses: Mapping[str, bytes]) -> dict[str, Any]:
-    """By the names of the constructors' arguments, as ledger/deploy.py gives them."""
+def constructor_values(contract: str, p: Parameters, q: Quarrelling, addresses: Mapping[str, bytes]) -> dict[str, Any]:
+    """By the names of the contract's constructor arguments."""
     windows = (p.claim_window_s, p.evidence_window_s)
-    return {
-        "holder": HOLDER,
-        "supply": SUPPLY,
+    known: dict[str, Any] = {
         **{name[0].lower() + name[1:]: address for name, address in addresses.items()},
         "escrow": addresses["JobEscrow"],
+        "randomness": addresses["BlockhashRandomness"],
+        "holder": HOLDER,
+        "supply": SUPPLY,
         "slotWei": p.slot_wei,
         "unbondingDelay": p.unbonding_s,
         "classDelay": p.class_delay_s,
@@ -236,15 +254,37 @@ def constructor_values(p: Parameters, addresses: Mapping[str, bytes]) -> dict[st
         "lockTail": p.lock_tail_s,
         "windowMin": min(windows),
         "windowMax": max(windows),
+        "periodLength": q.period_length,
+        "emission": q.emission,
+        "quorum": q.court.quorum,
+        "panel": q.court.panel,
+        "appealPanel": q.court.appeal_panel,
+        "memberFee": q.court.member_fee,
     }
+    if contract == "Court":
+        c = q.court
+        known["windows"] = (c.move_window, c.commit_window, c.reveal_window, c.appeal_window)
+    elif contract == "Claims":
+        t = q.claims
+        known["windows"] = (t.commit_window, t.open_window, t.reveal_window, t.challenge_window)
+    return known
 
 
 def error_data(name: str, values: Sequence[Any]) -> bytes:
-    for contract in abi.CONTRACTS:
+    for contract in DEPLOYED:
         selector, count, encode = coder(contract).errors.get(name, (b"", -1, None))
         if count == len(values):  # two contracts may have errors of one name
             return selector + bytes(encode(values))
     raise AssertionError(f"no contract has the error {name}")
+
+
+def reason(data: bytes) -> str:
+    """The name of the error in a revert's data."""
+    for contract in DEPLOYED:
+        for name, (selector, _, _) in coder(contract).errors.items():
+            if data[:4] == selector:
+                return name
+    return abi.explain(data).code
 
 
 def describe(step: Step) -> str:
@@ -254,7 +294,7 @@ def describe(step: Step) -> str:
 
 def show(value: Any) -> str:
     if isinstance(value, bytes):
-        return value.hex()[:8] or "0x"
+        return value.hex().lstrip("0")[:8] or "0x0"
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return f"[{', '.join(map(show, value))}]"
     fields = getattr(value, "_fields", None) or getattr(value, "__struct_fields__", None)
@@ -271,7 +311,7 @@ def _difference(step: Step, expected: Seen, found: Seen) -> str:
             lines.append(f"  {side} returned {_decoded(outputs, seen.data)} and logged")
             lines += [f"    {_named(log)}" for log in seen.logs]
         else:
-            lines.append(f"  {side} reverted: {abi.explain(seen.data).sentence} (0x{seen.data.hex()[:72]})")
+            lines.append(f"  {side} reverted: {reason(seen.data)} (0x{seen.data.hex()[:200]})")
     return "\n".join(lines)
 
 
@@ -284,7 +324,7 @@ def _decoded(outputs: Sequence[Json], data: bytes) -> Any:
 
 def _named(log: tuple[bytes, tuple[bytes, ...], bytes]) -> str:
     _, topics, data = log
-    for contract in abi.CONTRACTS:
+    for contract in DEPLOYED:
         for name, (topic, indexed, plain, _) in coder(contract).events.items():
             if topics and topic == topics[0]:
                 values = _decoded(plain, data)
