@@ -45,7 +45,8 @@ interface IRegistry {
     /// @notice The owner of `account` offered it to `next`; nothing changes until `next` accepts.
     event OwnerProposed(address indexed account, address indexed next);
     event OwnerChanged(address indexed account, address indexed previous, address indexed owner);
-    /// @notice Slots `first` to `first + count - 1` were added, paid by `payer` (the escrow: out of the account's deposit).
+    /// @notice Slots `first` to `first + count - 1` were added, paid by `payer`; after {DepositUsed} out of the
+    /// account's deposit, and `payer` is who called: the escrow or a carrier.
     event SlotsBought(address indexed account, address indexed payer, uint256 first, uint256 count);
     /// @notice The slot counts in no draw any more; its stake can be withdrawn from then on (0: it paid a debt).
     event SlotReleased(address indexed account, uint256 indexed slot, uint40 withdrawableAt);
