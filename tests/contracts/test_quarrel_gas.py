@@ -1,0 +1,42 @@
+"""What a quarrel costs on a chain, call data and all, each near its record; and how large its contracts are."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from fakes.court_world import quarrel_report
+from tallymesh_ledger.chain import abi
+
+GAS_MAX = 5_000_000  # of any call: a sixth of the smallest block that a supported chain makes
+BYTES_MAX = 20_000  # a chain takes 24,576
+QUARRELS = ("Claims", "Accusations", "Court", "BlockhashRandomness")
+
+# What was measured when it was last recorded. Five percent more fails, and so does five percent less: record it then.
+RECORDED: dict[str, int] = json.loads((Path(__file__).parent / "gas_quarrel.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, int]:
+    return quarrel_report()
+
+
+@pytest.mark.slow
+def test_gas_of_a_quarrel_stays_within_five_percent_of_its_record(report: dict[str, int]) -> None:
+    assert set(report) == set(RECORDED)
+    far = {what: gas for what, gas in report.items() if not 0.95 <= gas / RECORDED[what] <= 1.05}
+    assert not far, "record it in gas_quarrel.json"
+
+
+@pytest.mark.slow
+def test_the_costliest_call_stays_under_five_million_gas(report: dict[str, int]) -> None:
+    assert max(report.values()) < GAS_MAX
+
+
+@pytest.mark.parametrize("name", [*abi.DEPLOYED, *QUARRELS])
+def test_each_contract_is_smaller_than_20_kB(name: str) -> None:
+    document = json.loads(resources.files("tallymesh_ledger").joinpath("abi", f"{name}.json").read_text())
+    assert document["deployedBytes"] < BYTES_MAX
