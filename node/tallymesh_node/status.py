@@ -75,6 +75,9 @@ class NodeStatus:
     def problems(self) -> list[Problem]:
         node = self._node
         found = list(node.enrolment.problems)
+        refused = node.database.refused
+        if refused is not None:  # while it lasts nothing is signed: no lease, no receipt, no Accept
+            found.append(Problem(code=refused.code, sentence=refused.sentence, remedy=refused.remedy))
         sandbox = node.executor.status
         if sandbox is not None and not sandbox.available:
             found.append(Problem(code="no_sandbox", sentence=sandbox.sentence, remedy=sandbox.remedy))

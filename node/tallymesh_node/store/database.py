@@ -59,6 +59,7 @@ class Database:
         self._places = trio.Semaphore(MAX_WAITING)
         self._thread: threading.Thread | None = None
         self.commits = 0
+        self.refused: LocalError | None = None  # why the newest write could not be stored; None once one could
 
     def __repr__(self) -> str:
         return f"<Database {self.path} commits={self.commits}>"
@@ -131,9 +132,11 @@ class Database:
     def _commit(self, batch: list[_Request[Any]]) -> None:
         results = outcome.capture(self._together, batch)
         if isinstance(results, outcome.Value):
+            self.refused = None
             for request, value in zip(batch, results.value, strict=True):
                 request.answer(outcome.Value(value))
         elif len(batch) == 1:
+            self.refused = results.error if isinstance(results.error, LocalError) else self.refused
             batch[0].answer(results)
         else:  # one bad write must not take the others with it
             for request in batch:

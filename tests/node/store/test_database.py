@@ -51,7 +51,9 @@ async def test_a_full_disk_is_a_local_error_and_stores_nothing(store: Database) 
         await journal.append("a", ("k", b"x"), ("k", bytes(1 << 20)))
     assert caught.value.code == "disk"
     assert "full" in caught.value.sentence
+    assert store.refused is caught.value, "for the owner, who may not read the log"
     await store.write(lambda c: c.execute(text("PRAGMA max_page_count = 1000000")).scalar_one())
+    assert store.refused is None
     assert [entry.body for entry in journal.read("a")] == [b"kept"]
     await journal.append("a", ("k", b"after"))  # and it goes on by itself
 
