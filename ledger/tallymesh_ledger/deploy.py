@@ -20,8 +20,7 @@ from tallymesh_ledger.keys import checksum
 
 SUPPLY_WEI = 1_000_000_000 * WEI_PER_TOKEN  # the token's cap: nobody can mint afterwards
 
-# The name that constructors have for each contract. The escrow names all of them for ever, also those that a network
-# does not have: at their addresses there is nobody then, and what they alone may do is never done.
+# The name that constructors have for each contract, in the order in which they are made.
 _ROLES = {
     "Token": "token",
     "Registry": "registry",
@@ -58,11 +57,21 @@ async def deploy(sender: Sender, parameters: Parameters, *, supply_wei: int = SU
         "windowMax": max(parameters.claim_window_s, parameters.evidence_window_s),
         "periodLength": parameters.period_s,
         "emission": parameters.emission_wei,
+        "quorum": parameters.court_quorum,
+        "panel": parameters.court_panel,
+        "appealPanel": parameters.court_appeal_panel,
+        "memberFee": parameters.court_member_fee_wei,
+    }
+    p = parameters
+    windows = {
+        "Claims": (p.claim_commit_s, p.claim_open_s, p.claim_reveal_s, p.claim_challenge_s),
+        "Court": (p.court_move_s, p.court_commit_s, p.court_reveal_s, p.court_appeal_s),
     }
     made: list[Mined] = []
-    for name in abi.DEPLOYED:
+    for name in (*abi.DEPLOYED, *abi.QUARRELS):
         interface = abi.load(name)
-        arguments = [known[argument.rstrip("_")] for argument in interface.constructor_arguments]
+        values = {**known, "windows": windows.get(name)}
+        arguments = [values[argument.rstrip("_")] for argument in interface.constructor_arguments]
         mined = await sender.send(b"", interface.creation(*arguments))
         if mined.contract != where[_ROLES[name]]:
             raise ChainError(
@@ -81,5 +90,8 @@ async def deploy(sender: Sender, parameters: Parameters, *, supply_wei: int = SU
         registry=checksum(where["registry"]),
         escrow=checksum(where["escrow"]),
         rewards=checksum(where["rewards"]),
+        claims=checksum(where["claims"]),
+        accusations=checksum(where["accusations"]),
+        court=checksum(where["court"]),
         deployed_block=made[0].block_number,
     )

@@ -25,6 +25,19 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     emission_wei: int = 100_000 * 10**18  # rewards of one period at most; with `rewards_wei` enough for 1,000 of them
     rewards_wei: int = 100_000_000 * 10**18  # a tenth of the supply, put into Rewards at the deployment, never more
     lease_max_s: int = 48 * HOUR  # longest lease: bounds how long stake can be held by one seat
+    claim_commit_s: int = 6 * HOUR  # for each of the three auditors that may be asked for a sample, to recompute it
+    claim_open_s: int = 6 * HOUR  # for a worker's node that is off at night
+    claim_reveal_s: int = 2 * HOUR  # nothing is computed any more
+    claim_challenge_s: int = DAY  # for accusations, before a claim is paid
+    court_quorum: int = 7  # accounts in the class besides the parties, or no quarrel begins
+    court_panel: int = 7  # members that vote on a step
+    court_appeal_panel: int = 31
+    court_member_fee_wei: int = 10**17  # a tenth of a token: a step computed, and two transactions
+    court_move_s: int = HOUR  # for one step of the bisection, of which there are twenty at most
+    court_commit_s: int = 6 * HOUR
+    court_reveal_s: int = 2 * HOUR
+    court_appeal_s: int = 12 * HOUR
+    claim_bond_wei: int = 10**18  # of both sides of a claim: the Court's fee, and the pay of a sample's auditors
 
     # Checking
     audit_rate_bp: int = 400  # 4 %: with the auditor's fee of 1.1 about 4.4 % of the wages

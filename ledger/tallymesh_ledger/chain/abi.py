@@ -23,7 +23,8 @@ from tallymesh_ledger.eip712 import keccak
 from tallymesh_ledger.keys import checksum
 
 CONTRACTS = ("Token", "Registry", "JobEscrow")
-DEPLOYED = (*CONTRACTS, "Rewards")  # in this order: an address follows from the place in it
+DEPLOYED = (*CONTRACTS, "Rewards")  # in this order: an address follows from the place in it …
+QUARRELS = ("Claims", "Accusations", "Court", "BlockhashRandomness")  # … and these behind them
 _ERROR = bytes.fromhex("08c379a0")  # Error(string)
 _PANIC = bytes.fromhex("4e487b71")  # Panic(uint256)
 _PANICS = {
@@ -167,14 +168,14 @@ class Interface:
 
 @functools.cache
 def load(name: str) -> Interface:
-    """The interface of one of `DEPLOYED`."""
+    """The interface of one of `DEPLOYED` or `QUARRELS`."""
     text = resources.files("tallymesh_ledger").joinpath("abi", f"{name}.json").read_text()
     return Interface(name, json.loads(text))
 
 
 def explain(data: bytes, *, machine: str = "") -> Refusal:
     """Why a call reverted, from the data it returned; `machine` is what the node itself said about it."""
-    for name in DEPLOYED:
+    for name in (*DEPLOYED, *QUARRELS):
         found = load(name).refusal(data)
         if found is not None:
             return found
