@@ -48,6 +48,9 @@ class Needs:
         order, parameters = book.order, driver.tools.parameters
         numeric_class = self._numeric_class(candidates)
         owner = next((c.owner for c in candidates if c.offer.account == order.payer), order.payer)
+        # each new seat takes its claim bond out of the wages beside its cap
+        seats = sum(min(width, len(candidates)) + 1 for _, width in needs.values())
+        free = max(0, book.free_wages - seats * order.claim_bond)
         weights = {stage: units * book.spec.stages[stage].work_ms for stage, (units, _) in needs.items()}
         requests = {}
         for stage, (units_left, width) in needs.items():
@@ -68,7 +71,7 @@ class Needs:
                 work_ms=book.spec.stages[stage].work_ms,
                 units_left=units_left,
                 width=width,
-                wages=max(0, book.free_wages) * weights[stage] // sum(weights.values()),
+                wages=free * weights[stage] // sum(weights.values()),
                 lock=order.lock_per_seat,
                 workers_max=max(0, book.terms.workers_max - len(busy)) if book.terms.workers_max else 0,
                 class_accounts_min=parameters.class_accounts_min,

@@ -15,6 +15,7 @@ PRICE_ANY = (1 << 96) - 1
 DEADLINE_MAX_S = 1 << 36  # two thousand years; an Order's times have 40 bits
 SEATS_EXPECTED = 16  # of one stage, for the reserve: each has a first unit and at least one more that are audited
 RESERVE_MAX_BP = 5_000  # of the budget, where most units are audited anyway ("integrity" needs 11/21)
+BOND_SHARE = 4  # claim bonds of all seats that are to be expected hold at most a fourth of the wages, or there are none
 LOCK_SHARE = 4  # a seat locks at most a fourth of a slot, so that one slot is good for several payers
 
 
@@ -53,6 +54,13 @@ def lock_of(wages: int, spec: JobSpec, parameters: Parameters) -> int:
     market's price harms nobody but who has no stake."""
     total = units_of(spec)
     return min(wages * min(2 * parameters.tally_units, total) // total, parameters.slot_wei // LOCK_SHARE)
+
+
+def claim_bond_of(wages: int, spec: JobSpec, parameters: Parameters) -> int:
+    """What each seat puts aside for a worker that is not paid, and gets back with its close; 0 for a job so small that
+    the bonds would leave too little for work: its workers have Accepts only."""
+    seats = min(SEATS_EXPECTED, units_of(spec))
+    return parameters.claim_bond_wei if parameters.claim_bond_wei * seats * BOND_SHARE <= wages else 0
 
 
 def make_order(
@@ -102,7 +110,7 @@ def make_order(
         wages=wages,
         audit_reserve=reserve,
         lock_per_seat=lock_of(wages, spec, parameters),
-        claim_bond=0,
+        claim_bond=claim_bond_of(wages, spec, parameters),
         audit_rate_bp=rate,
         tally_units=parameters.tally_units,
         claim_window=parameters.claim_window_s,
