@@ -8,9 +8,9 @@ the outer form of JSON-RPC, and no method.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any, cast
 
 import httpx
 import trio
@@ -95,16 +95,40 @@ class Endpoint:
     async def post(self, http: httpx.AsyncClient, body: Any) -> Any:
         """The answer, of the right shape. Busy where there is none."""
         try:
-            async with http.stream("POST", self.url, json=body) as response:
-                data = bytearray()
-                async for part in response.aiter_bytes():
-                    data += part
-                    if len(data) > MAX_RESPONSE_BYTES:
-                        raise Busy(f"an answer of more than {MAX_RESPONSE_BYTES} bytes")
+            request = http.build_request("POST", self.url, json=body)
+            request.stream = _Body(request.content)
+            async with aclosing(await http.send(request, stream=True)) as response:
+                data = await _read(response)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             self.checked = False  # what comes back under this address may be another chain
             raise Busy(str(error) or type(error).__name__) from None
         return _answer(response, data, many=isinstance(body, list))
+
+
+class _Body(httpx.AsyncByteStream):
+    """The bytes of a request. httpx's own is an async generator, which a request that is cancelled leaves suspended for
+    the garbage collector: trio warns of those."""
+
+    def __init__(self, data: bytes) -> None:
+        self._left = [data]
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
+async def _read(response: httpx.Response) -> bytearray:
+    data = bytearray()
+    async with aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_bytes())) as parts:
+        async for part in parts:
+            data += part
+            if len(data) > MAX_RESPONSE_BYTES:
+                raise Busy(f"an answer of more than {MAX_RESPONSE_BYTES} bytes")
+    return data
 
 
 def _answer(response: httpx.Response, data: bytes | bytearray, *, many: bool) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 
 import pytest
 import trio
+import trio.testing
 
 from tallymesh.errors import ChainError
 from tallymesh.network import Network
@@ -142,3 +144,18 @@ async def test_a_block_that_does_not_exist_is_named(rpc: Rpc) -> None:
     with pytest.raises(ChainError) as caught:
         await rpc.block(10**9)
     assert caught.value.code == "no_block"
+
+
+async def test_a_request_that_is_cancelled_while_it_is_sent_leaves_nothing_to_the_collector() -> None:
+    """Nobody accepts, so a large body fills the sockets and stops half-way; a warning here is an error."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with Rpc([url], patience_s=0.2) as rpc:
+            endpoint = rpc._endpoints[0]
+            endpoint.checked = True
+            with pytest.raises(ChainError, match="did not answer"):
+                await rpc.call("eth_sendRawTransaction", "0x" + "00" * 8_000_000)
+    gc.collect()
+    await trio.testing.wait_all_tasks_blocked()
