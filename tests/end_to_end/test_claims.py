@@ -1,0 +1,119 @@
+"""A payer's process is gone for good before it accepts: its worker gets its money through a claim, exact to the wei."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import pytest
+
+import tallymesh
+from end_to_end import functions
+from end_to_end.scene import Market, free_port, wait_until
+from tallymesh_ledger.chain import Contracts, Rpc
+from tallymesh_ledger.chain.abi import Event
+from tallymesh_ledger.chain.claims import Claims
+from tallymesh_ledger.chain.logs import read_logs
+from tallymesh_ledger.claims import Claim, ClaimState
+
+pytestmark = pytest.mark.end_to_end
+
+WAIT_S = 150.0
+DONE = 5  # units whose receipts the payer has when it dies: the first of them is accepted, the others are not
+
+
+class Seen(NamedTuple):
+    """One seat's claim and all events of its seat, as the chain has them."""
+
+    claim: Claim | None
+    settled: list[Event]
+    bond_taken: list[Event]
+
+
+def look(market: Market, seat: str) -> Seen:
+    network = market.local.network
+    first, wanted = network.contracts.deployed_block, bytes.fromhex(seat)
+
+    async def read(rpc: Rpc, contracts: Contracts) -> Seen:
+        claims = Claims(
+            rpc,
+            bytes.fromhex(network.contracts.claims[2:]),
+            contracts.token,
+            bytes.fromhex(network.contracts.court[2:]),
+        )
+        head = (await rpc.block()).number
+        made = [e for e in await claims.events(["Claimed"], first, head) if e.values["seat"] == wanted]
+        assert len(made) <= 1, "one claim is enough"
+        found = await claims.claim_of(made[0].values["claim"]) if made else None
+        interface = contracts.escrow.interface
+        topics = [[interface.topics["Settled"], interface.topics["BondTaken"]], wanted]
+        logs = await read_logs(rpc, contracts.escrow.address, topics, first, head)
+        events = [event for event in map(interface.event, logs) if event is not None]
+        return Seen(
+            found,
+            [event for event in events if event.name == "Settled"],
+            [event for event in events if event.name == "BondTaken"],
+        )
+
+    seen: Seen = market.ask(read)
+    return seen
+
+
+def wealth(market: Market, account: str) -> int:
+    """Tokens and credits of both contracts; the stake is left alone."""
+    network, address = market.local.network, bytes.fromhex(account[2:])
+
+    async def read(rpc: Rpc, contracts: Contracts) -> int:
+        claims = Claims(rpc, bytes.fromhex(network.contracts.claims[2:]), contracts.token, bytes(20))
+        tokens = await contracts.token.balance_of(address)
+        return tokens + await contracts.escrow.credit_of(address) + await claims.credit_of(address)
+
+    found: int = market.ask(read)
+    return found
+
+
+def test_a_worker_is_paid_through_a_claim_though_its_payers_process_is_gone_for_good(market: Market) -> None:
+    began = time.monotonic()
+    unpaid = market.add_ready("unpaid", roles=("worker",), ask_price="0.005", claim_patience_s="3")
+    account = market.account("unpaid")
+    before = wealth(market, account)
+    gone = market.add_ready("gone", slots=0, roles=("submit",), listen_port=str(free_port()))
+    market.connect("gone")
+    try:
+        job = tallymesh.map(functions.slow, range(12), seconds=0.4, budget="2.0", work=0.2, workers=1)
+
+        def unaccepted() -> Any:
+            return next((peer for peer in job.view.peers if peer.received >= DONE and peer.accepted), None)
+
+        peer = wait_until("the payer has receipts that no Accept covers", unaccepted, timeout_s=WAIT_S)
+        assert peer.account == account, "the cheapest worker has the job"
+        gone.kill()
+        market.connect()
+
+        def over() -> Seen | None:
+            seen = look(market, peer.seat)
+            return seen if seen.claim is not None and seen.claim.state.ended else None
+
+        seen = wait_until("the claim has ended", over, timeout_s=WAIT_S, pause_s=0.5)
+        claim = seen.claim
+        assert claim.state is ClaimState.PAID, (claim, unpaid.tail())
+        assert claim.from_ == peer.accepted, "what was accepted was settled first"
+        assert claim.from_ + claim.count >= DONE, "each unit that has a receipt is claimed"
+        assert market.paid_units(peer.seat) == claim.from_ + claim.count
+        assert not gone.running
+
+        # Exact to the wei: the seat paid its units at their price, and the worker has that more, less the fee.
+        amount = sum(event.values["amount"] for event in seen.settled)
+        fee = sum(event.values["fee"] for event in seen.settled)
+        assert amount == (claim.from_ + claim.count) * claim.price
+        assert fee == amount * market.local.network.parameters.fee_bp // 10_000
+        assert wealth(market, account) - before == amount - fee, "with its bond back"
+        taken = sum(event.values["amount"] for event in seen.bond_taken)
+        assert taken == claim.k * claim.audit_fee, "the auditors' pay came out of the payer's bond"
+        wait_until("the bond was drawn", lambda: market.view("unpaid").counters.get("claims_withdrawals"))
+        assert market.view("unpaid").counters["claims_paid"] == 1
+        print(f"claimed and paid {time.monotonic() - began:.0f} s after the first node was started")
+    finally:
+        market.connect()
+        market.drop(gone)
+        market.drop(unpaid)
