@@ -106,7 +106,7 @@ def test_a_worker_is_paid_through_a_claim_though_its_payers_process_is_gone_for_
         amount = sum(event.values["amount"] for event in seen.settled)
         fee = sum(event.values["fee"] for event in seen.settled)
         assert amount == (claim.from_ + claim.count) * claim.price
-        assert fee == amount * market.local.network.parameters.fee_bp // 10_000
+        assert fee == 2 * (amount * market.local.network.parameters.fee_bp // 20_000), "an even number of wei"
         assert wealth(market, account) - before == amount - fee, "with its bond back"
         taken = sum(event.values["amount"] for event in seen.bond_taken)
         assert taken == claim.k * claim.audit_fee, "the auditors' pay came out of the payer's bond"
