@@ -33,11 +33,14 @@ def loss_check(spec: JobSpec, unit: Unit, end: BlobId) -> Unit:
     """Form, finiteness and loss of what a unit of `spec` (a segment or a client) returned. The metrics are
     ``loss_before`` and ``loss_after`` on one batch of the unit's data; failure ``form`` refuses the unit."""
     inputs = (Input("state", unit.input("state")), Input("end", end), Input("data", unit.input("data")), *spec.shared)
-    return _beside(spec, "loss_check", inputs, unit.seed)
+    return _beside(spec, "loss_check", inputs, unit.seed, options.decode(spec.stages[0].config))
 
 
-def _beside(spec: JobSpec, step: str, inputs: tuple[Input, ...], seed: int | None = None) -> Unit:
-    given = options.decode(spec.stages[0].config)
-    config = options.encode(msgspec.structs.replace(given, local=options.Local(), steps=0, total=0))
+def _beside(
+    spec: JobSpec, step: str, inputs: tuple[Input, ...], seed: int | None = None, given: options.Config | None = None
+) -> Unit:
+    """Without `given` how the model is trained is left out: the same measurement has the same id."""
+    stage = options.decode(spec.stages[0].config)
+    config = options.encode(given or msgspec.structs.replace(stage, local=options.Local(), steps=0, total=0))
     derived = derive_seed(spec.seed if seed is None else seed, step)
     return Unit(spec.program, f"tallymesh:{step}", inputs, config, derived, spec.profile)

@@ -20,6 +20,12 @@ from tallymesh_learning.runtime.work import UnitFailure
 MODEL: Final = "model."
 OPTIMIZER: Final = "optimizer."
 STEP: Final = "step"  # steps (or federated rounds) done, int64
+# What each optimizer keeps for a parameter, all of its shape but the number of its steps.
+OPTIMIZER_KEYS: Final = {
+    "sgd": ("momentum_buffer",),
+    "adam": ("step", "exp_avg", "exp_avg_sq"),
+    "adamw": ("step", "exp_avg", "exp_avg_sq"),
+}
 EPOCH, POSITION = "data.epoch", "data.position"  # the cursor: pass, and batch within it, of the next step
 
 Loss = Callable[[torch.nn.Module, Any], torch.Tensor]
@@ -43,6 +49,12 @@ def build_model(make: Callable[[], Any], seed: int) -> torch.nn.Module:
 def model_tensors(net: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and persistent buffers under their names in a state."""
     return {MODEL + name: tensor.detach() for name, tensor in net.state_dict().items()}
+
+
+def place(state: tensors.Tensors) -> tuple[int, int, int]:
+    """(step, pass over the data, batch in it) where a state stands; a first checkpoint has no place in the data."""
+    epoch, position = (_scalar(state, name) if name in state else 0 for name in (EPOCH, POSITION))
+    return _scalar(state, STEP), epoch, position
 
 
 def load_model(net: torch.nn.Module, state: tensors.Tensors) -> None:
@@ -87,17 +99,25 @@ class Trainer:
 
     def resume(self, state: tensors.Tensors) -> None:
         """Continue where `state` stands: step, place in the data, optimizer. (A client starts anew instead.)"""
-        self.step = _scalar(state, STEP)
-        self.epoch = _scalar(state, EPOCH) if EPOCH in state else 0
-        self.position = _scalar(state, POSITION) if POSITION in state else 0
+        self.step, self.epoch, self.position = place(state)
         if self.step < 0 or self.epoch < 0 or not 0 <= self.position < self.steps_per_epoch:
             raise UnitFailure("inputs", "The state's place in the data does not exist.")
         parameters = dict(self.net.named_parameters())
+        plain = self._local.optimizer == "sgd" and not self._local.momentum
+        kept = () if plain else OPTIMIZER_KEYS[self._local.optimizer]
+        owners = set()
         for name in sorted(name for name in state if name.startswith(OPTIMIZER)):
             owner, _, key = name.removeprefix(OPTIMIZER).rpartition(".")
             if owner not in parameters:
                 raise UnitFailure("inputs", f"The state holds {name}, but the model has no such parameter.")
+            shape = () if key == "step" else parameters[owner].shape
+            if key not in kept or state[name].shape != shape or not state[name].is_floating_point():
+                raise UnitFailure("inputs", f"The state holds {name}, which this optimizer does not keep so.")
             self._optimizer.state[parameters[owner]][key] = state[name].clone()
+            owners.add(owner)
+        for owner in sorted(owners):
+            if set(self._optimizer.state[parameters[owner]]) != set(kept):
+                raise UnitFailure("inputs", f"The state of the optimizer lacks a part for {owner}.")
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything: parameters, buffers, optimizer, step, place in the data."""

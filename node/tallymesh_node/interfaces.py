@@ -91,7 +91,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(Exception):
-    """A unit that gave no output. `code`: program (the user's code raised), limits, inputs, sandbox."""
+    """A unit that gave no output. `code`: program (the user's code raised), limits, inputs, sandbox; of a loss check
+    form, too: what it checked is no output of such a unit."""
 
     def __init__(self, code: str, sentence: str, traceback: str = "") -> None:
         self.code = code

@@ -342,14 +342,56 @@ def test_the_loss_check_tells_work_from_noise(bench: Bench) -> None:
         ({"extra": lambda t: torch.zeros(1)}, "not expected"),
         ({"examples": lambda t: None}, "nothing stands where"),
         ({"optimistic": lambda t: torch.zeros(1)}, "optimistic"),
+        ({"examples": lambda t: t * 1000}, "as many as the shard holds"),
+        ({"examples": lambda t: t.float()}, "as many as the shard holds"),
+        ({"optimizer.0.weight.exp_avg": lambda t: torch.zeros(1)}, "stands where"),
+        ({"examples": lambda t: None, "step": lambda t: torch.tensor(1)}, "step stands where"),
     ],
-    ids=["nan", "shape", "extra", "no examples", "other name"],
+    ids=["nan", "shape", "extra", "no examples", "other name", "many examples", "float", "optimizer", "a whole state"],
 )
 def test_the_loss_check_refuses_a_wrong_form(bench: Bench, changes: Any, says: str) -> None:
     start = bench.initial("mlp")
     end = spoil(bench.step("client", config(), state=start, data=shard()).output, **changes)
     with pytest.raises(UnitFailure, match=says) as caught:
         bench.step("loss_check", config(), state=start, end=end, data=shard())
+    assert caught.value.code == "form"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_loss_check_takes_every_honest_segment(bench: Bench, recipe: str) -> None:
+    state = bench.initial(RECIPES[recipe]["model"])
+    settings = config(**RECIPES[recipe], steps=12, total=STEPS)
+    for _ in range(2):  # the second one is cut short by the end of the training
+        end = bench.step("segment", settings, state=state, data=shard()).output
+        found = values.decode(bench.step("loss_check", settings, state=state, end=end, data=shard()).output)
+        assert sorted(found) == ["loss_after", "loss_before"]
+        state = end
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"step": lambda t: t + 1}, "at step"),
+        ({"data.position": lambda t: t * 0 + 1}, "step"),
+        ({"data.epoch": lambda t: None}, "stands where"),
+        ({"examples": lambda t: torch.tensor(50)}, "examples"),
+        ({"optimizer.0.weight.exp_avg": lambda t: t[:2]}, "does not keep"),
+        ({"optimizer.0.weight.exp_avg": lambda t: t.long()}, "does not keep"),
+        ({"optimizer.0.weight.exp_avg": lambda t: None}, "lacks a part"),
+        ({"optimizer.0.weight.momentum_buffer": lambda t: torch.zeros(16, 6)}, "does not keep"),
+        ({"optimizer.7.weight.exp_avg": lambda t: torch.zeros(1)}, "no such parameter"),
+        ({"weight": lambda t: t * float("nan")}, "NaN"),
+    ],
+    ids=str,
+)
+def test_the_loss_check_refuses_a_segment_that_the_next_one_cannot_resume(
+    bench: Bench, changes: Any, says: str
+) -> None:
+    start = bench.initial("mlp")
+    settings = config(local={"batch": 8, "lr": 0.1, "optimizer": "adam"}, steps=10, total=STEPS)
+    end = spoil(bench.step("segment", settings, state=start, data=shard()).output, **changes)
+    with pytest.raises(UnitFailure, match=says) as caught:
+        bench.step("loss_check", settings, state=start, end=end, data=shard())
     assert caught.value.code == "form"
 
 

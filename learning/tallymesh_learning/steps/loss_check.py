@@ -26,6 +26,8 @@ def run(work: Work) -> Result:
     loaded = common.load(work)
     with work.timed("load"):
         end = _end(work.input("end"), loaded.state)
+        check = _segment if loaded.config.total else _update
+        check(loaded, end)
     with work.timed("compute"):
         net = training.build_model(loaded.model, loaded.config.seed)
         size = min(loaded.config.batch, loaded.shard.examples)
@@ -47,12 +49,39 @@ def _end(blob: bytes, start: tensors.Tensors) -> dict[str, torch.Tensor]:
     infinite = tensors.first_not_finite(end)
     if wrong or infinite:
         raise UnitFailure("form", f"{wrong or infinite + ' holds NaN or infinity'}.")
-    extra = [name for name in end if not name.startswith((training.MODEL, training.OPTIMIZER, "data."))]
-    if sorted(extra) not in ([EXAMPLES], [training.STEP]):
-        raise UnitFailure(
-            "form", f"{', '.join(sorted(extra))[:200] or 'nothing'} stands where {EXAMPLES} or step belongs."
-        )
     return end
+
+
+def _update(loaded: common.Loaded, end: dict[str, torch.Tensor]) -> None:
+    """What `aggregate` takes from a client: one that it does not take would fail there, on somebody else's machine,
+    and a made-up number of examples would outweigh everybody."""
+    _only(end, (EXAMPLES,))
+    count, wanted = end[EXAMPLES], loaded.shard.examples
+    if count.dtype != torch.int64 or count.dim() or int(count) != wanted:
+        raise UnitFailure("form", f"{EXAMPLES} is not {wanted}, as many as the shard holds.")
+
+
+def _segment(loaded: common.Loaded, end: dict[str, torch.Tensor]) -> None:
+    """What the next segment resumes from, at the step and the place in the data where this one had to end."""
+    _only(end, (training.STEP, training.EPOCH, training.POSITION), training.OPTIMIZER)
+    config = loaded.config
+    trainer = training.Trainer(config, loaded.model, loaded.loss, loaded.shard, loaded.state, seed=config.seed)
+    step, epoch, position = training.place(loaded.state)
+    steps = min(config.steps, config.total - step)
+    begun, place = divmod(epoch * trainer.steps_per_epoch + position + steps, trainer.steps_per_epoch)
+    try:
+        trainer.resume(end)
+    except UnitFailure as failure:
+        raise UnitFailure("form", failure.sentence) from None
+    if training.place(end) != (step + steps, begun, place):
+        raise UnitFailure("form", f"It stands at step {trainer.step}, not at {step + steps}.")
+
+
+def _only(end: dict[str, torch.Tensor], names: tuple[str, ...], prefix: str = training.MODEL) -> None:
+    extra = sorted(name for name in end if not name.startswith((training.MODEL, prefix)))
+    if extra != sorted(names):
+        shown = ", ".join(extra)[:200] or "nothing"
+        raise UnitFailure("form", f"{shown} stands where {' and '.join(sorted(names))} belong.")
 
 
 def _loss(net: torch.nn.Module, loss: training.Loss, batch: object, seed: int) -> float:

@@ -43,6 +43,7 @@ PAUSE_S = 0.02  # between reads from a unit that floods its log: 64 KiB each, 3 
 READ_BYTES = 65536  # a pipe's capacity
 LATENCIES_KEPT = 1000
 INLINE_BYTES = 1 << 20  # larger outputs are read and stored in a thread
+FORM_CHECK = "tallymesh:loss_check"  # the step that says `form` of another unit's output
 TASKS = {"canary": "tallymesh_learning.runtime.canary:run"}  # functions of the runtime that `run_task` may name
 
 _REASONS = {
@@ -161,7 +162,12 @@ class SandboxExecutor:
         files = {"unit": encode(unit), **({"probe": probe_key} if probe_key else {})}
         blobs = {blob.hex(): inputs[blob] for blob in wanted}
         logs = Logs(limits.lines, on_line, on_metric)
-        return await self._run(job, files, blobs, limits, logs, "")
+        try:
+            return await self._run(job, files, blobs, limits, logs, "")
+        except Failure as failure:
+            if failure.code == "form" and unit.entry != FORM_CHECK:  # only a check has a say on forms
+                raise Failure("program", failure.sentence, failure.traceback) from None
+            raise
 
     async def run_task(self, name: str, payload: bytes = b"", *, limits: Limits | None = None) -> bytes:
         """Call a function of the runtime (KeyError: not one of TASKS) in a sandbox of its own; the bytes that it

@@ -26,7 +26,10 @@ MAX_FAILURE = 256 * 1024
 MAX_STEPS_NAMED = 64
 MAX_STEP_NAME = 64
 MAX_SECONDS = 1e9
-_CODES = {"program", "inputs", "limits"}
+
+# Whatever else a unit says about its failure is the program's: foreign code may have written it, so it cannot blame the
+# node or what the node put in place. `form` is what a check says of another unit's output.
+_CODES = {"program", "limits", "form"}
 
 # How running into a limit of the kernel looks from inside: allocation, disk, size of a file, descriptors, processes.
 _EXHAUSTED = (

@@ -136,7 +136,7 @@ def test_any_account_of_a_failure_gives_a_failure(tmp_path_factory: pytest.TempP
     finally:
         os.close(descriptor)
     assert said is not None
-    assert said.code in ("program", "inputs", "limits")
+    assert said.code in ("program", "limits", "form")
 
 
 @pytest.mark.parametrize(
@@ -153,6 +153,19 @@ def test_running_into_a_limit_is_told_from_other_errors(tmp_path: Path, folder: 
     said = outputs.read_failure(folder)
     assert said is not None
     assert said.code == code
+
+
+@pytest.mark.parametrize(
+    ("said", "code"), [("inputs", "program"), ("sandbox", "program"), ("limits", "limits"), ("form", "form")]
+)
+def test_a_unit_cannot_blame_the_node_or_what_it_put_in_place(
+    tmp_path: Path, folder: int, said: str, code: str
+) -> None:
+    """Else a program makes its payer pass over every worker. What a check says of a form is the check's to say."""
+    (tmp_path / "failure").write_text(json.dumps({"code": said, "sentence": "No.", "traceback": ""}))
+    failure = outputs.read_failure(folder)
+    assert failure is not None
+    assert failure.code == code
 
 
 def test_what_a_failure_says_cannot_rewrite_a_terminal(tmp_path: Path, folder: int) -> None:

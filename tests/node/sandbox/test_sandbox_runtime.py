@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import trio
 
 from tallymesh import program, values
 from tallymesh.ids import BlobId
 from tallymesh.units import Input, Unit, canonical_json
+from tallymesh_learning import data, options, tensors
 from tallymesh_learning.runtime.profile import profile_hash
 from tallymesh_node.blobs.store import BlobStore
 from tallymesh_node.interfaces import Failure, Limits
@@ -27,6 +29,25 @@ def area(x, scale=1.0):
     if x < 0:
         raise ValueError("negative")
     return {"area": scale * x * x, "matrix": numpy.full(2, x)}
+
+
+def forges(code):
+    import os
+
+    with open("/.tallymesh/work/out/failure", "w") as file:
+        file.write('{"code": "%s", "sentence": "forged"}' % code)
+    os._exit(0)
+"""
+TRAINING = b"""
+import torch
+
+
+def model():
+    return torch.nn.Linear(2, 2)
+
+
+def loss(net, batch):
+    return torch.nn.functional.cross_entropy(net(batch[0]), batch[1])
 """
 
 
@@ -77,3 +98,44 @@ async def test_runner_and_canary_work_as_they_do_without_a_sandbox(tmp_path: Pat
             assert canary["cpu_score"] > 0
         with pytest.raises(KeyError):
             await executor.run_task("os:system")
+
+
+@pytest.mark.slow
+async def test_what_a_unit_says_of_its_failure_and_what_a_check_says_of_a_form(tmp_path: Path) -> None:
+    """A payer believes `form` of its own check alone: malformed work ends the seat of whoever sent it, and a program
+    that says so of itself, or blames the inputs, is a program that failed."""
+    store = BlobStore(tmp_path / "blobs")
+    shapes, trains = store.put(program.pack({"shapes.py": SOURCE})), store.put(program.pack({"m.py": TRAINING}))
+    settings = options.encode(options.Config(model="m:model", loss="m:loss", seed=3))
+    shard = data.encode(data.Shard({"0": torch.ones(8, 2), "1": torch.zeros(8, dtype=torch.int64)}))
+
+    async with SandboxExecutor(tmp_path / "spool", store.put, slots=1) as executor:
+        with trio.fail_after(60):
+            await executor.wait_ready()
+
+            async def run(unit: Unit) -> bytes:
+                names = [BlobId(unit.program), *(BlobId(item.blob) for item in unit.inputs)]
+                outcome = await executor.run(b"job", unit, {name: store.path(name) for name in names}, Limits())
+                return store.get(outcome.output)
+
+            def step(name: str, **inputs: bytes) -> Unit:
+                named = tuple(Input(key, store.put(value)) for key, value in inputs.items())
+                return Unit(trains, f"tallymesh:{name}", named, settings, 1, profile_hash())
+
+            for code in ("form", "inputs", "sandbox"):
+                item = Input("item", store.put(values.encode(code)))
+                with pytest.raises(Failure) as caught:
+                    await run(Unit(shapes, "shapes:forges", (item,), canonical_json({"kwargs": ""}), 0, profile_hash()))
+                assert (caught.value.code, caught.value.sentence) == ("program", "forged")
+
+            state = await run(step("initialise"))
+            end = await run(step("client", state=state, data=shard))
+            checked = values.decode(await run(step("loss_check", state=state, end=end, data=shard)))
+            assert isinstance(checked, dict)
+            assert checked["loss_after"] < checked["loss_before"]
+            broken = tensors.decode(end)
+            broken["model.bias"] = broken["model.bias"] * float("nan")
+            for wrong in (b"garbage", state, tensors.encode(broken)):
+                with pytest.raises(Failure) as caught:
+                    await run(step("loss_check", state=state, end=wrong, data=shard))
+                assert caught.value.code == "form"
