@@ -178,7 +178,7 @@ class FakeClaims:
     async def rule(self, lease: Lease, claim: bytes, sample: int) -> None:
         await self._do("rule", lambda: self.model.rule(self.account, lease, claim, sample))
 
-    async def conclude(self, lease: Lease, claim: bytes) -> None:
+    async def conclude(self, lease: Lease, claim: bytes, *, brings_wei: int | None = None) -> None:
         await self._do("conclude", lambda: self.model.conclude(self.account, lease, claim))
 
     async def collect(self) -> None:
@@ -187,7 +187,8 @@ class FakeClaims:
     async def _do(self, name: str, call: Callable[[], Any], bond: int = 0) -> None:
         await self._reach()
         if name in self.refuse:
-            raise ChainError(self.refuse[name], f"The test says {self.refuse[name]}.", reverted=True)
+            code = self.refuse[name]
+            raise ChainError(code, f"The test says {code}.", reverted=code != "not_worth_gas")
         token = self.world.contracts.token
         if bond:
             self.world.run(lambda: token.approve(self.account, self.model.address, UNLIMITED))

@@ -139,8 +139,8 @@ class Claims(Contract):
     async def rule(self, sender: Sender, lease: Lease, claim: bytes, sample: int) -> Outcome:
         return await self.write(sender, "rule", lease, claim, sample)
 
-    async def conclude(self, sender: Sender, lease: Lease, claim: bytes) -> Outcome:
-        return await self.write(sender, "conclude", lease, claim)
+    async def conclude(self, sender: Sender, lease: Lease, claim: bytes, *, brings_wei: int | None = None) -> Outcome:
+        return await self.write(sender, "conclude", lease, claim, brings_wei=brings_wei)
 
     async def withdraw(self, sender: Sender, account: bytes) -> Outcome:
         return await self.write(sender, "withdraw", account)

@@ -84,9 +84,7 @@ class Auditing:
         elif found.state.ended:
             raise _Over(_outcome(found, sample))
         else:
-            lease = await self._lease_of(found)
-            if lease is not None:
-                await move_on(self.tools, lease, record.line.claim, found, grace_s=grace_s(self.terms))
+            await self._move_on(found, sample)
 
     @property
     def _now(self) -> int:
@@ -107,6 +105,20 @@ class Auditing:
         if self._lease is None:
             self._lease = await self.tools.claims.lease_of(self.record.line.claim, found.block_number)
         return self._lease
+
+    async def _move_on(self, found: Claim, sample: Sample) -> None:
+        """What the worker should do, and did not, where this account gets something by it."""
+        lease, line = await self._lease_of(found), self.record.line
+        if lease is None:
+            return
+        brings = found.bond if sample.heard in (Heard.COMMITTED, Heard.DISPUTED) else 0
+        brings += found.audit_fee // (UNAVAILABLE_SHARE if sample.heard is Heard.UNAVAILABLE else 1)
+        try:
+            await move_on(self.tools, lease, line.claim, found, brings_wei=brings, grace_s=grace_s(self.terms))
+        except ChainError as error:
+            if error.code == "not_worth_gas":
+                raise _Over("not_worth_gas") from None  # whoever has more at stake concludes it
+            raise
 
     # Finding out.
 

@@ -142,8 +142,8 @@ class ContractClaims:
     async def rule(self, lease: Lease, claim: bytes, sample: int) -> None:
         await self.claims.rule(self.sender, lease, claim, sample)
 
-    async def conclude(self, lease: Lease, claim: bytes) -> None:
-        await self.claims.conclude(self.sender, lease, claim)
+    async def conclude(self, lease: Lease, claim: bytes, *, brings_wei: int | None = None) -> None:
+        await self.claims.conclude(self.sender, lease, claim, brings_wei=brings_wei)
 
     async def collect(self) -> None:
         await self.claims.withdraw(self.sender, self.chain.account)

@@ -238,7 +238,8 @@ class Claimant:
         else:
             if found.state is ClaimState.SAMPLING:
                 await self._sampling(case, record, found)
-            await move_on(tools, lease, record.id, found)
+            pay = found.count * found.price
+            await move_on(tools, lease, record.id, found, brings_wei=pay + found.bond)
 
     async def _sampling(self, case: Case, record: ClaimRecord, found: Claim) -> None:
         now, tools = self.tools.chain.block_time(), self.tools

@@ -19,12 +19,15 @@ def due(found: Claim, now: int, grace_s: float = 0.0) -> bool:
     return over and found.state in (ClaimState.SAMPLING, ClaimState.CHALLENGEABLE)
 
 
-async def move_on(tools: Tools, lease: Lease, claim: bytes, found: Claim, *, grace_s: float = 0.0) -> None:
-    """The next thing that is due, if any."""
+async def move_on(
+    tools: Tools, lease: Lease, claim: bytes, found: Claim, *, brings_wei: int, grace_s: float = 0.0
+) -> None:
+    """The next thing that is due, if any. `brings_wei` is what the end brings this account. ChainError `not_worth_gas`
+    where that is less than concluding costs."""
     if found.state is ClaimState.REVEALING and found.in_court:
         await _rule(tools, lease, claim, found)
     if due(found, tools.chain.block_time(), grace_s):
-        await tried("conclude", tools.claims.conclude(lease, claim))
+        await tried("conclude", tools.claims.conclude(lease, claim, brings_wei=brings_wei))
 
 
 async def _rule(tools: Tools, lease: Lease, claim: bytes, found: Claim) -> None:

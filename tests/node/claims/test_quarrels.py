@@ -141,6 +141,23 @@ async def test_an_auditor_whose_pay_is_not_worth_the_gas_leaves_it_to_others(sce
     assert sum(a.service.counters.get("audits_not_worth_gas", 0) for a in story.auditors) >= story.found().k
 
 
+async def test_an_auditor_concludes_in_the_workers_place_only_where_that_is_worth_the_gas(scene: ClaimScene) -> None:
+    story = Story(scene)
+    for auditor in story.auditors:
+        auditor.claims.refuse["conclude"] = "not_worth_gas"
+    async with story.everybody():
+        await story.work(units=6, accepted=1)
+        story.vanish()
+        await everybody_said(story)
+        await story.stop(story.worker)
+        await story.until(lambda: all(a.service.idle for a in story.auditors))
+        assert sum(a.service.counters.get("audits_not_worth_gas", 0) for a in story.auditors) == story.found().k
+        assert not story.ended()
+        await story.start(story.worker)
+        await story.until(story.ended)
+    assert (story.ended(), story.paid()) == ("paid", 6)
+
+
 async def test_an_auditor_without_the_bond_says_so_and_the_next_rank_stands_in(scene: ClaimScene) -> None:
     story = Story(scene)
     poor = story.auditors[0]

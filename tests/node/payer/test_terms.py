@@ -9,6 +9,8 @@ import pytest
 from fakes.payer_scene import PayerNode, Scene
 from tallymesh import api
 from tallymesh.errors import CallerError
+from tallymesh.parameters import Parameters
+from tallymesh_node.payer import ordering
 
 
 @pytest.mark.parametrize(
@@ -30,3 +32,22 @@ async def test_terms_outside_an_order_are_refused(
         with pytest.raises(CallerError) as caught:
             await payer.submit(payer.spec("map", items=3), **terms)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(("budget", "bond"), [(10**19, 0), (10**21, 10**18)])
+async def test_each_seat_has_a_claim_bond_where_the_wages_have_room_for_all_of_them(
+    scene: Scene, payer: PayerNode, budget: int, bond: int
+) -> None:
+    spec = payer.spec("map", items=16)
+    order = ordering.make_order(
+        spec,
+        b"t" * 32,
+        api.Terms(budget_wei=str(budget)),
+        payer=b"p" * 20,
+        signer=b"s" * 20,
+        salt=b"n" * 32,
+        now=0,
+        parameters=Parameters(claim_bond_wei=10**18),
+    )
+    assert order.claim_bond == bond
+    assert 16 * bond * 4 <= order.wages
