@@ -132,13 +132,13 @@ class Market:
         return found
 
     def held_by(self, job: str, seats: Sequence[str]) -> int:
-        """Wei of one job that the escrow still holds."""
+        """0 once the escrow holds nothing of one job: no open seat, nothing free, no reserve."""
 
         async def read(rpc: Rpc, contracts: Contracts) -> int:
             (state,) = await contracts.escrow.jobs_of([bytes.fromhex(job)])
             found = await contracts.escrow.seats_of([bytes.fromhex(seat) for seat in seats])
-            still = sum((s.units - s.paid_units) * s.price for s in found if s.state is SeatStatus.OPEN)
-            return int(state.free + state.reserve + still)
+            open_seats = sum(seat.state is SeatStatus.OPEN for seat in found)
+            return int(state.free + state.reserve + open_seats)
 
         held: int = self.ask(read)
         return held
