@@ -22,14 +22,16 @@ def log(**values: float) -> None:
     for name, value in values.items():
         if len(name) > MAX_NAME:
             raise CallerError("bad_metric", f"The metric name {name[:MAX_NAME]!r}… is over {MAX_NAME} characters.")
+        if not name or not name.isprintable():  # a lone half of a pair would fail the unit at its end, far from here
+            raise CallerError("bad_metric", f"The metric name {ascii(name)} is no line of text.")
         try:
             if isinstance(value, (str, bytes)):
                 raise TypeError("text is not a number, even where it reads like one")
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise CallerError(
                 "bad_metric",
-                f"The metric {name!r} is a {type(value).__name__}, not a number.",
+                f"The metric {name!r} is a {type(value).__name__}, not a number that a float holds.",
                 remedy="Log float(value).",
             ) from None
         if _sink is not None:
