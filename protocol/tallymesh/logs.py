@@ -23,7 +23,7 @@ def log(**values: float) -> None:
         if len(name) > MAX_NAME:
             raise CallerError("bad_metric", f"The metric name {name[:MAX_NAME]!r}… is over {MAX_NAME} characters.")
         if not name or not name.isprintable():  # a lone half of a pair would fail the unit at its end, far from here
-            raise CallerError("bad_metric", f"The metric name {ascii(name)} is no line of text.")
+            raise CallerError("bad_metric", f"The metric name {name!a} is no line of text.")
         try:
             if isinstance(value, (str, bytes)):
                 raise TypeError("text is not a number, even where it reads like one")
