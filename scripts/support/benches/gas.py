@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from bench import Result
+
 from fakes.contract_world import Exact, World, gas_report
 
 WORKERS, RECEIPTS = 4, 256
