@@ -282,7 +282,7 @@ contract JobEscrow is IJobEscrow, Domain {
         bytes32 seatId = seatIdOf(lease);
         Seat memory found = _load(seatId);
         uint40 units = unitsTo < found.units ? unitsTo : found.units;
-        if (found.state != SeatState.Open || units <= found.paidUnits) return 0;
+        if (found.state != SeatState.Open || !_isNew(found, lease.price, units)) return 0;
         return _pay(seatId, lease, found, units, tally, chain);
     }
 
@@ -483,7 +483,7 @@ contract JobEscrow is IJobEscrow, Domain {
         if (found.state != SeatState.Open) return Refusal.NotOpen;
         if (accept.seat != seatId) return Refusal.WrongSeat;
         uint40 units = accept.units < found.units ? accept.units : found.units;
-        if (units <= found.paidUnits) return Refusal.NothingNew;
+        if (!_isNew(found, lease.price, units)) return Refusal.NothingNew;
         if (!byPayer && !_isBy(_jobs[lease.job].signer, _digest(Messages.hashCalldata(accept)), signature)) {
             return Refusal.BadSignature;
         }
@@ -508,6 +508,13 @@ contract JobEscrow is IJobEscrow, Domain {
         if (toStake) _stake(lease.worker, net);
         if (units == found.units && found.cases == 0) _close(seatId, lease, found);
         else _store(seatId, found);
+    }
+
+    /// @dev More units than were paid, which earn at least their own fee (of one wei, half the fee may round up to one).
+    function _isNew(Seat memory found, uint96 price, uint40 units) private view returns (bool) {
+        if (units <= found.paidUnits) return false;
+        uint256 half = _halfFeeDown(units, price) - _halfFeeDown(found.paidUnits, price);
+        return 2 * half <= uint256(units - found.paidUnits) * price;
     }
 
     /// @dev Half the fee on this many units. Of all that was paid on a seat, less what was taken before: in however many parts,

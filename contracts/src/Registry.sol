@@ -136,7 +136,7 @@ contract Registry is IRegistry, Domain {
         if (account == address(0)) revert ZeroAddress();
         if (count == 0) revert NoSlots();
 
-        first = _append(account, count);
+        first = _append(account, msg.sender, count);
 
         IERC20(token).safeTransferFrom(msg.sender, address(this), uint256(count) * slotWei);
     }
@@ -442,12 +442,12 @@ contract Registry is IRegistry, Domain {
         emit Relayed(account, msg.sender, nonce);
     }
 
-    function _append(address account, uint32 count) private returns (uint256 first) {
+    function _append(address account, address payer, uint32 count) private returns (uint256 first) {
         first = _slots.length;
         Slot memory slot = Slot(account, block.number.toUint48(), 0);
         for (uint256 i = 0; i < count; ++i) _slots.push(slot);
         _stakes[account].live += count;
-        emit SlotsBought(account, msg.sender, first, count);
+        emit SlotsBought(account, payer, first, count);
     }
 
     function _release(address account, uint256[] calldata slots) private {
@@ -486,7 +486,7 @@ contract Registry is IRegistry, Domain {
         _newcomers[account].deposit = held % slotWei;
         if (count == 0) return;
         emit DepositUsed(account, count * slotWei);
-        _append(account, count);
+        _append(account, escrow, count);
     }
 
     function _releaseDeposit(address account) private {

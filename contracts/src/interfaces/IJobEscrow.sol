@@ -10,10 +10,13 @@ import {Permit, Signature} from "./Types.sol";
 /// already say: a call that needs a field of the order or the lease passes the message, and the id proves it.
 ///
 /// Batches. A call with several items does those that can be done; each other one emits {Refused} with the reason and
-/// changes nothing. The calls return how many items took effect. Order and repetition never matter.
+/// changes nothing. The calls return how many items took effect. Order and repetition never matter. The reason is the first
+/// that holds in the order that the call names. A call's own event comes before those of the contracts that it calls, and
+/// transfers of tokens come last.
 ///
 /// Signatures of the signer may be left zero where the caller is the signer (in `open`, `seat` and `finish` also the
-/// payer); the worker's or auditor's own may be left zero where the caller is that worker or auditor.
+/// payer); the worker's or auditor's own may be left zero where the caller is that worker or auditor. Such a caller is
+/// believed whatever signature comes along; for a seat the payer's word (as caller or signed) goes before the signer's.
 ///
 /// Money. `open` and slashed stake are the only ways in; `withdraw`, `burnFees`, the stake of newcomers and relayed bonds
 /// (both to Registry), and the burned part of slashed stake are the only ways out. At any time the balance of this contract
@@ -80,12 +83,12 @@ interface IJobEscrow {
         BadTerm, // until is not in (now, now + leaseMax]
         NoUnits,
         LockTooSmall, // below the order's lockPerSeat
-        PriceTooHigh, // above the order's priceMax, or a fee above 1.1 unit prices
+        PriceTooHigh, // above ceil(priceMax x workMs / 1000), or a fee above 1.1 unit prices
         OverBudget, // cap and claim bond above what is free, or fee above the reserve
         NeedsPayer, // above signerSeatMax in all
         NoStake, // the worker has no live slot, a debt, or too little free stake; or a newcomer is not admitted
         BadSignature,
-        NothingNew, // no more units than were paid before
+        NothingNew, // no more units than were paid before, or of so few wei that they do not cover their fee
         NotPaidYet, // the Release names more units than were paid
         BadAudit, // position, draw, result or auditor cannot be
         AlreadyPaid,
@@ -235,11 +238,14 @@ interface IJobEscrow {
     // ---------------------------------------------------------------- pay
     /// @notice Pay accepted units, for any number of workers and jobs, by anyone: a seat's paid units become the highest
     /// accepted number, at most its units. A seat whose units are all paid closes, unless it has cases.
+    /// @dev Refused for, in this order: NotOpen, WrongSeat, NothingNew, BadSignature.
     function settle(Settlement[] calldata settlements) external returns (uint256 settled);
 
     /// @notice Pay auditors of one seat's units from the job's reserve. Each (position, draw) is paid in full once, whatever
     /// the verdict; UNAVAILABLE earns a tenth, once per AuditOrder, while its draw was not yet paid in full.
-    /// @dev Draws 0, 1 and 2 are paid; later ones are the payer's own.
+    /// @dev Draws 0, 1 and 2 are paid; later ones are the payer's own. Refused for, in this order: WrongSeat, NotOpen (never
+    /// taken), BadAudit (a verdict on another order, result, position, draw), PriceTooHigh, BadAudit (the auditor is worker or
+    /// signer), BadSignature, OverBudget, AlreadyPaid.
     function payAudits(Lease calldata lease, Audit[] calldata audits) external returns (uint256 paid);
 
     // ---------------------------------------------------------------- a seat and a job end
@@ -258,10 +264,13 @@ interface IJobEscrow {
     function unlock(Lease[] calldata leases) external returns (uint256 unlocked);
 
     /// @notice Credit the payer with the free wages and, when no seat is open and an evidence window has passed since the
-    /// last one closed, with the rest of the reserve.
+    /// last one closed, with the rest of the reserve. Where that is nothing, nothing is logged.
     function refund(Order calldata order) external returns (uint96 wages, uint96 reserve);
 
-    /// @notice Settle, pay audits, close and (where the caller may) refund, in one transaction.
+    /// @notice Settle, pay audits, close and (where the caller may) refund, in one transaction. A seat without a Release, or
+    /// whose Release was refused, is closed all the same where its time has come (as by `expire`).
+    /// @dev Of an end with a lease of another job nothing is done (WrongJob); on a seat that is no longer open its Release is
+    /// passed over in silence.
     function finish(Order calldata order, SeatEnd[] calldata ends) external;
 
     /// @notice Pay out an account's credit to its owner (Registry.ownerOf). By anyone.

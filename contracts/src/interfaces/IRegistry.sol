@@ -89,7 +89,7 @@ interface IRegistry {
 
     // ---------------------------------------------------------------- identity
     /// @notice Record which peer speaks for `binding.account`. Anyone may carry the account's signature here.
-    /// @dev Refuses: a signature of another key, a version that is not higher than the one in force.
+    /// @dev Refuses, in this order: a version that is not higher than the one in force, a signature of another key.
     function bind(PeerBinding calldata binding, Signature calldata signature) external;
 
     /// @notice Offer the ownership of `account` to `next`. The owner receives the account's credits and stake; accounts with

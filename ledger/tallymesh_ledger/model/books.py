@@ -134,6 +134,11 @@ class Books:
             self._close(lease)
         return amount
 
+    def _is_new(self, seat: Seat, price: int, units: int) -> bool:
+        """More than was paid, and earning at least its own fee (of one wei, half the fee may round up to one)."""
+        half = self._half_fee(units * price) - self._half_fee(seat.paid_units * price)
+        return units > seat.paid_units and 2 * half <= (units - seat.paid_units) * price
+
     def _half_fee(self, paid: int) -> int:
         return paid * self.fee_bp // (2 * BP)
 

@@ -57,7 +57,7 @@ class Cases(Books):
         self._by_claims(caller)
         seat = self.seats[self.seat_id_of(lease)]
         units = min(units_to, seat.units)
-        if seat.state != SeatState.OPEN or units <= seat.paid_units:
+        if seat.state != SeatState.OPEN or not self._is_new(seat, lease.price, units):
             return 0
         return self._pay(lease, tally, units, chain)
 

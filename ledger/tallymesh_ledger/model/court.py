@@ -344,8 +344,9 @@ class Court:
             self._pay_panel(id_, case.appeal_fee, case.round, self.terms.appeal_panel, ruling)
             if ruling != case.ruling:
                 amount = min(case.appeal_fee, self.pool())
-                self._credit(case.appellant, amount)
-                self._emit("AppellantPaid", id=id_, account=case.appellant, amount=amount)
+                if amount:
+                    self._credit(case.appellant, amount)
+                    self._emit("AppellantPaid", id=id_, account=case.appellant, amount=amount)
         self._end(id_, replace(case, fee=0, appeal_fee=0), ruling)
 
     def _pay_panel(self, id_: bytes, fee: int, round_: int, size: int, ruling: Ruling) -> None:

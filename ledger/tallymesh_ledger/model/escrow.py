@@ -143,7 +143,7 @@ class JobEscrow(Cases, Payouts):
         why = first(
             (Refusal.NOT_OPEN, seat.state != SeatState.OPEN),
             (Refusal.WRONG_SEAT, accept.seat != seat_id),
-            (Refusal.NOTHING_NEW, units <= seat.paid_units),
+            (Refusal.NOTHING_NEW, not self._is_new(seat, lease.price, units)),
             (
                 Refusal.BAD_SIGNATURE,
                 caller != payer and not says(signer, self._digest(accept), item.signature, caller),
