@@ -60,6 +60,11 @@ def witnesses(scene: Scene, parties: Parties) -> list[int]:
     return found
 
 
+def judged(scene: Scene, parties: Parties) -> bool:
+    """Whether somebody could decide a quarrel of theirs; now and then it is begun without."""
+    return len(witnesses(scene, parties)) >= scene.world.court.terms.quorum or scene.chance(0.05)
+
+
 def claim_state(scene: Scene, id_: bytes) -> str:
     return State(scene.world.claims.claim_of(id_).state).name.lower()
 
@@ -87,6 +92,8 @@ def claim(scene: Scene) -> Step | None:
     if by == held.lease.worker and scene.chance(0.5):
         signature = NONE
     parties = Parties(held.lease.worker, ZERO_ADDRESS, held.order.payer, held.order.signer, held.lease.numeric_class)
+    if not judged(scene, parties):
+        return None
     id_ = keccak(b"".join(map(word, (keccak(b"tallymesh.claim.1"), held.id, tally.root, tally.start, tally.count))))
     scene.claims.append(Claimed(id_, held, tally))
     arguments = (held.order, held.lease, tally, signature, witnesses(scene, parties))
@@ -98,7 +105,10 @@ def claimable(scene: Scene, held: Held) -> bool:
     seat = scene.world.escrow.seat_of(held.id)
     live = scene.world.claims.quarrels_of(held.id).claim != ZERO_WORD
     late = scene.now > seat.until + held.order.claim_window
-    return (seat.state == SeatState.OPEN and not live and not late) or scene.chance(0.02)
+    if seat.bond < held.order.claim_bond and scene.chance(0.95):
+        return False
+    rest = max(seat.paid_units, scene.world.claims.quarrels_of(held.id).claimed_to) == seat.paid_units < seat.units
+    return (seat.state == SeatState.OPEN and rest and not live and not late) or scene.chance(0.01)
 
 
 def on_claim(scene: Scene) -> Step | None:
@@ -106,7 +116,7 @@ def on_claim(scene: Scene) -> Step | None:
     recent = [one for one in scene.claims[-16:] if scene.world.claims.claim_of(one.id).count or scene.chance(0.01)]
     live = [one for one in recent if scene.world.claims.claim_of(one.id).state in LIVE]
     if not live:
-        return conclude(scene, scene.one(recent)) if recent and scene.chance(0.02) else None
+        return conclude(scene, scene.one(recent)) if recent and scene.chance(0.005) else None
     one = scene.one(live)
     state = scene.world.claims.claim_of(one.id).state
     if state == State.PENDING:
@@ -118,8 +128,10 @@ def on_claim(scene: Scene) -> Step | None:
     return conclude(scene, one)
 
 
-def capture(scene: Scene, one: Claimed) -> Step:
+def capture(scene: Scene, one: Claimed) -> Step | None:
     claim = scene.world.claims.claim_of(one.id)
+    if scene.block > claim.block_number + 260 and scene.chance(0.9):
+        return conclude(scene, one)
     blocks = 300 if scene.chance(0.08) else scene.one([4, 5, 5, 5, 6, 260 if scene.chance(0.2) else 5])
     scene.block = max(scene.block, claim.block_number + blocks)
     scene.model.at(scene.now, scene.block)
@@ -128,9 +140,11 @@ def capture(scene: Scene, one: Claimed) -> Step:
     return scene.step(scene.anyone(), "Claims", "capture", one.id, state=claim_state(scene, one.id))
 
 
-def sampling(scene: Scene, one: Claimed) -> Step:
+def sampling(scene: Scene, one: Claimed) -> Step | None:
     claims, terms = scene.world.claims, scene.quarrelling.claims
     claim = claims.claim_of(one.id)
+    if scene.now > claim.deadline and scene.chance(0.95):
+        return conclude(scene, one)
     free = [n for n in range(claim.k) if claims.sample_of(one.id, n).heard == Heard.NONE]
     begins = claim.sampled_at + 3 * terms.commit_window
     scene.expect(claim.deadline, lambda: conclude_live(scene, one))
@@ -210,11 +224,11 @@ def revealing(scene: Scene, one: Claimed) -> Step | None:
         arguments = (one.id, n if scene.chance(0.98) else claim.k, finding)
         return scene.step(by, "Claims", "reveal", *arguments, state=claim_state(scene, one.id))
     ruled = [n for n in disputed if scene.world.court.case_of(case_of(one.id, n)).state == 6]
-    if ruled or (disputed and scene.chance(0.1)):
+    if ruled or (disputed and scene.chance(0.02)):
         n = scene.one(ruled or disputed)
         lease = scene.bent(one.held.lease, often=0.02)
         return scene.step(scene.anyone(), "Claims", "rule", lease, one.id, n, state=claim_state(scene, one.id))
-    if disputed and scene.chance(0.9):
+    if disputed and scene.chance(0.98):
         return None  # until the Court has ruled
     return conclude(scene, one)
 
@@ -223,12 +237,14 @@ def case_of(claim: bytes, sample: int) -> bytes:
     return keccak(keccak(b"tallymesh.case.1") + claim + word(sample))
 
 
-def conclude(scene: Scene, one: Claimed) -> Step:
+def conclude(scene: Scene, one: Claimed) -> Step | None:
     claim = scene.world.claims.claim_of(one.id)
     if claim.state in (State.SAMPLING, State.REVEALING) and scene.chance(0.8):
-        scene.now = max(scene.now, claim.deadline + scene.one([0, 1, 1]))
+        scene.now = max(scene.now, claim.deadline + scene.one([0, 1, 1, 1, 1, 1]))
+    if claim.state == State.CHALLENGEABLE and scene.world.accusations.blocking(claim.seat) and scene.chance(0.98):
+        return None  # until the accusation has ended
     if claim.state == State.CHALLENGEABLE and scene.chance(0.8):
-        scene.now = max(scene.now, claim.deadline + scene.one([0, 1, 1]))
+        scene.now = max(scene.now, claim.deadline + scene.one([0, 1, 1, 1, 1, 1]))
     lease = scene.bent(one.held.lease, often=0.02)
     if claim.state == State.REVEALING:
         at = scene.now + scene.quarrelling.claims.challenge_window
@@ -303,6 +319,8 @@ def accuse(scene: Scene) -> Step | None:
         own_start, own_end, steps,
     )  # fmt: skip
     parties = Parties(held.lease.worker, by, held.order.payer, held.order.signer, held.lease.numeric_class)
+    if not judged(scene, parties):
+        return None
     id_ = keccak(keccak(b"tallymesh.accusation.1") + held.id + word(position) + said.leaf + word(by))
     scene.accusations.append((id_, held))
     scene.cases.append(id_)
@@ -324,7 +342,7 @@ def acquit_or_convict(scene: Scene) -> Step | None:
 
 def fraud(scene: Scene) -> Step | None:
     held = accused(scene)
-    if held is None or scene.chance(0.5):
+    if held is None or (scene.world.escrow.lock_left(held.lease) == 0 and scene.chance(0.9)):
         return None
     position = scene.rng.randrange(max(1, min(held.lease.positions, 6)))
     a, b = statement(scene, held, position, 0), statement(scene, held, position, 0 if scene.chance(0.03) else 1)

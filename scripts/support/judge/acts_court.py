@@ -24,7 +24,7 @@ def on_case(scene: Scene) -> Step | None:
     recent = [id_ for id_ in scene.cases[-60:] if court.case_of(id_).state != State.NONE]
     live = [id_ for id_ in recent if court.case_of(id_).state != State.RULED]
     if not live:
-        return advance(scene, scene.one(recent)) if recent and scene.chance(0.01) else None
+        return advance(scene, scene.one(recent)) if recent and scene.chance(0.003) else None
     id_ = scene.one(live[:4])
     case = court.case_of(id_)
     if scene.chance(0.01):
@@ -32,7 +32,7 @@ def on_case(scene: Scene) -> Step | None:
     if case.state in (State.POSTING, State.ANSWERING):
         return move(scene, id_, case)
     if case.state == State.DRAWING:
-        blocks = 300 if scene.chance(0.05) else scene.one([SEED_DELAY, 5, 5, 5, 7])
+        blocks = 300 if scene.chance(0.05) else scene.one([SEED_DELAY, 5, 5, 5, 5, 5, 5, 7])
         scene.block = max(scene.block, case.drawn_block + blocks)
         return advance(scene, id_)
     if case.state == State.VOTING:
@@ -41,7 +41,7 @@ def on_case(scene: Scene) -> Step | None:
     if scene.chance(0.3) and scene.now <= case.deadline:
         return appeal(scene, id_)
     if scene.chance(0.8):
-        scene.now = max(scene.now, case.deadline + scene.one([0, 1, 1]))
+        scene.now = max(scene.now, case.deadline + scene.one([0, 1, 1, 1, 1, 1]))
     return advance(scene, id_)
 
 
@@ -52,7 +52,7 @@ def advance(scene: Scene, id_: bytes) -> Step:
 
 def move(scene: Scene, id_: bytes, case: Case) -> Step:
     if scene.chance(0.06) or (scene.now > case.deadline and scene.chance(0.9)):
-        scene.now = max(scene.now, case.deadline + scene.one([0, 1, 1]))
+        scene.now = max(scene.now, case.deadline + scene.one([0, 1, 1, 1, 1, 1]))
         return advance(scene, id_)
     parties = scene.world.court.parties_of(id_)
     scene.expect(case.deadline, lambda: move_again(scene, id_))
@@ -98,7 +98,7 @@ def voting(scene: Scene, id_: bytes, case: Case) -> Step:
             scene.now = max(scene.now, case.deadline + 1)
         return reveal(scene, id_, case, scene.one(sealed))
     if scene.chance(0.85):
-        scene.now = max(scene.now, case.reveal_until + scene.one([0, 1, 1]))
+        scene.now = max(scene.now, case.reveal_until + scene.one([0, 1, 1, 1, 1, 1]))
     return advance(scene, id_)
 
 

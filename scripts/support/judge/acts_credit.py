@@ -127,7 +127,7 @@ def release_deposit(scene: Scene) -> Step | None:
 def settle_debt(scene: Scene) -> Step | None:
     registry = scene.world.registry
     ready = [account for account in scene.keys if registry.debt_of(account)]
-    if not ready and not scene.chance(0.05):
+    if not ready and not scene.chance(0.02):
         return None
     account = scene.one(ready) if ready and scene.chance(0.95) else scene.anyone()
     mine = [n for n in range(registry.slot_count()) if registry.slot_at(n).account == account]
@@ -149,7 +149,7 @@ def collect(scene: Scene) -> Step | None:
             period -= back
             break
     due = [key.address for key in KEYS["worker"] if scene.world.rewards.reward_of(key.address, period)]
-    if not due and not scene.chance(0.1):
+    if not due and not scene.chance(0.02):
         return None
     worker = scene.one(due) if due and scene.chance(0.95) else scene.anyone()
     running = period >= scene.now // escrow.period_length

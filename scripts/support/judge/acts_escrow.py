@@ -34,7 +34,11 @@ def job_state(scene: Scene, order: Order) -> str:
 
 
 def seat_state(scene: Scene, held: Held) -> str:
-    seat = scene.world.escrow.seat_of(held.id)
+    return state_of_lease(scene, held.lease)
+
+
+def state_of_lease(scene: Scene, lease: Lease) -> str:
+    seat = scene.world.escrow.seat_of(scene.world.escrow.seat_id_of(lease))
     ended = seat.state == SeatState.OPEN and scene.now >= seat.until
     return "ended" if ended else str(SeatState(seat.state).name.lower())
 
@@ -51,19 +55,22 @@ def new_order(scene: Scene, payer: bytes) -> Order:
     price = scene.one([1, 7, 1000, WEI_PER_TOKEN // 100, WEI_PER_TOKEN // 100, 10**20])
     fee = scene.world.court.fee()
     wages = price * scene.one([0, 3, 10, 20, 40]) + scene.one([0, 0, 5]) + 30 * fee * scene.one([0, 1, 1, 1])
+    strict = scene.quarrelsome and scene.chance(0.9)
+    bonds = [fee, fee, 3 * fee, 20 * fee] if strict else [0, price, fee, 3 * fee]
     windows = sorted((p.claim_window_s, p.evidence_window_s))
     return Order(
         payer=payer, signer=signer.address, template=b"\x01" * 32, numeric_profile=b"\x02" * 32, cores=1,
         memory_mib=1024, disk_mib=1024, gpus=0, price_max=price, wages=wages,
         audit_reserve=price * scene.one([0, 1, 4, 9]),
         lock_per_seat=scene.one([0, price, p.slot_wei // 3, p.slot_wei]),
-        claim_bond=scene.one([0, price, fee, fee, 3 * fee, 20 * fee]),
+        claim_bond=scene.one(bonds),
         audit_rate_bp=scene.one([0, 400, 3000, 10_000]), tally_units=scene.one([1, 2, 4, 50]),
         claim_window=scene.one([*windows, *windows, sum(windows) // 2]),
         evidence_window=scene.one([*windows, *windows, sum(windows) // 2]),
-        auditors=scene.one([0, 0, 0, 1, 2]), auditors_root=ZERO_WORD,
+        auditors=0 if strict else scene.one([0, 0, 1, 2]), auditors_root=ZERO_WORD,
         signer_seat_max=scene.one([0, wages // 2, wages, 2**96 - 1]),
-        newcomers=scene.chance(0.5), deadline=scene.now + scene.one([0, 50, 500, 5_000]), salt=scene.salt(),
+        newcomers=scene.chance(0.5),
+        deadline=scene.now + scene.one([500, 5_000] if strict else [0, 50, 500, 5_000]), salt=scene.salt(),
     )  # fmt: skip
 
 
@@ -81,10 +88,11 @@ def new_lease(scene: Scene, order: Order) -> Held:
     staked = [key for key in KEYS["worker"] if scene.world.registry.stake_of(key.address)[0] >= order.lock_per_seat]
     worker = scene.one(staked) if staked and scene.chance(0.9) else scene.key()
     lock = scene.one([order.lock_per_seat, order.lock_per_seat, order.lock_per_seat + 1, p.slot_wei]) & (2**96 - 1)
+    terms = [100, 300, 1_000] if scene.quarrelsome else [1, 20, 100, p.lease_max_s, p.lease_max_s + 1]
     lease = Lease(
         job=job, worker=worker.address, positions=positions, price=price, work_ms=work_ms,
         numeric_class=b"\x0a" * 32, lock=lock,
-        until=scene.now + scene.one([1, 20, 100, 100, p.lease_max_s, p.lease_max_s + 1 if scene.chance(0.3) else 50]),
+        until=scene.now + scene.one(terms),
         seat_by=scene.now + scene.one([0, 10, 100, 1000]), secret_1=b"\x05" * 32, secret_2=b"\x06" * 32,
         nonce=scene.rng.getrandbits(64),
     )  # fmt: skip
@@ -119,6 +127,9 @@ def open_job(scene: Scene) -> Step:
     if scene.orders and scene.chance(0.05):
         order = scene.one(scene.orders)
     by = order.payer if order.payer in scene.keys and scene.chance(0.95) else scene.anyone()
+    escrow, needed = scene.world.escrow.address, order.wages + order.audit_reserve
+    if scene.world.token.allowance(by, escrow) < needed and scene.chance(0.8):
+        return scene.step(by, "Token", "approve", escrow, 2**256 - 1)
     state = job_state(scene, order)
     scene.orders.append(order)
     scene.expect(order.deadline, lambda: seat(scene, order))

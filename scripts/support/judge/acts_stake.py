@@ -66,7 +66,9 @@ def approve(scene: Scene) -> Step:
     names = list(scene.world.contracts)
     spender = scene.world.contracts[scene.one(names)].address if scene.chance(0.7) else scene.anyone()
     spender = bytes(20) if scene.chance(0.04) else spender
-    value = scene.one([2**256 - 1, 2**256 - 1, 2**256 - 1, 10**24, scene.number()])
+    unlimited = 2**256 - 1
+    few = scene.number() if spender in scene.keys or scene.chance(0.3) else unlimited
+    value = scene.one([unlimited, unlimited, unlimited, 10**24, few])
     return scene.step(scene.anyone(), "Token", "approve", spender, value)
 
 
@@ -101,8 +103,8 @@ def permit_of(scene: Scene, owner: bytes, spender: bytes, value: int) -> Permit:
 
 def permit(scene: Scene) -> Step:
     owner = scene.anyone()
-    spender = scene.one([scene.anyone(), scene.world.escrow.address])
-    value = scene.one([scene.number(), 10**21])
+    spender = scene.one([scene.anyone(), scene.anyone(), scene.anyone(), scene.world.escrow.address])
+    value = scene.one([scene.number(), 10**24])
     return scene.step(scene.anyone(), "Token", "permit", owner, spender, *permit_of(scene, owner, spender, value))
 
 
@@ -131,10 +133,10 @@ def propose_owner(scene: Scene) -> Step:
 def accept_owner(scene: Scene) -> Step | None:
     registry = scene.world.registry
     waiting = [account for account in scene.keys if registry.proposed_owner_of(account) != bytes(20)]
-    if waiting and scene.chance(0.9):
+    if waiting and scene.chance(0.95):
         account = scene.one(waiting)
         by = registry.proposed_owner_of(account) if scene.chance(0.9) else scene.anyone()
-    elif scene.chance(0.2):
+    elif scene.chance(0.1):
         account, by = scene.anyone(), scene.anyone()
     else:
         return None

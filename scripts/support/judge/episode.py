@@ -26,11 +26,12 @@ from tallymesh_ledger.model.machine import ZERO_WORD
 from tallymesh_ledger.model.rulings import ClaimTerms
 from tallymesh_ledger.model.world import Quarrelling
 
-CALLS = 300  # of one episode: deep enough for every window to pass, short enough to shrink
+CALLS = 500  # of one episode: deep enough for every window to pass, short enough to shrink
 SWEEP_EVERY = 50  # calls: then every view of everything is compared
 TRIES = 20  # for something to do, before time passes instead
 MOMENTS = 0.2  # share of the calls that are made when a deadline passes
 REVERTS_MAX = 0.4  # of all calls of a kind
+AGAIN = "again"  # earlier calls once more: most of them are refused, and that is what they are for
 
 Act = Callable[[Scene], Step | None]
 # (weight, act): the deep ones often
@@ -44,8 +45,14 @@ ACTS: tuple[tuple[int, Act], ...] = (
     (1, credit.burn_fees), (2, credit.bond_for), (2, credit.withdraw_for), (1, credit.release_deposit),
     (2, credit.settle_debt), (2, credit.collect),
     (5, claims.claim), (22, claims.on_claim), (4, claims.accuse), (3, claims.acquit_or_convict), (1, claims.fraud),
-    (20, court.on_case),
+    (20, court.on_case), (6, lambda scene: again(scene)),
 )  # fmt: skip
+# what happens more often where people quarrel
+QUARRELS: dict[Act, int] = {
+    claims.claim: 14, claims.on_claim: 45, claims.accuse: 5, claims.acquit_or_convict: 5, court.on_case: 45,
+    escrow.settle: 3, escrow.pay_audits: 1, escrow.close: 1, escrow.expire: 1, escrow.finish: 2, escrow.refund: 1,
+    escrow.unlock: 1,
+}  # fmt: skip
 STATES: dict[str, tuple[str, ...]] = {
     **{f"Token.{name}": ("-",) for name in ("transfer", "approve", "transferFrom", "burnFrom", "burn", "permit")},
     **{f"Registry.{name}": stake.STATES_OF_OWNER for name in ("bind", "proposeOwner", "acceptOwner")},
@@ -107,7 +114,7 @@ def terms_of(rng: random.Random) -> Terms:
         fee_bp=rng.choice([200, 200, 333, 0, 9_999]), lease_max_s=rng.choice([1_000, 172_800]),
     )  # fmt: skip
     trial = CourtTerms(
-        quorum=rng.choice([1, 2, 2, 3]), panel=rng.choice([3, 3, 4]), appeal_panel=5,
+        quorum=rng.choice([1, 1, 2, 3]), panel=rng.choice([3, 3, 4]), appeal_panel=5,
         member_fee=rng.choice([1, 7, 10**15]), move_window=60, commit_window=90, reveal_window=80, appeal_window=70,
     )  # fmt: skip
     audits = ClaimTerms(commit_window=50, open_window=90, reveal_window=100, challenge_window=80)
@@ -146,12 +153,53 @@ def possible(act: Act) -> bool:
     return "Court" in DEPLOYED or act.__module__ not in (claims.__name__, court.__name__)
 
 
+def again(scene: Scene) -> Step | None:
+    """An earlier call with the same arguments, by anybody, in whatever state things are now."""
+    name = scene.one(sorted(scene.past))
+    contract, function = name.split(".")
+    arguments = scene.one(scene.past[name])
+    state = state_of(scene, name, arguments)
+    return scene.step(scene.anyone(), contract, function, *arguments, kind=AGAIN, state=state)
+
+
+def state_of(scene: Scene, name: str, arguments: Sequence[object]) -> str:
+    """Of what the call is about, in the words of STATES."""
+    flat = list(_flat(arguments))
+    states = STATES.get(name, ())
+    if states == escrow.STATES_OF_JOB:
+        return escrow.job_state(scene, next(one for one in flat if isinstance(one, Order)))
+    if states == escrow.STATES_OF_SEAT:
+        lease = next((one for one in flat if isinstance(one, Lease)), None)
+        return escrow.state_of_lease(scene, lease) if lease else "none"
+    first = next((one for one in flat if isinstance(one, bytes)), b"")
+    if states == stake.STATES_OF_STAKE:
+        account = next((one.account for one in flat if hasattr(one, "account")), first)
+        return stake.stake_state(scene, account if len(account) == 20 else scene.anyone())
+    if states == stake.STATES_OF_OWNER:
+        return stake.owner_state(scene, next((one.account for one in flat if hasattr(one, "account")), first))
+    if states == claims.STATES_OF_CLAIM:
+        return claims.claim_state(scene, next(one for one in flat if isinstance(one, bytes) and len(one) == 32))
+    if states == court.STATES_OF_CASE:
+        return court.case_state(scene, first)
+    return states[0] if states else "-"
+
+
+def _flat(values: Iterable[object]) -> Iterable[object]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _flat(value)
+        else:
+            yield value
+
+
 def choose(scene: Scene) -> Step:
     scene.pass_time()
-    weights = [weight if possible(act) else 0 for weight, act in ACTS]
+    more = QUARRELS if scene.quarrelsome else {}
+    weights = [more.get(act, weight) if possible(act) else 0 for weight, act in ACTS]
+    moments = MOMENTS / 3 if scene.quarrelsome else MOMENTS
     for _ in range(TRIES):
         scene.model.at(scene.now, scene.block)
-        act = Scene.moment if scene.chance(MOMENTS) else scene.rng.choices(ACTS, weights)[0][1]
+        act = Scene.moment if scene.chance(moments) else scene.rng.choices(ACTS, weights)[0][1]
         step = act(scene)
         if step is not None:
             return step
@@ -327,5 +375,5 @@ def too_many_reverts(tally: Tally, least: int = 50) -> list[str]:
     return [
         f"{kind}: {tally.reverts[kind]} of {count} reverted"
         for kind, count in sorted(tally.kinds.items())
-        if count >= least and kind != stake.FORBIDDEN and tally.reverts[kind] > REVERTS_MAX * count
+        if count >= least and kind not in (stake.FORBIDDEN, AGAIN) and tally.reverts[kind] > REVERTS_MAX * count
     ]

@@ -58,6 +58,7 @@ class Scene:
         self.world = model.world
         self.parameters = terms.parameters
         self.quarrelling = terms.quarrelling
+        self.quarrelsome = rng.random() < 0.5  # else a market where nobody goes to law
         self.now = START
         self.block = BLOCK
         self.keys = {key.address: key for keys in KEYS.values() for key in keys}
@@ -96,10 +97,10 @@ class Scene:
     def pass_time(self) -> None:
         p = self.parameters
         self.block += self.one([0, 1, 1, 1, 2])
-        if self.chance(0.01):
+        if self.chance(0.002 if self.quarrelsome else 0.01):
             self.block += 300
         self.now += self.one([0, 0, 0, 0, 1, 1, 2, 7])
-        if self.chance(0.01):
+        if self.chance(0.002 if self.quarrelsome else 0.01):
             self.now += self.one([p.claim_window_s, p.lock_tail_s, p.unbonding_s])
 
     def expect(self, at: int, act: Callable[[], Step | None]) -> None:
