@@ -28,6 +28,7 @@ FIRST_HEARTBEAT_S = 10.0  # a worker that has just agreed may be busy making the
 UNREACHABLE_S = 2.0  # no answer and no sign of life for this long: a broken connection, not a hiccup
 OWN_LAG_S = 2.0  # this process was held up: nobody is late before it has listened again
 REQUEST_S = 10.0
+REPORT_S = 10.0  # a worker ends a unit at its limit and says so: its clock starts later than ours, and its word travels
 FAULTS_OF_PROGRAM = ("program", "limits")  # may be the user's: tried here before the worker is blamed
 FAILURES_WITH_OWN = 3  # workers that units must fail on which run here, before the program is to blame after all
 FAILURES_WITHOUT_OWN = 2  # workers that a unit must fail on where this node cannot try it
@@ -95,14 +96,15 @@ class Watching:
 
     def _slow(self, held: Held, now: float) -> tuple[str, str] | None:
         """A unit's time begins when it can: with its Assign, or with the newest receipt where others came first."""
-        wait = waits.seconds(Step.UNIT, self.driver.tools.parameters, work_ms=held.lease.work_ms)
+        limit = waits.seconds(Step.UNIT, self.driver.tools.parameters, work_ms=held.lease.work_ms)
+        wait = limit + REPORT_S
         sent = [held.live.assigned_at[p] for p in held.outstanding if p in held.live.assigned_at]
         if not sent:
             return None
         began = min(sent)
         rounds = len(held.outstanding) // held.width + 1  # of its cores, at the very most
         if now - max(began, held.live.received_at or began) > wait or now - began > wait * (rounds + 1):
-            return "too_slow", f"A unit takes more than the {wait:g} s that it may."
+            return "too_slow", f"A unit takes more than the {limit:g} s that it may."
         return None
 
     # Giving up.

@@ -16,6 +16,8 @@ from tallymesh import api
 from tallymesh.errors import LocalError
 from tallymesh.messages import Order
 from tallymesh.plan import Plan
+from tallymesh_ledger import waits
+from tallymesh_ledger.waits import Step
 from tallymesh_node.interfaces import Entry, Failure
 from tallymesh_scheduler.leases import LeaseState
 
@@ -73,6 +75,25 @@ async def test_a_worker_that_is_too_slow_is_given_up(scene: Scene, payer: PayerN
         slow = next(peer for peer in view.peers if peer.peer_id == "peer-9")
         assert slow.problem is not None
         assert slow.problem.code == "too_slow"
+
+
+async def test_a_unit_that_runs_out_of_its_limit_is_the_programs_fault_and_no_slow_worker_s(
+    scene: Scene, payer: PayerNode
+) -> None:
+    """The worker ends it at the limit and says so. Its clock starts later than the payer's, which must hear it out."""
+    peers = scene.crowd(3)
+    limit = waits.seconds(Step.UNIT, PARAMETERS, work_ms=1000)
+    assert payer.executor is not None
+    for executor in (payer.executor, *(peer.working for peer in peers)):
+        executor.seconds["m:f"] = limit + 1
+        executor.fail["m:f"] = Failure("limits", f"It took more than {limit} s.")
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        view = await payer.wait(await payer.submit(payer.spec("map", items=6)), "failed", timeout_s=300)
+        assert view.problem is not None
+        assert view.problem.code == "limits"
+        assert not {peer.problem.code for peer in view.peers if peer.problem} & {"too_slow"}
+        assert payer.service.trust.resting("worker") == {}
 
 
 async def test_a_program_that_raises_fails_the_job_with_its_traceback(scene: Scene, payer: PayerNode) -> None:
