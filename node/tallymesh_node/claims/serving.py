@@ -15,8 +15,9 @@ from tallymesh.errors import RemoteError
 from tallymesh.exchange import ClaimUnitAnswer, ClaimUnitRequest
 from tallymesh.ids import BlobId
 from tallymesh_ledger.claims import ClaimState
-from tallymesh_node.claims.claimant import Case, Claimant
+from tallymesh_node.claims.claimant import Claimant
 from tallymesh_node.claims.kept import Kept
+from tallymesh_node.claims.pursuing import Case
 from tallymesh_node.claims.tools import Tools
 
 MAX_GRANTS = 512  # (peer, claim, sample) that were answered: 3 ranks of 16 samples of ten claims

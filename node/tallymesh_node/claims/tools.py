@@ -22,7 +22,7 @@ from tallymesh_node.unit_inputs import Specs
 log = logging.getLogger("tallymesh.claims")
 
 LOOKS = 25  # at a claim in the shortest of its windows: what is due is done in its first part
-LOOK_MIN_S, LOOK_MAX_S = 0.5, 60.0
+LOOK_MIN_S, LOOK_MAX_S = 1.0, 60.0
 GRACE_SHARE = 0.5  # of the shortest window: before an auditor moves a claim on that its worker should move on
 
 

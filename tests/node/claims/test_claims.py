@@ -63,6 +63,19 @@ async def test_a_payer_that_answers_and_does_not_accept_is_claimed_from(story: S
     assert story.payer.leaves[-1].code == "no_accept"
 
 
+async def test_what_an_accept_covers_is_not_claimed_however_silent_the_payer(story: Story) -> None:
+    async with story.everybody():
+        await story.work(units=5, accepted=1)
+        await story.payer.wait(lambda: len(story.payer.seat.tallies) == 2)
+        await story.payer.accept(2)
+        story.vanish()
+        await trio.sleep(3 * PATIENCE_S)
+        assert not story.claim()
+        assert story.worker.claims.sent == []
+        (seat,) = story.worker.service.seats()
+        assert seat.phase == "open", "and the seat is not left for it"
+
+
 async def test_a_payer_that_comes_back_within_the_patience_is_not_claimed_from(story: Story) -> None:
     async with story.everybody():
         await story.work(units=6, accepted=1)
@@ -305,3 +318,15 @@ async def test_a_node_that_was_off_for_half_a_window_goes_on_from_there(story: S
     assert (story.ended(), story.paid()) == ("paid", 6)
     heard = {story.chain.contracts.claims.sample_of(story.claim_id, i).heard for i in range(story.found().k)}
     assert heard == {Heard.MATCH}
+
+
+async def test_a_worker_that_lost_its_evidence_loses_its_bond_and_no_more(story: Story) -> None:
+    async with story.everybody():
+        await story.work(units=6, accepted=1)
+        story.vanish()
+        await story.until(lambda: story.claim() and story.found().committed == story.found().k)
+        await story.worker.journal.drop(f"worker/{story.seat.hex()}")
+        await story.until(lambda: "no_evidence" in story.problems())
+        await story.until(story.ended)
+        await story.until(lambda: story.worker.claiming.idle)
+    assert (story.ended(), story.paid()) == ("failed", 1)
