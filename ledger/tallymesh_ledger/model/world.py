@@ -10,10 +10,11 @@ import msgspec
 from tallymesh.parameters import DAY, Parameters
 from tallymesh_ledger.model.accusations import Accusations
 from tallymesh_ledger.model.claims import Claims
-from tallymesh_ledger.model.court import Court, CourtTerms
+from tallymesh_ledger.model.court import Court
 from tallymesh_ledger.model.draws import BlockhashRandomness
 from tallymesh_ledger.model.escrow import JobEscrow
 from tallymesh_ledger.model.machine import Machine
+from tallymesh_ledger.model.panels import CourtTerms
 from tallymesh_ledger.model.registry import Registry
 from tallymesh_ledger.model.rewards import Rewards
 from tallymesh_ledger.model.rulings import ClaimTerms

@@ -52,7 +52,10 @@ def an_order(scene: Scene) -> Order | None:
 
 def new_order(scene: Scene, payer: bytes) -> Order:
     p, signer = scene.parameters, scene.key("signer")
-    price = scene.one([1, 7, 1000, WEI_PER_TOKEN // 100, WEI_PER_TOKEN // 100, 10**20])
+    # the pay of a hundredth of a slot is what a newcomer may have unpaid in all
+    price = scene.one(
+        [1, 7, 1000, WEI_PER_TOKEN // 100, WEI_PER_TOKEN // 100, 10**20, p.slot_wei // 100, p.slot_wei // 300]
+    )
     fee = scene.world.court.fee()
     wages = price * scene.one([0, 3, 10, 20, 40]) + scene.one([0, 0, 5]) + 30 * fee * scene.one([0, 1, 1, 1])
     strict = scene.quarrelsome and scene.chance(0.9)
@@ -83,7 +86,7 @@ def new_lease(scene: Scene, order: Order) -> Held:
     most = max(0, free - order.claim_bond) // price if price else 5
     positions = scene.one([1, 2, 3, 5, 8, max(1, most), max(1, most) + 1])
     if most and positions > most and scene.chance(0.8):
-        positions = scene.rng.randint(1, min(most, 8))
+        positions = scene.rng.randint(1, min(most, scene.one([8, 8, 8, 40])))
     positions, price = min(positions, 2**40 - 1), min(price, 2**96 - 1)
     staked = [key for key in KEYS["worker"] if scene.world.registry.stake_of(key.address)[0] >= order.lock_per_seat]
     worker = scene.one(staked) if staked and scene.chance(0.9) else scene.key()

@@ -5,23 +5,21 @@ A `Step` is complete: who, when, in which block, what. `Pair.step` gives it to b
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from typing import Any, NamedTuple, Protocol
 
 import eth_abi
 import pyrevm
 
-from judge.words import Json, encoder, type_of
+from judge.coding import ALL, DEPLOYED, coder, error_data, reason
+from judge.words import Json, type_of
 from tallymesh.amounts import WEI_PER_TOKEN
 from tallymesh.parameters import Parameters
 from tallymesh_ledger.chain import abi
 from tallymesh_ledger.chain.envelope import contract_address
 from tallymesh_ledger.eip712 import keccak
 from tallymesh_ledger.keys import checksum
-from tallymesh_ledger.model.world import NAMES, Quarrelling
+from tallymesh_ledger.model.world import Quarrelling
 
 CHAIN_ID = 424242
 START = 1_750_000_000
@@ -31,8 +29,6 @@ HOLDER = keccak(b"holder")[12:]
 DEPLOYER = keccak(b"deployer")[12:]
 GAS = 30_000_000
 NOBODY = checksum(bytes(20))
-ALL = (*NAMES, "BlockhashRandomness")
-DEPLOYED = [name for name in ALL if (resources.files("tallymesh_ledger") / "abi" / f"{name}.json").is_file()]
 
 
 class Step(NamedTuple):
@@ -80,58 +76,6 @@ class Modelled(Protocol):
     World: Any
     Machine: Any
     Revert: Any
-
-
-class Coder:
-    """Encodes calls, results, errors and events by the ABI in force."""
-
-    def __init__(self, contract: str) -> None:
-        self.interface = abi.load(contract)
-        self.inputs = {name: encoder(entry.inputs) for name, entry in self.interface.functions.items()}
-        self.outputs = {name: encoder(entry.outputs) for name, entry in self.interface.functions.items()}
-        self.errors: dict[str, tuple[bytes, int, Any]] = {}
-        self.events: dict[str, tuple[bytes, list[Json], list[Json], Any]] = {}
-        for entry in _document(contract)["abi"]:
-            signature = f"{entry.get('name')}({','.join(type_of(each) for each in entry.get('inputs', []))})"
-            if entry["type"] == "error":
-                self.errors[entry["name"]] = (
-                    keccak(signature.encode())[:4],
-                    len(entry["inputs"]),
-                    encoder(entry["inputs"]),
-                )
-            elif entry["type"] == "event":
-                indexed = [each for each in entry["inputs"] if each["indexed"]]
-                plain = [each for each in entry["inputs"] if not each["indexed"]]
-                self.events[entry["name"]] = (keccak(signature.encode()), indexed, plain, encoder(plain))
-
-    def call(self, function: str, arguments: Sequence[Any]) -> bytes:
-        return self.interface.functions[function].selector + self.inputs[function](arguments)
-
-    def result(self, function: str, value: Any) -> bytes:
-        outputs = self.interface.functions[function].outputs
-        return self.outputs[function]([] if not outputs else [value] if len(outputs) == 1 else value)
-
-    def log(self, name: str, values: Mapping[str, Any]) -> tuple[tuple[bytes, ...], bytes]:
-        if name not in self.events:
-            return (name.encode(),), b""  # no event of the contract: a divergence
-        topic, indexed, plain, encode = self.events[name]
-        assert len(values) == len(indexed) + len(plain), f"{name} has other fields than {list(values)}"
-        topics = (topic, *(encoder_of(each["type"])([values[each["name"]]]) for each in indexed))
-        return topics, encode([values[each["name"]] for each in plain])
-
-
-def _document(contract: str) -> Any:
-    return json.loads(resources.files("tallymesh_ledger").joinpath("abi", f"{contract}.json").read_text())
-
-
-@functools.cache
-def coder(contract: str) -> Coder:
-    return Coder(contract)
-
-
-@functools.cache
-def encoder_of(kind: str) -> Any:
-    return encoder([{"type": kind, "name": ""}])
 
 
 class Real:
@@ -268,23 +212,6 @@ def constructor_values(contract: str, p: Parameters, q: Quarrelling, addresses: 
         t = q.claims
         known["windows"] = (t.commit_window, t.open_window, t.reveal_window, t.challenge_window)
     return known
-
-
-def error_data(name: str, values: Sequence[Any]) -> bytes:
-    for contract in DEPLOYED:
-        selector, count, encode = coder(contract).errors.get(name, (b"", -1, None))
-        if count == len(values):  # two contracts may have errors of one name
-            return selector + bytes(encode(values))
-    raise AssertionError(f"no contract has the error {name}")
-
-
-def reason(data: bytes) -> str:
-    """The name of the error in a revert's data."""
-    for contract in DEPLOYED:
-        for name, (selector, _, _) in coder(contract).errors.items():
-            if data[:4] == selector:
-                return name
-    return abi.explain(data).code
 
 
 def describe(step: Step) -> str:

@@ -22,7 +22,7 @@ CHANGES = (
     ),
     ("books", "self.fee_bp // (2 * BP)", "self.fee_bp // (2 * BP + 1)"),
     ("registry", "stake.locked + amount > stake.live", "stake.locked + amount >= stake.live"),
-    ("court", "2 * votes > case.revealed", "2 * votes >= case.revealed"),
+    ("panels", "2 * votes > case.revealed", "2 * votes >= case.revealed"),
 )
 
 
