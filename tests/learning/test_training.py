@@ -382,7 +382,6 @@ def test_the_loss_check_takes_every_honest_segment(bench: Bench, recipe: str) ->
         ({"optimizer.7.weight.exp_avg": lambda t: torch.zeros(1)}, "no such parameter"),
         ({"weight": lambda t: t * float("nan")}, "NaN"),
     ],
-    ids=str,
 )
 def test_the_loss_check_refuses_a_segment_that_the_next_one_cannot_resume(
     bench: Bench, changes: Any, says: str
