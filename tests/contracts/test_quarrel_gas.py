@@ -25,10 +25,11 @@ def report() -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_gas_of_a_quarrel_stays_within_five_percent_of_its_record(report: dict[str, int]) -> None:
+def test_gas_of_a_quarrel_stays_under_its_ceiling(report: dict[str, int]) -> None:
+    """Which auditors and members are drawn changes the sums a little: the record holds the most that was seen."""
     assert set(report) == set(RECORDED)
-    far = {what: gas for what, gas in report.items() if not 0.95 <= gas / RECORDED[what] <= 1.05}
-    assert not far, "record it in gas_quarrel.json"
+    more = {what: gas for what, gas in report.items() if gas > 1.05 * RECORDED[what]}
+    assert not more, "record it in gas_quarrel.json"
 
 
 @pytest.mark.slow

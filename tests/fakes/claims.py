@@ -19,7 +19,7 @@ from tallymesh.wire import Signed
 from tallymesh_ledger.chain.contract import compact
 from tallymesh_ledger.claims import RANKS, Claim, ClaimState, Draw, Finding, Heard, Sample, SignedOpening, Terms
 from tallymesh_ledger.model import quarrels, trials
-from tallymesh_ledger.model.court import CourtTerms
+from tallymesh_ledger.model.panels import CourtTerms
 from tallymesh_ledger.model.rulings import ClaimTerms
 from tallymesh_ledger.model.signatures import Signature
 

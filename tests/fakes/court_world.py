@@ -133,7 +133,8 @@ class Bench:
             block_hash=bytes(32),
         )  # fmt: skip
         receipt = Receipt(seat=self.seat, position=position, leaf=self.leaves[position])
-        said: tuple[Any, ...] = (RECEIPT, self.leaves[position], self.job.sign(self.worker, receipt), blank, bytes(32), [])
+        signature = self.job.sign(self.worker, receipt)
+        said: tuple[Any, ...] = (RECEIPT, self.leaves[position], signature, blank, bytes(32), [])
         charge = (
             position, said, opening.unit_id, self._assign(position), opening.start, opening.end, opening.salt,
             opening.aux, opening.start, RIGHT, steps,

@@ -205,7 +205,7 @@ async def test_a_worker_that_only_gives_signs_of_life_is_given_up(
 ) -> None:
     async with scene.running() as nursery:
         held = await begin(payer, puppet, nursery)
-        await trio.sleep(50)
+        await trio.sleep(70)
         assert held.state is LeaseState.LOST
         assert held.problem is not None
         assert held.problem[0] == "too_slow"
