@@ -97,7 +97,8 @@ interface IAccusations {
         external
         returns (bytes32 accusation);
 
-    /// @notice Carry out the Court's ruling. By anyone. It binds only its two parties.
+    /// @notice Carry out the Court's ruling. By anyone. It binds only its two parties. (To repay a fee it has the escrow pay the
+    /// Court its credit first, then asks the Court for the part.)
     /// @dev Refuses: no such live accusation; another lease; the Court (ICourt.NotRuled).
     function acquitOrConvict(Lease calldata lease, bytes32 accusation) external;
 

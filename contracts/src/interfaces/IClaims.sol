@@ -42,7 +42,7 @@ import {Signature} from "./Types.sol";
 ///   unheard (but `a` to all that committed where the leaves were not opened in time: that is the claimer's fault). It comes out of the payer's B (JobEscrow.takeBond) where the claim was Paid or Halved, for that is what not
 ///   paying costs; out of the claimer's where it Failed. In both, sample by sample, as far as it reaches.
 /// - Reveal credits the auditor its B back, unless it says MISMATCH: then fee goes to the Court and the rest waits for the
-///   ruling. A commitment that was not opened by the end forfeits B to the Court's pool.
+///   ruling. A commitment that was not opened forfeits B to the Court's pool, at the decision, before its events.
 /// - Ruled ForAccuser (Upheld): the auditor is credited B - fee + what the Court gave back, and the rest of the fee out of
 ///   the claimer's bond as far as it reaches; the lock is slashed with the auditor as prover, the seat forfeited.
 ///   ForAccused, Unserved (Acquitted, Unserved): the claimer is credited B - fee + what the Court gave back. Void: the
@@ -159,7 +159,8 @@ interface IClaims {
     event SampleDisputed(bytes32 indexed claim, uint8 sample, bytes32 indexed courtCase);
     event SampleRuled(bytes32 indexed claim, uint8 sample, Heard heard);
     event Challengeable(bytes32 indexed claim, bool half, uint40 until);
-    /// @notice Paid, Halved or Failed; `units` is the cumulative number to which the seat was paid (0 where Failed).
+    /// @notice Paid, Halved or Failed; `units` is the cumulative number to which the claim pays: from + count, or half of it
+    /// (also where the seat was paid further meanwhile); 0 where Failed.
     event ClaimEnded(bytes32 indexed claim, bytes32 indexed seat, State state, uint40 units);
     /// @notice Out of the claimer's bond, where it Failed (out of the payer's: JobEscrow.BondTaken).
     event AuditorPaid(bytes32 indexed claim, uint8 sample, address indexed auditor, uint96 amount);
@@ -237,7 +238,8 @@ interface IClaims {
     function rule(Lease calldata lease, bytes32 claim, uint8 sample) external;
 
     /// @notice Move a claim on whose state's time is over (table above). By anyone.
-    /// @dev Refuses: another lease; None, Paid, Halved, Failed (WrongState); not yet (TooEarly, with the time; 0: no time).
+    /// @dev Refuses: another lease; None, Paid, Halved, Failed (WrongState); not yet (TooEarly with the time, then TooEarly(0)
+    /// while the Court or, once Challengeable, a blocking accusation has not ended, or the seed block's value is kept).
     function conclude(Lease calldata lease, bytes32 claim) external;
 
     // ---------------------------------------------------------------- calls of Accusations

@@ -111,7 +111,7 @@ interface ICourt {
         bytes32 agreed;
         bytes32 accusedValue; // at `hi`
         bytes32 accuserValue; // at `hi`
-        bytes32 posted; // at (lo + hi) / 2, Answering only
+        bytes32 posted; // at (lo + hi) / 2 while Answering; keeps its value afterwards
         bytes32 seed;
     }
 
@@ -131,7 +131,8 @@ interface ICourt {
     event PanelDrawn(bytes32 indexed id, uint8 round, bytes32 seed, uint40 commitUntil, uint40 revealUntil);
     event VoteCommitted(bytes32 indexed id, uint8 round, uint8 member, address indexed account);
     event VoteRevealed(bytes32 indexed id, uint8 round, uint8 member, bytes32 result, Vote vote);
-    /// @notice A panel has decided; a party may appeal until `appealUntil`.
+    /// @notice A panel has decided; a party may appeal until `appealUntil` (0: it was the appeal's, and MemberPaid,
+    /// AppellantPaid and Ruled follow).
     event Decided(bytes32 indexed id, uint8 round, Ruling ruling, uint40 appealUntil);
     event Appealed(bytes32 indexed id, address indexed appellant, uint96 fee);
     /// @notice Final.
@@ -162,7 +163,7 @@ interface ICourt {
     error NothingToWithdraw(address account);
 
     // ---------------------------------------------------------------- calls of Claims and Accusations: {NotClaims} for others
-    /// @notice Open a case. Takes `fee` from the caller, which has approved it.
+    /// @notice Open a case. Takes `fee` from the caller (Claims and Accusations approve everything at construction).
     /// @dev Refuses, in this order: another caller, an id that was used, steps > MAX_STEPS (BadParameter). The starts differ: value 0 is disputed, directly
     /// Drawing. steps <= 1: the end is disputed, directly Drawing. Else Posting.
     function open(bytes32 id, Parties calldata parties, Dispute calldata dispute) external;
