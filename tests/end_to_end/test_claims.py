@@ -79,6 +79,11 @@ def test_a_worker_is_paid_through_a_claim_though_its_payers_process_is_gone_for_
     before = wealth(market, account)
     gone = market.add_ready("gone", slots=0, roles=("submit",), listen_port=str(free_port()))
     market.connect("gone")
+
+    def known() -> bool:
+        return any(o["account"] == account and o["staked"] and not o["provisional"] for o in gone.get("/v1/offers"))
+
+    gone.wait("the cheapest offer was known to this payer, too", known)
     try:
         job = tallymesh.map(functions.slow, range(12), seconds=0.4, budget="2.0", work=0.2, workers=1)
 
