@@ -17,7 +17,9 @@ from tallymesh.ids import ZERO32, BlobId
 from tallymesh.messages import Lease, Order
 from tallymesh.units import Unit
 from tallymesh.wire import Signed
+from tallymesh_ledger import court
 from tallymesh_ledger.claims import Claim, Draw, Finding, Sample, SignedOpening, Terms
+from tallymesh_ledger.newcomers import Newcomer
 from tallymesh_ledger.registry import RegistryAt
 
 Handler = Callable[[str, bytes], Awaitable[bytes]]  # (peer id of the caller, body) -> body; RemoteError refuses
@@ -235,6 +237,9 @@ class Chain(Protocol):
     async def free_stakes(self, accounts: Sequence[bytes]) -> list[int]:
         """The same for many, in one round trip."""
 
+    async def newcomers(self, accounts: Sequence[bytes]) -> list[Newcomer]:
+        """What accounts without a slot have open and have earned, in one round trip."""
+
 
 class ClaimsChain(Protocol):
     """Claims as the roles use them. Raises ChainError. Writes return when mined; each that costs gas and brings pay
@@ -298,3 +303,99 @@ class ClaimsChain(Protocol):
 
     async def collect(self) -> None:
         """Withdraw this account's credit with the claims' contract."""
+
+
+class CourtChain(Protocol):
+    """Accusations and the Court as accuser, accused and members use them. Raises ChainError. Writes return when mined,
+    and each takes `brings_wei`, the MESH that it brings this account: it is refused (`not_worth_gas`) where its gas is
+    worth more; None sends at any price. What was done already reverts and costs nothing.
+
+    What events say is given again at every call, from the chain as it is now: what a reorganisation took back is gone.
+    """
+
+    # ---- reads
+
+    async def terms(self) -> court.Terms: ...
+
+    async def head(self) -> int:
+        """Number of the newest block."""
+
+    async def case_of(self, case: bytes) -> court.Case | None: ...
+
+    async def parties_of(self, case: bytes) -> court.Parties: ...
+
+    async def members(self, case: bytes, size: int) -> list[court.Member]:
+        """The present panel; empty unless the case is VOTING. A place for which nobody is admissible is left out."""
+
+    async def ballots(self, case: bytes, round_: int, size: int) -> list[court.Ballot]:
+        """By place on the panel of that round."""
+
+    async def panels(self, since: int) -> list[bytes]:
+        """Cases of which a panel was drawn at or after this chain time, oldest first, each once."""
+
+    async def called(self, since: int) -> list[bytes]:
+        """Cases of which a panel was called at or after this chain time: who wants it drawn, advances the case."""
+
+    async def cases(self, account: bytes, since: int) -> list[court.Opened]:
+        """In which the account is accused or accuser, opened at or after this chain time, oldest first."""
+
+    async def origin(self, case: bytes) -> court.Origin | None:
+        """What the case is about; None where the chain does not (or no longer) have it."""
+
+    async def accusation_of(self, accusation: bytes) -> court.Accusation | None: ...
+
+    async def accusations(self, seat: bytes, since: int) -> list[court.Accused]:
+        """Made of this seat at or after this chain time, oldest first."""
+
+    async def witnesses(self, order: Order, lease: Lease) -> list[int]:
+        """Slots of accounts besides this one and the other parties that could judge, ascending by account; fewer than
+        the quorum where there are fewer."""
+
+    async def tokens(self) -> int:
+        """What this account can put up, in wei."""
+
+    async def held(self, account: bytes) -> court.Held:
+        """What the Court and Accusations owe an account."""
+
+    # ---- writes: the parties
+
+    async def accuse(
+        self, order: Order, lease: Lease, charge: court.Charge, witnesses: Sequence[int], *, brings_wei: int | None
+    ) -> None:
+        """With `Terms.accusation_bond` deposited."""
+
+    async def fraud(
+        self,
+        order: Order,
+        lease: Lease,
+        position: int,
+        one: court.Statement,
+        other: court.Statement,
+        *,
+        brings_wei: int | None,
+    ) -> None: ...
+
+    async def post(self, case: bytes, value: bytes, *, brings_wei: int | None = None) -> None: ...
+
+    async def answer(self, case: bytes, value: bytes, *, brings_wei: int | None = None) -> None: ...
+
+    async def appeal(self, case: bytes, *, brings_wei: int | None = None) -> None:
+        """With `Terms.appeal_fee` deposited."""
+
+    # ---- writes: members, and whoever moves a case on
+
+    async def commit(self, case: bytes, member: court.Member, commitment: bytes, *, brings_wei: int | None) -> None: ...
+
+    async def reveal(
+        self, case: bytes, member: int, result: bytes, salt: bytes, *, brings_wei: int | None = None
+    ) -> None: ...
+
+    async def advance(self, case: bytes, *, brings_wei: int | None = None) -> None: ...
+
+    async def acquit_or_convict(self, lease: Lease, accusation: bytes, *, brings_wei: int | None = None) -> None: ...
+
+    async def collect_court(self) -> None:
+        """Withdraw this account's credit with the Court …"""
+
+    async def collect_accusations(self) -> None:
+        """… and with Accusations."""

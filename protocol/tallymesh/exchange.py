@@ -209,6 +209,26 @@ class ClaimUnitAnswer(Body, frozen=True):
     sources: tuple[Source, ...] = ()
 
 
+class CourtUnitRequest(Body, frozen=True):
+    """member of the Court -> accused or accuser: the disputed unit of a case. Answered to whom the chain drew for the
+    panel of this round, while it votes."""
+
+    NAME = "court_unit"
+    case: bytes
+    round: int
+
+
+class CourtUnitAnswer(Body, frozen=True):
+    """All that is needed to run the disputed step and to see that it is this case's. The request's own bytes are the
+    ticket for the unit's blobs, and for the state that the parties agreed on last."""
+
+    order: bytes
+    lease: bytes
+    unit: bytes
+    opening: Opening | None = None  # of the leaf, in a case of an accusation: the case's id proves it
+    sources: tuple[Source, ...] = ()
+
+
 B = TypeVar("B", bound=Body)
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type[Body], msgspec.msgpack.Decoder[Body]] = {}
