@@ -263,6 +263,7 @@ class SandboxExecutor:
                 with trio.move_on_after(limits.wall_s + GRACE_S):
                     await unit.over.wait()
                 if not unit.over.is_set():
+                    unit.overdue = True
                     await self._kill(sandbox, name, unit)
                 nursery.cancel_scope.deadline = trio.current_time() + DRAIN_S
         except BaseException:
@@ -312,6 +313,8 @@ class _Verdict(msgspec.Struct):
 def _judge(unit: RunningUnit, limits: Limits, logs: Logs) -> _Verdict:
     """What the unit used, if it ran to its end; else Failure."""
     ended = unit.ended
+    if unit.overdue:  # whatever kept the job's process from saying so: a unit that starves it did
+        raise Failure("limits", _REASONS["wall"].format(limits))
     if ended is None or unit.outputs is None:
         raise Failure("sandbox", (ended.error if ended else "") or "The job's sandbox died while the unit ran.")
     if ended.reason:

@@ -35,6 +35,7 @@ class RunningUnit:
         self.over = trio.Event()
         self.outputs: int | None = None
         self.ended: Ended | None = None  # None when over: the sandbox died
+        self.overdue = False  # its time was long over, and the node ended it
 
     def close(self) -> None:
         if self.outputs is not None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
+from contextlib import suppress
 
 import msgspec
+import psutil
 import pytest
 import trio
 
 from fakes.sandboxed import JOB, SMALL, Machine, make_unit
 from tallymesh.ids import ZERO32
 from tallymesh_node.interfaces import Failure, Outcome
+from tallymesh_node.sandbox import executor
 from tallymesh_node.sandbox.executor import KILL_S
 
 
@@ -228,3 +232,32 @@ def test_a_warm_unit_starts_within_a_fraction_of_a_fresh_interpreter(machine: Ma
         machine.run("echo")
     # `scripts/bench warm` measures the bar of 50 ms; here only that nothing imports torch anew, which takes seconds.
     assert sorted(machine.executor.counters.start_s)[2] < 0.5
+
+
+def test_a_unit_whose_sandbox_cannot_keep_its_time_ran_too_long(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fork bomb starves the job's process, too. That is no sandbox that broke: the next machine's would, as well."""
+    monkeypatch.setattr(executor, "GRACE_S", 0.3)
+    monkeypatch.setattr(executor, "KILL_S", 0.3)
+    zygote = machine.executor.pool.zygote
+    assert zygote is not None
+    outermost = psutil.Process(zygote.pid)
+    before = set(outermost.children(recursive=True))
+    unit = make_unit(machine.store, "sleep", {})
+    limits = msgspec.structs.replace(SMALL, wall_s=0.5)
+
+    async def starved() -> None:
+        def stop(line: str) -> None:
+            for process in set(outermost.children(recursive=True)) - before:
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal.SIGSTOP)
+
+        await machine.executor.run(b"starved", unit, machine.inputs(unit), limits, on_line=stop)
+
+    with pytest.raises(Failure) as caught:
+        machine.call(starved)
+    assert (caught.value.code, caught.value.sentence) == ("limits", "It ran longer than 0.5 s.")
+    assert machine.executor.running == 0
+    machine.run("echo")
+    machine.call(machine.executor.close_job, b"starved")
