@@ -51,7 +51,7 @@ from tallymesh_node.network import (
 from tallymesh_node.payer import PayerService
 from tallymesh_node.sandbox import SandboxExecutor
 from tallymesh_node.status import NodeStatus
-from tallymesh_node.store import Database, FolderLock, SqlJournal
+from tallymesh_node.store import Database, FolderLock, Life, SqlJournal
 from tallymesh_node.wallet import OUTBOX, Opening
 from tallymesh_node.worker import WorkerService
 
@@ -102,6 +102,9 @@ class Node:
             self.machine: Machine = await trio.to_thread.run_sync(measure, self.home)
             self.database = stack.enter_context(Database(self.home))
             journal = SqlJournal(self.database)
+            life = stack.enter_context(closing(Life(self.home)))
+            self.restored = await life.begin(journal, time.time())
+            journal.noted = life.note
             rpc = await stack.enter_async_context(Rpc(self.network_file.rpc_urls, chain_id=self.network_file.chain_id))
             outbox = stack.enter_context(closing(FileOutbox(self.home / OUTBOX)))
             self.chain = EscrowChain(rpc, self.network_file, self.account, outbox=outbox, policy=self.config.gas_policy)

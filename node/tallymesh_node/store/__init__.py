@@ -2,7 +2,8 @@
 
 from tallymesh_node.store.database import Database
 from tallymesh_node.store.journal import SqlJournal
+from tallymesh_node.store.life import Life
 from tallymesh_node.store.lock import FolderLock
 from tallymesh_node.store.settings import Settings
 
-__all__ = ["Database", "FolderLock", "Settings", "SqlJournal"]
+__all__ = ["Database", "FolderLock", "Life", "Settings", "SqlJournal"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection, bindparam, text
 
@@ -22,6 +22,8 @@ class SqlJournal:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.noted: Callable[[int], None] | None = None  # hears of each append once it is durable (store.life)
+        self._newest = 0
 
     async def append(self, scope: str, *lines: tuple[str, bytes]) -> int:
         assert lines, "an empty append means nothing"
@@ -36,7 +38,20 @@ class SqlJournal:
             connection.execute(_HEAD, {"sequence": head + len(rows)})
             return head + len(rows)
 
-        return await self._database.write(work)
+        sequence = await self._database.write(work)
+        if self.noted is not None:
+            self._newest = max(self._newest, sequence)  # appends that share a commit come back in any order
+            self.noted(self._newest)
+        return sequence
+
+    def head(self) -> int:
+        """The last sequence number that was given."""
+
+        def work(connection: Connection) -> int:
+            head: int = connection.execute(text("SELECT sequence FROM journal_head")).scalar_one()
+            return head
+
+        return self._database.read(work)
 
     def read(self, scope: str, after: int = 0) -> Sequence[Entry]:
         def work(connection: Connection) -> list[Entry]:

@@ -82,6 +82,8 @@ class Keeper:
             return "unit_failed"
         if work.problem:
             return "refused"
+        if work.restored:
+            return "restored"
         if work.claiming:
             return "claiming"
         return self._overdue()
@@ -174,7 +176,7 @@ class Keeper:
         """Whether the payer's word and the chain's cover one more unit."""
         work, record = self.work, self.work.record
         failed = record.failed_at
-        if work.problem or record.leave or (failed is not None and position > failed):
+        if work.problem or work.restored or record.leave or (failed is not None and position > failed):
             return False
         if not work.seated and (position + 1) * record.lease.work_ms > self.tools.parameters.exposure_work_ms:
             return False

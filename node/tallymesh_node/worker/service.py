@@ -23,6 +23,7 @@ from tallymesh_ledger.keys import AccountKey
 from tallymesh_ledger.phases import Phase
 from tallymesh_node.cores import Cores
 from tallymesh_node.interfaces import Blobs, Chain, Executor, Journal, PeerNetwork
+from tallymesh_node.store import life
 from tallymesh_node.unit_inputs import Specs
 from tallymesh_node.worker.access import Access, AccountOf
 from tallymesh_node.worker.admission import Refusal
@@ -106,10 +107,14 @@ class WorkerService:
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            restored = life.newest(self.tools.journal)
             for scope in self.tools.journal.scopes(SCOPE):
-                record = SeatRecord.replay(self.tools.domains, self.tools.journal.read(scope))
+                entries = self.tools.journal.read(scope)
+                record = SeatRecord.replay(self.tools.domains, entries)
                 if record.over is None:
-                    self._begin(Work(self.tools, record))
+                    work = Work(self.tools, record)
+                    work.restored = restored is not None and entries[0].sequence < restored.sequence
+                    self._begin(work)
             self._doors.open()
             nursery.start_soon(self._settlement.run)
             nursery.start_soon(self._prune)

@@ -80,6 +80,7 @@ class Work:
         self.looked_at = 0  # chain time of the last look at the chain
         self.done_at: float | None = None  # when there was nothing left to do but to be paid
         self.heard_at = trio.current_time()  # of the payer
+        self.restored = False  # the journal was put back from a backup: positions may have receipts that it lost
         self.claiming = False  # what is unpaid will be claimed on chain: this node leaves the seat
         self.claimed = False  # a claim is live: the seat neither closes nor expires
         self.lines: deque[tuple[int, str]] = deque(maxlen=MAX_LINES_WAITING)
