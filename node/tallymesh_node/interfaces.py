@@ -351,6 +351,10 @@ class CourtChain(Protocol):
         """Slots of accounts besides this one and the other parties that could judge, ascending by account; fewer than
         the quorum where there are fewer."""
 
+    async def lock_left(self, lease: Lease) -> int:
+        """The stake that this lease's seat still locks, in wei: what a conviction takes. 0 where it was never seated,
+        was slashed before, or is unlocked (JobEscrow.lockLeft)."""
+
     async def tokens(self) -> int:
         """What this account can put up, in wei."""
 
