@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from tallymesh.network import Network
+from tallymesh_ledger.awards import awards_of
 from tallymesh_ledger.chain.contracts import Contracts
 from tallymesh_ledger.chain.escrow import Job
 from tallymesh_ledger.chain.logs import read_logs
@@ -38,6 +39,7 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     stake_unbonding_wei: int
     slots: int
     credits_wei: int  # earned or refunded, not yet withdrawn
+    awards_wei: int = 0  # credited by Claims, Accusations and Court, not yet withdrawn
     rewards_wei: int | None = None  # of past periods, not yet collected; None on a network without rewards
     escrows: tuple[OpenEscrow, ...] = ()
 
@@ -64,6 +66,7 @@ async def read_balance(rpc: Rpc, network: Network, account: bytes) -> Balance:
         stake_unbonding_wei=stake.unbonding,
         slots=await contracts.registry.live_slots(account, at=at),
         credits_wei=await contracts.escrow.credit_of(account, at=at),
+        awards_wei=await awards_of(rpc, network, account, at=at),
         rewards_wei=None if rewards is None else sum(rewards.values()),
         escrows=await _open_escrows(rpc, contracts, network.contracts.deployed_block, account, at),
     )

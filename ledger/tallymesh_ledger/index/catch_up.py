@@ -18,7 +18,6 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from tallymesh.errors import CallerError, ChainError
 from tallymesh.network import Network
-from tallymesh_ledger.chain import Contracts
 from tallymesh_ledger.chain.rpc import Block, Rpc, block_of
 from tallymesh_ledger.index import effects, schema
 from tallymesh_ledger.index.database import Database
@@ -125,9 +124,7 @@ class Follower:
             await trio.to_thread.run_sync(self._database.clear)
             found = {}
         if not found:
-            for name, contract in effects.CONSTANTS.items():
-                bound = getattr(Contracts.of(self._rpc, self._network), contract.lower())
-                wanted[name] = str(await bound.read(name))
+            wanted |= await self._read_constants()
             await trio.to_thread.run_sync(self._name, wanted)
             found = await trio.to_thread.run_sync(self._meta)
         for name in ("chain", "contracts", "first"):
@@ -137,9 +134,21 @@ class Follower:
                     f"The index in {self._database.shown} is of another network.",
                     remedy="Name another place with --index, or make it anew with 'tallymesh index rebuild'.",
                 )
-        self._constants = {name: int(found[name]) for name in effects.CONSTANTS}
+        self._constants = {name: int(found[name]) for name in effects.CONSTANTS if name in found}
         parties = {name: getattr(addresses, name, "") for name in effects.PARTIES}
         self._constants |= {name: bytes.fromhex(text[2:]) for name, text in parties.items() if text}
+
+    async def _read_constants(self) -> dict[str, str]:
+        """Of the contracts that this network has."""
+        found = {}
+        for address, source in self._sources.items():
+            for name, (contract, view) in effects.CONSTANTS.items():
+                if contract == source.name:
+                    function = source.interface.functions[view]
+                    call = {"to": "0x" + address.hex(), "data": "0x" + function.encode().hex()}
+                    answer = await self._rpc.call("eth_call", call, "latest")
+                    found[name] = str(function.decode(bytes.fromhex(answer[2:])))
+        return found
 
     def _meta(self) -> dict[str, str]:
         with self._database.read() as connection:

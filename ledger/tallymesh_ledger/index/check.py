@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tallymesh.network import Network
+from tallymesh_ledger.awards import awards_of
 from tallymesh_ledger.chain import Contracts, Rpc, SeatStatus
 from tallymesh_ledger.index.effects import Purse
 
@@ -30,4 +31,5 @@ async def on_chain(
         Purse.STAKE: stake.free + stake.locked + stake.unbonding,
         Purse.ESCROW: held,
         Purse.LOCKED: stake.locked,
+        Purse.AWARDS: await awards_of(rpc, network, account, at=at),
     }

@@ -6,7 +6,8 @@ of the contracts, with its sign, or a product of two. `court?` is a contract tha
 moves. What is not in the table is kept in the index and moves nothing,
 so that an event which a later contract adds does no harm; what a field means is written in contracts/src/interfaces.
 
-The moves of one account in one purse add up to what the chain says that the purse holds: see PURSES.
+What a quarrel's events move depends on what happened before them: quarrels.py says it, and the rules here only name
+them. The moves of one account in one purse add up to what the chain says that the purse holds: see Purse.
 """
 
 from __future__ import annotations
@@ -29,12 +30,21 @@ class Purse(StrEnum):
     STAKE = "stake"  # Registry.stakeOf: free + locked + unbonding
     ESCROW = "escrow"  # as a payer: what its jobs hold, open seats included
     LOCKED = "locked"  # Registry.stakeOf: locked; a part of the stake, not beside it
+    AWARDS = "awards"  # creditOf of Claims, Accusations and Court together, not yet withdrawn
+    BONDS = "bonds"  # what quarrels may still cost it; it was tokens and becomes awards, its own or another's
     REWARDS = "rewards"  # what was ever collected from Rewards; it went to the tokens
 
 
-WEALTH = (Purse.TOKENS, Purse.CREDITS, Purse.STAKE, Purse.ESCROW)  # what an account has is the sum of these
-VIEWED = (*WEALTH, Purse.LOCKED)  # the contracts have a view that says the same
-PAY = (Purse.CREDITS, Purse.REWARDS)  # what is earned arrives in these
+WEALTH = (
+    Purse.TOKENS,
+    Purse.CREDITS,
+    Purse.STAKE,
+    Purse.ESCROW,
+    Purse.AWARDS,
+    Purse.BONDS,
+)  # what an account has is the sum of these
+VIEWED = tuple(purse for purse in Purse if purse not in (Purse.BONDS, Purse.REWARDS))  # the contracts have a view of it
+PAY = (Purse.CREDITS, Purse.AWARDS, Purse.REWARDS)  # what is earned arrives in these
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -78,7 +88,8 @@ def _term(term: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> int
     return product
 
 
-CONSTANTS = {"slotWei": "Registry"}  # a view of the contract that never changes, and whose it is
+# what never changes: its contract, and the view that says it
+CONSTANTS = {"slotWei": ("Registry", "slotWei"), "courtFee": ("Court", "fee")}
 PARTIES = ("court",)  # contracts of the network file that are credited like anybody
 
 # One line an event: (contract, event) -> what it says, what it moves.
@@ -99,7 +110,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("JobEscrow", "AuditPaid"): _rule("audit pay", "credits auditor +amount", "escrow payer -amount", earns=True),
     ("JobEscrow", "SeatClosed"): _rule("seat closed"),
     ("JobEscrow", "BondReturned"): _rule("claim bond returned"),
-    ("JobEscrow", "BondTaken"): _rule("claim bond spent", "credits to +amount", "escrow payer -amount"),
+    ("JobEscrow", "BondTaken"): _rule("claim bond spent", "credits to +amount", "escrow payer -amount", earns=True),
     ("JobEscrow", "Slashed"): _rule(
         "share of slashed stake", "credits payer +toPayer", "credits prover +toProver", "credits court? +toCourt"
     ),
@@ -110,8 +121,27 @@ RULES: dict[tuple[str, str], Rule] = {
     ("JobEscrow", "Staked"): _rule("pay became stake", "credits account -amount"),  # Registry.Deposited adds it there
     ("JobEscrow", "FeesBurned"): _rule("fees burned", "credits court? +amount"),  # as much as was burned
     ("Rewards", "Collected"): _rule("reward collected", "rewards worker +amount", earns=True),
+    ("Claims", "Claimed"): _rule("claim"),
+    ("Claims", "AuditCommitted"): _rule("audit of a claim"),
+    ("Claims", "AuditRevealed"): _rule("audit of a claim"),
+    ("Claims", "SampleRuled"): _rule("ruling on a claim's unit"),
+    ("Claims", "Challengeable"): _rule("claim decided"),
+    ("Claims", "AuditorPaid"): _rule("audit pay of a claim", earns=True),
+    ("Claims", "ClaimEnded"): _rule("claim ended"),
+    ("Claims", "CreditWithdrawn"): _rule("awards withdrawn", "awards account -amount"),
+    ("Accusations", "Accused"): _rule("accusation"),
+    ("Accusations", "AccusationEnded"): _rule("accusation ended"),
+    ("Accusations", "FraudProved"): _rule("fraud proved"),  # JobEscrow.Slashed says who gets what
+    ("Accusations", "CreditWithdrawn"): _rule("awards withdrawn", "awards account -amount"),
+    ("Court", "Appealed"): _rule("appeal"),
+    ("Court", "Ruled"): _rule("ruling"),
+    ("Court", "MemberPaid"): _rule("court member's pay", "awards account +amount", earns=True),
+    ("Court", "AppellantPaid"): _rule("appeal paid back", "awards account +amount"),
+    ("Court", "PoolBurned"): _rule("court's pool burned"),  # Token.Transfer takes it from the Court
+    ("Court", "CreditWithdrawn"): _rule("awards withdrawn", "awards account -amount"),
 }
 
+AUDITS = ("AuditPaid", "AuditorPaid", "BondTaken")  # pay for one recomputed unit: of a job, or of a claim
 EARNING = frozenset(name for (_, name), rule in RULES.items() if rule.earns)
 
 

@@ -1,7 +1,8 @@
 """Logs of a few blocks on their way into the index: decoded, joined with their job and seat, turned into moves.
 
-An event with a field `job` or `seat` belongs to that job and seat; where it names only the seat, the job follows. This
-module knows two events by name, those that say what a job and a seat are; everything else is effects.py's table.
+An event with a field `job` or `seat` belongs to that job and seat; where it names only the seat, the job follows, and
+where it names a quarrel, the seat that the quarrel is about. This module knows by name the events that say what a job,
+a seat and a quarrel are; everything else is effects.py's table and, for quarrels, quarrels.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from tallymesh.errors import ChainError
 from tallymesh.network import Network
 from tallymesh_ledger.chain import abi
 from tallymesh_ledger.chain.rpc import Block
-from tallymesh_ledger.index import effects, schema
+from tallymesh_ledger.index import effects, quarrels, schema
+from tallymesh_ledger.index.effects import Move
+from tallymesh_ledger.index.quarrels import Party, Quarrels
 
 # Contracts whose events are indexed, and the network file's field for each; what is not deployed is left out.
 INDEXED = {
@@ -61,13 +64,16 @@ class Page:
     def write(self, connection: Connection, constants: Mapping[str, int | bytes]) -> None:
         """All of it, in the caller's transaction. ChainError `missing_events` where an event names a job or a seat of
         which the node has left out the beginning."""
-        jobs, seats = self._parties(connection)
+        about = self._quarrels(connection)
+        jobs, seats = self._parties(connection, about)
+        fed = Quarrels(int(constants.get("courtFee", 0)), lambda seat: Party(jobs[seats[seat][0]], seats[seat][1]))
+        self._feed_earlier(connection, fed, set(about.values()))
         counts: dict[int, int] = {}
         rows, moved = [], []
         for contract, event in self.events:
             counts[event.block_number] = counts.get(event.block_number, 0) + 1
             known: dict[str, Any] = dict(constants)
-            seat = _id(event, "seat")
+            seat = _id(event, "seat") or about.get(_quarrel_of(contract, event))
             job = _id(event, "job")
             if seat in seats:
                 in_job, known["worker"] = seats[seat]
@@ -76,15 +82,17 @@ class Page:
                 known["payer"] = jobs[job]
             rule = effects.RULES.get((contract, event.name))
             key = {"block": event.block_number, "log": event.index}
-            if rule is not None:
-                try:
-                    moves = list(rule.apply(event.values, known))
-                except KeyError as missing:
-                    raise _missing(event, str(missing)) from None
-                moved += [
-                    {**key, "part": part, "account": move.account, "purse": str(move.purse), "amount": move.amount}
-                    for part, move in enumerate(moves)
-                ]
+            moves: list[Move] = []
+            try:
+                if rule is not None:
+                    moves += rule.apply(event.values, known)
+                moves += fed.feed(contract, event.name, event.values)
+            except KeyError as missing:
+                raise _missing(event, str(missing)) from None
+            moved += [
+                {**key, "part": part, "account": move.account, "purse": str(move.purse), "amount": move.amount}
+                for part, move in enumerate(moves)
+            ]
             details = json.dumps({name: plain(value) for name, value in event.values.items()})
             named = {"contract": contract, "name": event.name, "job": job, "seat": seat}
             rows.append({**key, **named, "tx": event.transaction, "details": details})
@@ -96,6 +104,9 @@ class Page:
         self._insert(connection, schema.moves, moved)
         self._insert(connection, schema.jobs, [_job(event) for event in self._named("JobOpened")])
         self._insert(connection, schema.seats, [_seat(event) for event in self._named("SeatOpened")])
+        self._insert(connection, schema.quarrels, [
+            {"id": id_, "block": event.block_number, "seat": about[id_]} for id_, event in self._begun()
+        ])  # fmt: skip
 
     def _named(self, name: str) -> Iterable[abi.Event]:
         return (event for contract, event in self.events if contract == "JobEscrow" and event.name == name)
@@ -104,13 +115,50 @@ class Page:
         if rows:
             connection.execute(insert(table), [dict(row) for row in rows])
 
-    def _parties(self, connection: Connection) -> tuple[dict[bytes, bytes], dict[bytes, tuple[bytes, bytes]]]:
+    def _begun(self) -> Iterable[tuple[bytes, abi.Event]]:
+        """What quarrels begin in this page: claims, accusations, and samples that go to the Court."""
+        for contract, event in self.events:
+            field = quarrels.BEGINNINGS.get((contract, event.name))
+            if field is not None:
+                yield event.values[field], event
+            elif (contract, event.name) == quarrels.DISPUTED:
+                yield event.values["courtCase"], event
+
+    def _quarrels(self, connection: Connection) -> dict[bytes, bytes]:
+        """quarrel -> seat, of all that this page names."""
+        named = {id_ for contract, event in self.events if (id_ := _quarrel_of(contract, event))}
+        found: dict[bytes, bytes] = {}
+        row = schema.quarrels.c
+        for some in _chunks(sorted(named)):
+            for id_, seat in connection.execute(select(row.id, row.seat).where(row.id.in_(some))):
+                found[bytes(id_)] = bytes(seat)
+        for id_, event in self._begun():
+            seat = event.values.get("seat") or found.get(event.values["claim"])
+            if seat is None:
+                raise _missing(event, "the claim")
+            found[id_] = seat
+        return found
+
+    def _feed_earlier(self, connection: Connection, fed: Quarrels, seats: set[bytes]) -> None:
+        """What the index has of these seats' quarrels: it was moved already, and is needed for what comes now."""
+        row = schema.events.c
+        kinds = row.contract.in_(quarrels.CONTRACTS) | (row.contract == "JobEscrow") & row.name.in_(quarrels.ESCROW)
+        for some in _chunks(sorted(seats)):
+            query = select(row.contract, row.name, row.details).where(row.seat.in_(some), kinds)
+            for contract, name, details in connection.execute(query.order_by(row.block, row.log)):
+                values = {field: _typed(value) for field, value in json.loads(details).items()}
+                for _ in fed.feed(contract, name, values):
+                    pass
+
+    def _parties(
+        self, connection: Connection, about: Mapping[bytes, bytes]
+    ) -> tuple[dict[bytes, bytes], dict[bytes, tuple[bytes, bytes]]]:
         """(job -> payer, seat -> (job, worker)) of all that this page names, in the index or in the page itself."""
         seats = {
             event.values["seat"]: (event.values["job"], event.values["worker"]) for event in self._named("SeatOpened")
         }
         jobs = {event.values["job"]: event.values["payer"] for event in self._named("JobOpened")}
-        named = {seat for _, event in self.events if (seat := _id(event, "seat"))}
+        named = {seat for _, event in self.events if (seat := _id(event, "seat"))} | set(about.values())
         for some in _chunks(sorted(named - seats.keys())):
             row = schema.seats.c
             for seat, job, worker in connection.execute(
@@ -138,6 +186,20 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     return value
+
+
+def _typed(value: Any) -> Any:
+    """What `plain` made text, of the kinds that quarrels have."""
+    if not isinstance(value, str):
+        return value
+    return bytes.fromhex(value[2:]) if value.startswith("0x") else int(value)
+
+
+def _quarrel_of(contract: str, event: abi.Event) -> bytes:
+    """The claim, accusation or case that an event of theirs names; empty where it names none."""
+    if contract not in quarrels.CONTRACTS:
+        return b""
+    return next((id_ for name in quarrels.IDS if (id_ := _id(event, name))), b"")
 
 
 def _id(event: abi.Event, name: str) -> bytes | None:

@@ -161,7 +161,7 @@ class Queries:
             if entry.start is not None:
                 period["units"] += int(entry.details["units"]) - entry.start
                 period["seats"].add(entry.seat)
-            period["audits"] += entry.event == "AuditPaid"
+            period["audits"] += entry.event in effects.AUDITS
         return [Earned(start=start, **{**p, "seats": len(p["seats"])}) for start, p in sorted(periods.items())]
 
     def accounts(self) -> list[bytes]:

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from tallymesh_ledger.index.effects import RULES
 
-LAYOUT = 1  # raised when a table changes
+LAYOUT = 2  # raised when a table, or what quarrels.py says, changes
 
 
 class Wei(TypeDecorator[int]):
@@ -123,7 +123,17 @@ seats = Table(
     Index("seats_block", "block"),
 )
 
-FROM_BLOCKS = ((blocks, blocks.c.number), *((table, table.c.block) for table in (events, moves, jobs, seats)))
+# Claims, accusations and the Court's cases, by what the contracts call them.
+quarrels = Table(
+    "quarrels",
+    metadata,
+    Column("id", LargeBinary, primary_key=True),
+    Column("block", BigInteger, nullable=False),
+    Column("seat", LargeBinary, nullable=False),
+    Index("quarrels_block", "block"),
+)
+
+FROM_BLOCKS = ((blocks, blocks.c.number), *((table, table.c.block) for table in (events, moves, jobs, seats, quarrels)))
 
 
 def version() -> str:

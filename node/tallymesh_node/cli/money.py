@@ -194,6 +194,10 @@ def _lines(found: Balance) -> list[tuple[str, str]]:
         ("credits", f"{amounts.show(found.credits_wei)} (earned or refunded, not yet withdrawn)"),
         ("stake", f"{amounts.show(found.stake_free_wei)} free, {amounts.show(found.stake_locked_wei)} locked{slots}"),
         ("unbonding", amounts.show(found.stake_unbonding_wei) if found.stake_unbonding_wei else ""),
+        (
+            "awards",
+            f"{amounts.show(found.awards_wei)} (claims and court, not yet withdrawn)" if found.awards_wei else "",
+        ),
         ("rewards", f"{amounts.show(found.rewards_wei)} (tallymesh rewards collect)" if found.rewards_wei else ""),
         ("gas coin", amounts.show(found.gas_wei, symbol=False)),
         *escrows,

@@ -106,7 +106,8 @@ def withdraw(
 ) -> None:
     """Pay out what the account earned, and stake that has finished unbonding, to its owner.
 
-    A running worker does the same by itself when it pays.
+    What claims, accusations and the Court have credited comes with it. A running worker does the same by itself when it
+    pays.
 
     \b
     Examples:
@@ -115,12 +116,22 @@ def withdraw(
     """
     from tallymesh import amounts
 
+    found = Source(network, rpc, None)
+
     async def draw(sender: Sender, contracts: Contracts) -> dict[str, Any]:
-        told: dict[str, Any] = {"transactions": [], "credits_wei": "0", "stake_wei": "0"}
+        from tallymesh_ledger.awards import awarders
+
+        told: dict[str, Any] = {"transactions": [], "credits_wei": "0", "awards_wei": "0", "stake_wei": "0"}
         if await contracts.escrow.credit_of(sender.address):
             done = await contracts.escrow.withdraw(sender, sender.address)
             told["transactions"].append(done.mined.hash)
             told["credits_wei"] = str(sum(event.values["amount"] for event in done.of("CreditWithdrawn")))
+        for each in awarders(sender.rpc, found.network):
+            if await each.credit_of(sender.address):
+                done = await each.withdraw(sender, sender.address)
+                told["transactions"].append(done.mined.hash)
+                paid = sum(event.values["amount"] for event in done.of("CreditWithdrawn"))
+                told["awards_wei"] = str(int(told["awards_wei"]) + paid)
         if await contracts.registry.withdrawable(sender.address):
             done = await contracts.registry.withdraw(sender, sender.address)
             told["transactions"].append(done.mined.hash)
@@ -131,10 +142,10 @@ def withdraw(
             raise CallerError("nothing_to_withdraw", f"The account has no credits.{waits}", remedy="tallymesh balance")
         return told
 
-    told = send(Source(network, rpc, None), password_file, draw)
+    told = send(found, password_file, draw)
     lines = [
         (name, amounts.show(int(told[key])))
-        for name, key in (("credits", "credits_wei"), ("stake", "stake_wei"))
+        for name, key in (("credits", "credits_wei"), ("awards", "awards_wei"), ("stake", "stake_wei"))
         if told[key] != "0"
     ]
     _say(told, json_, lines)
