@@ -8,13 +8,15 @@ A repeat is the same bytes. This module signs nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 import trio
 
 from tallymesh import exchange
 from tallymesh.errors import LocalError, RemoteError
-from tallymesh.exchange import Body, LeaveRequest, Nothing, TallyAnswer, TallyRequest
+from tallymesh.exchange import Body, FailureRequest, LeaveRequest, Nothing, ReceiptRequest, TallyAnswer, TallyRequest
 from tallymesh_ledger import sampling
 from tallymesh_ledger.phases import Phase
 from tallymesh_node.worker.record import Line, SecretLine, evidence
@@ -67,29 +69,36 @@ class Sender:
 
     async def _one(self) -> bool:
         """Send the next message; False where there is none."""
+        async with self.work.lock:  # while a commit is on its way, the record says what the disk does not hold yet
+            send = self._next()
+        if send is None:
+            return False
+        await send()
+        return True
+
+    def _next(self) -> Callable[[], Awaitable[None]] | None:
+        """What is to be sent next, with its bytes. The caller holds the lock."""
         record = self.work.record
         if record.seat.phase in (Phase.FORFEITED, Phase.RELEASED):
-            return False
+            return None
         for position in sorted({*record.receipts, *record.failures} - self.work.acked):
             if record.seat.finished_at is None or position < record.seat.finished_at or position in record.failures:
-                await self._unit(position)
-                return True
+                return partial(self._unit, position, *self._message(position))
         if record.leave and not self.work.leave_sent:
-            await self._leave()
-            return True
+            return partial(self._leave, exchange.encode(LeaveRequest(record.leave)))
         for closed in record.seat.tallies:
+            number = closed.range.number
             if not closed.secret and closed.range.end <= self.work.refused_from:
-                await self._tally(closed.range.number)
-                return True
-        return False
+                return partial(self._tally, number, exchange.encode(TallyRequest(record.tallies[number])))
+        return None
 
-    async def _unit(self, position: int) -> None:
+    def _message(self, position: int) -> tuple[str, bytes]:
         record = self.work.record
         if position in record.failures:
-            name, body = record.failures[position].NAME, exchange.encode(record.failures[position])
-        else:
-            request = inlined(self.tools, record.receipts[position])
-            name, body = request.NAME, exchange.encode(request)
+            return FailureRequest.NAME, exchange.encode(record.failures[position])
+        return ReceiptRequest.NAME, exchange.encode(inlined(self.tools, record.receipts[position]))
+
+    async def _unit(self, position: int, name: str, body: bytes) -> None:
         try:
             await self._ask(name, body, Nothing)
         except RemoteError as error:
@@ -111,11 +120,10 @@ class Sender:
             await self.work.commit(Line.EVIDENCE, evidence(f"refused_{error.code}", str(error).encode()))
             self.work.stop(position, f"The payer refused a receipt: {error.sentence} ({error.code})")
 
-    async def _tally(self, number: int) -> None:
+    async def _tally(self, number: int, body: bytes) -> None:
         work = self.work
         work.sent_at.setdefault(number, trio.current_time())  # its minute begins with our first attempt
         work.keeper_bell.ring()
-        body = exchange.encode(TallyRequest(work.record.tallies[number]))
         try:
             answer = await self._ask(TallyRequest.NAME, body, TallyAnswer)
         except RemoteError as error:
@@ -139,9 +147,9 @@ class Sender:
             await work.commit(Line.SECRET, exchange.encode(SecretLine(number, answer.secret)))
             work.secret_at[number] = trio.current_time()
 
-    async def _leave(self) -> None:
+    async def _leave(self, body: bytes) -> None:
         try:
-            await self._ask(LeaveRequest.NAME, exchange.encode(LeaveRequest(self.work.record.leave)), Nothing)
+            await self._ask(LeaveRequest.NAME, body, Nothing)
         except RemoteError as error:
             if error.code in TRANSIENT:
                 raise
