@@ -54,6 +54,15 @@ class Vote(IntEnum):
     UNSERVED = 4
 
 
+# votes that a ruling proves right: they share their panel's fee
+RIGHT: dict[Ruling, frozenset[Vote]] = {
+    Ruling.FOR_ACCUSED: frozenset({Vote.ACCUSED}),
+    Ruling.FOR_ACCUSER: frozenset({Vote.ACCUSER}),
+    Ruling.UNSERVED: frozenset({Vote.UNSERVED}),
+    Ruling.VOID: frozenset({Vote.ACCUSED, Vote.ACCUSER, Vote.OTHER}),
+}
+
+
 class Word(IntEnum):
     """What binds a worker to a leaf."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from blake3 import blake3
 
@@ -26,6 +26,7 @@ log = logging.getLogger("tallymesh.quarrels")
 
 LOOKS = 25  # at a case in the shortest of its windows: what is due is done in its first part
 LOOK_MIN_S, LOOK_MAX_S = 1.0, 60.0
+MAX_VALUES = 32  # cases of which the values found so far are kept: what a party named once, it goes on from
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Tools:
     source_of: Callable[[bytes], Source | None]  # an account's peer, by its offer
     account_of: Callable[[str], bytes | None]  # the account that a valid PeerBinding gives a peer
     counters: Counter[str]
+    _values: OrderedDict[bytes, Values] = field(default_factory=OrderedDict)
 
     @staticmethod
     def sandbox_of(case: bytes) -> bytes:
@@ -51,17 +53,22 @@ class Tools:
         return blake3(b"tallymesh.court.sandbox.1" + case).digest()
 
     def values(self, case: bytes, order: Order, work_ms: int, unit: Unit) -> Values:
-        """The disputed unit's, found here."""
-        return Values(
-            unit,
-            order=order,
-            work_ms=work_ms,
-            sandbox=self.sandbox_of(case),
-            blobs=self.blobs,
-            executor=self.executor,
-            cores=self.cores,
-            parameters=self.parameters,
-        )
+        """The disputed unit's, found here; the same for a case until too many others came."""
+        if case not in self._values:
+            self._values[case] = Values(
+                unit,
+                order=order,
+                work_ms=work_ms,
+                sandbox=self.sandbox_of(case),
+                blobs=self.blobs,
+                executor=self.executor,
+                cores=self.cores,
+                parameters=self.parameters,
+            )
+        self._values.move_to_end(case)
+        while len(self._values) > MAX_VALUES:
+            self._values.popitem(last=False)
+        return self._values[case]
 
 
 def look_s(terms: Terms) -> float:

@@ -60,12 +60,6 @@ def cut(unit: Unit, agreed: bytes, lo: int, hi: int) -> Unit | bytes:
     return replace(unit, inputs=inputs, config=units.canonical_json(config))
 
 
-def state_of(unit: Unit, agreed: bytes, lo: int, hi: int) -> BlobId | None:
-    """The state beside the unit's own inputs that value `hi` is found from; None where there is none."""
-    part = cut(unit, agreed, lo, hi)
-    return BlobId(agreed) if isinstance(part, Unit) and lo > 0 else None
-
-
 class Values:
     """Values of one unit, found in the sandbox `sandbox` under the terms under which it was to be run. What was found
     is kept, and so are the states, in the blob store: `at` goes on from the nearest."""
