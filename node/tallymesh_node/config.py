@@ -26,7 +26,7 @@ LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 PREFIX: Final = "TALLYMESH_"
 MAX_FILE_BYTES: Final = 256 * 1024  # a config has a few lines; anything bigger is another file
 # Variables of the client and of the machinery around the node, which share the prefix.
-OTHER_VARIABLES: Final = frozenset({"NODE", "TOKEN", "TOKEN_FILE", "BUDGET", "BACKEND", "CONFIG", "INDEX"})
+OTHER_VARIABLES: Final = frozenset({"NODE", "TOKEN", "TOKEN_FILE", "BUDGET", "BACKEND", "NEWCOMERS", "CONFIG", "INDEX"})
 
 SECONDS_PER_HOUR: Final = 3600
 

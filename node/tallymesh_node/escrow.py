@@ -22,6 +22,7 @@ from tallymesh_ledger.chain.fees import NO_LIMITS, GasPolicy
 from tallymesh_ledger.chain.outbox import Outbox
 from tallymesh_ledger.chain.registry_view import RegistryView
 from tallymesh_ledger.keys import AccountKey
+from tallymesh_ledger.newcomers import Newcomer
 from tallymesh_ledger.registry import RegistryAt
 from tallymesh_node.complaints import LIMITS
 from tallymesh_node.interfaces import JobState, SeatEnding, SeatState, SignedLease
@@ -201,6 +202,9 @@ class EscrowChain:
 
     async def free_stakes(self, accounts: Sequence[bytes]) -> list[int]:
         return [stake.free for stake in await self.contracts.registry.stakes_of(accounts)]
+
+    async def newcomers(self, accounts: Sequence[bytes]) -> list[Newcomer]:
+        return await self.contracts.registry.newcomers(accounts) if accounts else []
 
 
 def _seating(each: SignedLease) -> Seating:

@@ -34,6 +34,7 @@ class Terms(View, frozen=True):
     verify: str = "sampled"  # or "integrity" (every unit recomputed)
     workers_max: int = 0  # 0: as many as the job can use
     deadline_s: int = 24 * 3600  # from submission
+    newcomers: bool = False  # accounts without stake may work, too; every unit of theirs is recomputed
 
 
 class SubmitRequest(View, frozen=True):

@@ -33,8 +33,15 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     class_accounts: int  # accounts in that class besides this one
     class_share_bp: int  # share of all slots in that class besides this one's
     free_cores: int  # offered cores less those that this node's own leases hold
+    room: int = 0  # wei that one more seat of it may be worth while it has no slot; see `newcomer`
     unreachable: str = ""  # sentence of the last failed dial, "" if it answered or was not tried
     distrust: str = ""  # why this payer does not want it: convicted, gave up, refused
+
+    @property
+    def newcomer(self) -> bool:
+        """Nothing is at stake for it yet, or it could not pay for the transaction that says its class: only payers
+        that allow it, and audit every unit, give it work."""
+        return self.slots < 1 or not any(self.chain_class)
 
 
 class MatchRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +63,7 @@ class MatchRequest(msgspec.Struct, frozen=True, kw_only=True):
     workers_max: int = 0  # 0: as many as are useful
     class_accounts_min: int = 1
     class_share_min_bp: int = 0
+    newcomers: bool = False  # accounts on probation may be asked, too
     busy: frozenset[bytes] = frozenset()  # accounts that hold a seat of this stage already
 
 
@@ -108,7 +116,7 @@ def match(request: MatchRequest, candidates: Sequence[Candidate], now: int, seed
             rejections.append(Rejection(candidate.offer.account, *reason))
         else:
             fitting.append(candidate)
-    fitting.sort(key=lambda c: (c.offer.ask_price, -c.offer.cpu_score, _tiebreak(c.offer.account, seed)))
+    fitting.sort(key=lambda c: (c.offer.ask_price, c.newcomer, -c.offer.cpu_score, _tiebreak(c.offer.account, seed)))
     if request.units_left <= 0:
         return Match((), tuple(rejections))
     if not fitting:
@@ -134,6 +142,8 @@ _ADVICE: Final = {
     "too_few_cores": "Ask for fewer cores in require=.",
     "too_few_gpus": "Ask for fewer GPUs in require=.",
     "cores_taken": "It begins when other work of theirs ends.",
+    "unstaked": "Allow accounts on probation: newcomers=True. All that they do is audited.",
+    "newcomer_full": "It begins when other work of theirs is paid.",
 }
 
 
@@ -189,8 +199,14 @@ def _reachable(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | Non
 
 
 def _staked(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
-    if c.slots < 1:
+    if c.slots < 1 and not r.newcomers:
         return "unstaked", "Its account holds no slot."
+    if c.slots < 1:
+        price = unit_price_up(c.offer.ask_price, r.work_ms)
+        if c.room < max(1, price):
+            room, unit = amounts.show(c.room), amounts.show_up(price)
+            return "newcomer_full", f"It is on probation: {room} more may be open, and a unit costs {unit}."
+        return None
     if c.free_stake < r.lock:
         free, lock = amounts.show(c.free_stake), amounts.show_up(r.lock)
         return "stake_locked", f"It has {free} of free stake and a seat locks {lock}."
@@ -205,7 +221,7 @@ def _class(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
             "other_class",
             f"Its numeric class is {c.offer.numeric_class[:4].hex()}, not {r.numeric_class[:4].hex()}.",
         )
-    if c.chain_class != c.offer.numeric_class:
+    if c.chain_class != c.offer.numeric_class and not (r.newcomers and not any(c.chain_class)):
         return "class_pending", "Its numeric class is not yet effective on chain."
     if c.class_accounts < r.class_accounts_min or c.class_share_bp < r.class_share_min_bp:
         return "rare_class", (
@@ -259,12 +275,17 @@ def _size(request: MatchRequest, fitting: Sequence[Candidate]) -> list[Proposal]
         without = request.wages // (dearest * len(chosen)) if dearest else roomy
         positions = min(roomy, with_spare) if with_spare >= share else min(share, without)
         if positions >= 1 and positions * len(chosen) >= min(request.units_left, without * len(chosen)):
-            return [
-                Proposal(candidate, unit_price_up(candidate.offer.ask_price, request.work_ms), positions)
-                for candidate in chosen
-            ]
+            return [_proposal(request, candidate, positions) for candidate in chosen]
         chosen.pop()
     return []
+
+
+def _proposal(request: MatchRequest, candidate: Candidate, positions: int) -> Proposal:
+    """An account without a slot gets no more than the escrow would seat; others take the rest when it is missed."""
+    price = unit_price_up(candidate.offer.ask_price, request.work_ms)
+    if candidate.slots < 1:
+        positions = min(positions, candidate.room // max(1, price))
+    return Proposal(candidate, price, positions)
 
 
 def _tiebreak(account: bytes, seed: int) -> bytes:

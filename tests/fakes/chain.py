@@ -25,6 +25,7 @@ from tallymesh_ledger.model.machine import Event, Machine, Revert, Store
 from tallymesh_ledger.model.signatures import NONE, Signature
 from tallymesh_ledger.model.world import NAMES
 from tallymesh_ledger.model.world import World as Contracts
+from tallymesh_ledger.newcomers import Newcomer
 from tallymesh_ledger.registry import RegistryAt
 from tallymesh_node.interfaces import JobState, SeatEnding, SeatState, SignedLease
 
@@ -366,6 +367,11 @@ class FakeChain:
 
     async def free_stakes(self, accounts: Sequence[bytes]) -> list[int]:
         return [await self.free_stake(account) for account in accounts]
+
+    async def newcomers(self, accounts: Sequence[bytes]) -> list[Newcomer]:
+        await self._reach()
+        registry = self.world.contracts.registry
+        return [Newcomer(*registry.newcomer_of(account), registry.deposit_of(account)) for account in accounts]
 
     def _seated(self, what: str, leases: Sequence[SignedLease]) -> bytes:
         escrow = self.world.contracts.escrow

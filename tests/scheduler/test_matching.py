@@ -143,3 +143,38 @@ def test_any_market_gives_a_repeatable_plan_within_the_wages(
     if units and width and not found.waiting:
         assert sorted(named) == sorted(c.offer.account for c in offers)
     assert len(set(named)) == len(named)
+
+
+# ---- accounts on probation
+
+
+def test_a_newcomer_gets_no_more_than_the_escrow_would_seat() -> None:
+    found = match(request(newcomers=True), [candidate(slots=0, free_stake=0, chain_class=b"", room=35)], NOW, 0)
+    assert [(p.price, p.positions) for p in found.proposals] == [(10, 3)]
+
+
+@pytest.mark.parametrize(("room", "code"), [(9, "newcomer_full"), (10, "")])
+def test_a_newcomer_without_room_for_a_unit_waits(room: int, code: str) -> None:
+    found = match(request(newcomers=True), [candidate(slots=0, room=room)], NOW, 0)
+    assert [r.code for r in found.rejections] == ([code] if code else [])
+
+
+def test_a_newcomer_without_price_or_room_gets_nothing() -> None:
+    found = match(request(newcomers=True), [candidate(offered=offer(ask_price=0), slots=0, room=0)], NOW, 0)
+    assert [r.code for r in found.rejections] == ["newcomer_full"]
+
+
+def test_an_account_that_could_not_pay_for_saying_its_class_works_where_newcomers_may() -> None:
+    silent = candidate(chain_class=bytes(32))
+    assert silent.newcomer
+    assert match(request(newcomers=True), [silent], NOW, 0).proposals
+    assert [r.code for r in match(request(), [silent], NOW, 0).rejections] == ["class_pending"]
+    other = candidate(chain_class=b"\6" * 32)
+    assert [r.code for r in match(request(newcomers=True), [other], NOW, 0).rejections] == ["class_pending"]
+
+
+def test_at_the_same_price_stake_goes_first() -> None:
+    found = match(
+        request(newcomers=True, width=1, units_left=1), [candidate(1, slots=0, room=10), candidate(2)], NOW, 0
+    )
+    assert [p.candidate.peer_id for p in found.proposals] == ["peer2"]

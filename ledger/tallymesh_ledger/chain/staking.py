@@ -12,6 +12,7 @@ from tallymesh_ledger.chain.contract import At, Contract, Outcome, compact, stru
 from tallymesh_ledger.chain.rpc import Rpc
 from tallymesh_ledger.chain.transactions import Sender
 from tallymesh_ledger.eip712 import keccak, word
+from tallymesh_ledger.newcomers import Newcomer
 
 PERMIT_S = 3600  # a permit of ours is good for this long: mined or worthless
 _PERMIT = keccak(b"Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)")
@@ -77,6 +78,13 @@ class Registry(Contract):
 
     async def live_slots(self, account: bytes, *, at: At = "latest") -> int:
         return int(await self.read("liveSlots", account, at=at))
+
+    async def newcomers(self, accounts: Sequence[bytes], *, at: At = "latest") -> list[Newcomer]:
+        """What each has as a newcomer, in one round trip."""
+        calls = [(name, [account]) for account in accounts for name in ("newcomerOf", "depositOf")]
+        found = await self.read_many(calls, at=at)
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return [Newcomer(seats, unpaid, deposit) for (seats, unpaid), deposit in pairs]
 
     async def slot_wei(self) -> int:
         return int(await self.read("slotWei"))

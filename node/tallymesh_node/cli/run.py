@@ -1,7 +1,7 @@
 """`tallymesh run`: a script or a job file, in a process of its own.
 
-The budget and the backend go to the child as defaults (TALLYMESH_BUDGET, TALLYMESH_BACKEND): what the program says
-itself wins. The child's exit code is ours.
+Budget, backend and newcomers go to the child as defaults (TALLYMESH_BUDGET, TALLYMESH_BACKEND, TALLYMESH_NEWCOMERS):
+what the program says itself wins. The child's exit code is ours.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ def run(
     arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to the script.")] = None,
     budget: Annotated[str | None, typer.Option(help="The most it may cost, in whole tokens: 5 or 2.5.")] = None,
     backend: Annotated[str | None, typer.Option(help="network (the default) or local.")] = None,
+    newcomers: Annotated[
+        bool, typer.Option("--newcomers", help="Give work to accounts without stake, too; all of theirs is recomputed.")
+    ] = False,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="job.toml: submit, print the id, do not wait.")
     ] = False,
@@ -31,8 +34,8 @@ def run(
 ) -> None:
     """Run a Python script, or the job that a TOML file describes.
 
-    The script is an ordinary one that uses `import tallymesh`; --budget and --backend are its defaults: what it says
-    itself wins. With a job.toml the job's outcome is shown, as JSON with --json.
+    The script is an ordinary one that uses `import tallymesh`; --budget, --backend and --newcomers are its defaults:
+    what it says itself wins. With a job.toml the job's outcome is shown, as JSON with --json.
 
     \b
     Examples:
@@ -59,6 +62,8 @@ def run(
         environment["TALLYMESH_BUDGET"] = budget
     if backend is not None:
         environment["TALLYMESH_BACKEND"] = backend
+    if newcomers:
+        environment["TALLYMESH_NEWCOMERS"] = "1"
     if program.suffix == ".toml":
         flags = [*(["--json"] if json_ else []), *(["--detach"] if detach else [])]
         command = [sys.executable, "-m", "tallymesh.client.jobfile", str(program), *flags, *(arguments or [])]

@@ -47,7 +47,13 @@ def _leased(book: Book, record: r.Leased) -> None:
     offered = wire.decode(record.lease, Lease)
     seat = seat_id(book.domains, offered.message)
     book.helds[seat] = Held(
-        seat, offered, stage=record.stage, peer=record.peer, width=record.width, tally_units=book.order.tally_units
+        seat,
+        offered,
+        stage=record.stage,
+        peer=record.peer,
+        width=record.width,
+        tally_units=book.order.tally_units,
+        newcomer=record.newcomer,
     )
 
 

@@ -27,6 +27,7 @@ from tallymesh_ledger.keys import AccountKey
 from tallymesh_ledger.registry import RegistryAt
 from tallymesh_node.payer.given import Given
 from tallymesh_node.payer.held import AT_WORK, Held
+from tallymesh_node.payer.ordering import lock_of
 from tallymesh_node.payer.records import Ending, Settled, Submitted
 from tallymesh_node.payer.secrets import secrets_of
 from tallymesh_scheduler.leases import LeaseState
@@ -119,6 +120,13 @@ class Book:
     def at_work(self) -> list[Held]:
         """Seats whose cap is not free, whatever their phase."""
         return [held for held in self.all() if held.state in AT_WORK]
+
+    def lock(self, *, newcomer: bool = False) -> int:
+        """What a seat locks of its worker's stake. Without a slot nothing: each of its units is recomputed before it is
+        paid, and locks that nobody has the gas to end would hold all that it earns."""
+        if newcomer:
+            return 0
+        return self.order.lock_per_seat or lock_of(self.order.wages, self.spec, self.parameters)
 
     @property
     def free_wages(self) -> int:

@@ -29,6 +29,7 @@ from tallymesh_node.payer.calling import Calls
 from tallymesh_node.payer.closing import Closing
 from tallymesh_node.payer.events import EventLog
 from tallymesh_node.payer.leasing import Leasing
+from tallymesh_node.payer.newcomers import Newcomers
 from tallymesh_node.payer.own import OwnUnits
 from tallymesh_node.payer.placing import Placing
 from tallymesh_node.payer.receiving import Receiving
@@ -109,9 +110,10 @@ class JobDriver:
         self.own = OwnUnits(self)
         self.closing = Closing(self)
         self.settling = Settling(self)
+        self.newcomers = Newcomers(self)
         self.parts: tuple[Part, ...] = (
             self.leasing, self.placing, self.receiving, self.watching, self.auditing, self.own, self.closing,
-            self.settling,
+            self.newcomers, self.settling,
         )  # fmt: skip
 
     def _ours(self, submitted: Submitted) -> None:

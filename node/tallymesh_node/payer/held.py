@@ -21,7 +21,15 @@ class Held:
     """The first half is rebuilt from the journal; `live` holds what a restart begins anew."""
 
     def __init__(
-        self, seat_id: SeatId, offered: Signed, *, stage: int, peer: Source, width: int, tally_units: int
+        self,
+        seat_id: SeatId,
+        offered: Signed,
+        *,
+        stage: int,
+        peer: Source,
+        width: int,
+        tally_units: int,
+        newcomer: bool = False,
     ) -> None:
         lease: Lease = offered.message
         self.id = seat_id
@@ -31,6 +39,7 @@ class Held:
         self.stage = stage
         self.peer = peer
         self.width = width
+        self.newcomer = newcomer  # nothing much was at stake for its account when it was asked
         self.state = LeaseState.ASKED
         self.seat = Seat(seat_id, lease, tally_units)
         self.assigns: dict[int, bytes] = {}  # until the position is accepted, like the next two

@@ -28,6 +28,9 @@ def shown(book: Book, record: r.Shown) -> None:
     reason = AuditReason.FIRST if record.number == 1 else AuditReason.DRAWN
     for index in sorted(sampling.draw_units(seed, covered.count, k)):
         force(book, held, covered.start + index, reason)
+    if held.newcomer:
+        for position in range(covered.start, covered.end):
+            force(book, held, position, AuditReason.FORCED)
     for position in sorted(held.bad):
         if covered.start <= position < covered.end:
             force(book, held, position, AuditReason.FORCED)

@@ -64,6 +64,10 @@ class Leasing:
         if self._stale or wanted:
             driver.doing.start(("lease",), self._round)
 
+    def look_again(self) -> None:
+        """Somebody may have room for a lease now who had none."""
+        self._next_at = 0.0
+
     def problems(self) -> list[Problem]:
         book, found = self.driver.book, []
         if not book.over:
@@ -107,6 +111,7 @@ class Leasing:
         if needs:
             more = all(any(h.stage == stage and h.takes_work for h in driver.book.all()) for stage in needs)
             self._next_at = trio.current_time() + (MATCH_MORE_S if more else MATCH_S)
+            await self.needs.look()
             await self._ask(self.needs.requests(needs, self.needs.candidates()))
         agreed = [held for held in driver.book.all() if held.state is LeaseState.AGREED]
         if agreed and not driver.book.over:
@@ -182,7 +187,7 @@ class Leasing:
                 nursery.start_soon(self._request, held)
 
     def _lease(self, stage: int, request: MatchRequest, proposal: Proposal, now: int, least_s: float) -> Leased:
-        driver, order = self.driver, self.driver.book.order
+        driver = self.driver
         parameters = driver.tools.parameters
         offer = proposal.candidate.offer
         self._nonce += 1
@@ -202,7 +207,7 @@ class Leasing:
             price=proposal.price,
             work_ms=request.work_ms,
             numeric_class=request.numeric_class,
-            lock=order.lock_per_seat,
+            lock=driver.book.lock(newcomer=proposal.candidate.slots < 1),
             until=now + lasts,
             seat_by=now + int(waits.seconds(Step.SEAT, parameters)),
             secret_1=hashed(1),
@@ -211,7 +216,7 @@ class Leasing:
         )
         addresses = tuple(address for address in offer.addresses.split(",") if address)
         peer = exchange.Source(proposal.candidate.peer_id, addresses)
-        return Leased(driver.sign(lease).body, stage, peer, width)
+        return Leased(driver.sign(lease).body, stage, peer, width, proposal.candidate.newcomer)
 
     async def _request(self, held: Held) -> None:
         driver, tools = self.driver, self.driver.tools

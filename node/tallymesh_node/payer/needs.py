@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tallymesh_ledger.newcomers import room_wei
 from tallymesh_node.payer.ordering import PRICE_ANY
 from tallymesh_scheduler.leases import LeaseState
 from tallymesh_scheduler.matching import Candidate, MatchRequest, Proposal
@@ -17,12 +18,26 @@ from tallymesh_scheduler.matching import Candidate, MatchRequest, Proposal
 if TYPE_CHECKING:
     from tallymesh_node.payer.driver import JobDriver
 
+ROOMS_MAX = 512  # newcomers looked at for one round of matching: as many as the offer book holds
 MORE_UNITS = 4  # another worker pays (its first unit is audited) from this many units a core on
 
 
 class Needs:
     def __init__(self, driver: JobDriver) -> None:
         self.driver = driver
+        self.rooms: dict[bytes, int] = {}  # account without a slot -> wei that one more seat of it may be worth
+
+    async def look(self) -> None:
+        """Ask the chain what newcomers may be offered, where the order allows them: no more than the escrow seats.
+        Leases that other jobs agreed on meanwhile are the worker's to know."""
+        driver = self.driver
+        if not driver.book.order.newcomers:
+            return
+        now = driver.tools.chain.block_time()
+        accounts = [c.offer.account for c in driver.tools.offers.candidates(now) if c.slots < 1][:ROOMS_MAX]
+        found = await driver.tools.chain.newcomers(accounts)
+        slot_wei = driver.tools.parameters.slot_wei
+        self.rooms = {a: room_wei(each, slot_wei) for a, each in zip(accounts, found, strict=True)}
 
     def now(self) -> dict[int, tuple[int, int]]:
         """Stage -> (units to lease for, units side by side)."""
@@ -72,10 +87,11 @@ class Needs:
                 units_left=units_left,
                 width=width,
                 wages=free * weights[stage] // sum(weights.values()),
-                lock=order.lock_per_seat,
+                lock=book.lock(),
                 workers_max=max(0, book.terms.workers_max - len(busy)) if book.terms.workers_max else 0,
                 class_accounts_min=parameters.class_accounts_min,
                 class_share_min_bp=parameters.class_stake_bp,
+                newcomers=order.newcomers,
                 busy=busy,
             )
         return requests
@@ -101,6 +117,7 @@ class Needs:
                 candidate,
                 free_cores=candidate.offer.cores - driver.cores_held(candidate.offer.account, book.id),
                 distrust=distrust.get(candidate.offer.account, candidate.distrust),
+                room=self.rooms.get(candidate.offer.account, 0),
             )
             for candidate in driver.tools.offers.candidates(driver.tools.chain.block_time())
         ]

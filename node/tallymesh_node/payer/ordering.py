@@ -90,7 +90,8 @@ def make_order(
     if max(memory, disk) >= 1 << 32 or max(require.cores, require.gpu) >= 1 << 16 or terms.deadline_s > DEADLINE_MAX_S:
         raise CallerError("bad_terms", "Requirements or the deadline are larger than any machine or job.")
     rate = audit_rate_bp(terms, parameters)
-    wages, reserve = split(budget, spec, rate, parameters)
+    # All of it may be done by newcomers, of whom every unit is audited; what is not needed for that comes back.
+    wages, reserve = split(budget, spec, BP if terms.newcomers else rate, parameters)
     if wages < units_of(spec):
         raise CallerError(
             "budget_too_small",
@@ -109,7 +110,8 @@ def make_order(
         price_max=price_max or PRICE_ANY,
         wages=wages,
         audit_reserve=reserve,
-        lock_per_seat=lock_of(wages, spec, parameters),
+        # The least of any seat: a newcomer has nothing to lock, nor gas to unlock it with.
+        lock_per_seat=0 if terms.newcomers else lock_of(wages, spec, parameters),
         claim_bond=claim_bond_of(wages, spec, parameters),
         audit_rate_bp=rate,
         tally_units=parameters.tally_units,
@@ -118,7 +120,7 @@ def make_order(
         auditors=Auditors.OPEN,
         auditors_root=ZERO32,
         signer_seat_max=wages,
-        newcomers=False,
+        newcomers=terms.newcomers,
         deadline=now + terms.deadline_s,
         salt=salt,
     )

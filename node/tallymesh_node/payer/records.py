@@ -36,6 +36,7 @@ class Leased(Record, frozen=True):
     stage: int
     peer: Source
     width: int  # units that the worker runs side by side
+    newcomer: bool = False  # every unit is audited, and the seat is paid as soon as it is done
 
 
 class Agreed(Record, frozen=True):

@@ -101,14 +101,18 @@ class Settling:
             await driver.tools.chain.finish(book.order, self._endings())
         await driver.commit(Settled(driver.tools.clock(), driver.tools.chain.block_time()))
 
-    def _endings(self) -> list[SeatEnding]:
+    def earned(self) -> dict[bytes, list[tuple[Signed, Signed]]]:
+        """Seat -> (AuditOrder, Verdict) of each audit that is to be paid."""
         audits: dict[bytes, list[tuple[Signed, Signed]]] = {}
         for calling in self.driver.book.calls.values():
             earned = calling.verdict is not None and calling.call.state is CallState.DONE
             lied = calling.call.auditor in calling.audit.outvoted and calling.call.result is not Result.UNAVAILABLE
             if earned and not lied and calling.verdict is not None:
                 audits.setdefault(calling.held.id, []).append((calling.order, calling.verdict))
-        found = []
+        return audits
+
+    def _endings(self) -> list[SeatEnding]:
+        audits, found = self.earned(), []
         for held in self.driver.book.all():
             accept = held.accepts[-1] if held.accepts else None
             pairs = tuple(audits.get(held.id, ()))

@@ -12,6 +12,8 @@ from tallymesh.ids import ZERO32
 from tallymesh.messages import Lease, Offer, Order
 from tallymesh.parameters import Parameters
 from tallymesh.units import JobSpec
+from tallymesh_ledger import newcomers
+from tallymesh_ledger.newcomers import Newcomer
 from tallymesh_scheduler.matching import unit_price_up
 
 MAX_OPEN_LEASES = 64  # seats that this node keeps in memory and reconciles with the chain, a few kilobytes each
@@ -38,12 +40,13 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     open_leases: int
     payer_leases: int  # open ones of this payer
     cores_held: int  # by jobs other than this one
+    newcomer: Newcomer = Newcomer()  # without a slot: what the chain has open and what was agreed since, together
 
 
 def judge(order: Order, lease: Lease, spec: JobSpec, situation: Situation, parameters: Parameters) -> Refusal | None:
     """None if the lease is fine, else the first thing that is wrong with it."""
     return (
-        _standing(situation)
+        _standing(order, situation)
         or _form(order, lease, spec)
         or _times(order, lease, situation.now, parameters)
         or _machine(order, lease, situation)
@@ -57,13 +60,13 @@ def cores_of(order: Order) -> int:
     return max(1, order.cores)
 
 
-def _standing(situation: Situation) -> Refusal | None:
+def _standing(order: Order, situation: Situation) -> Refusal | None:
     if situation.offer is None:
         return Refusal("no_offer", "This node offers nothing at the moment.")
     if situation.offer.expires < situation.now:
         return Refusal("no_offer", "This node's offer has expired and was not renewed.")
-    if situation.slots < 1:
-        return Refusal("unstaked", "This node holds no slot: it takes no lease yet.")
+    if situation.slots < 1 and not order.newcomers:
+        return Refusal("unstaked", "This node holds no slot: it takes leases of jobs that allow newcomers alone.")
     return None
 
 
@@ -120,10 +123,21 @@ def _money(order: Order, lease: Lease, situation: Situation, parameters: Paramet
         return Refusal("over_budget", "The lease is worth more than all wages of the order.")
     if order.tally_units > TALLY_FACTOR_MAX * parameters.tally_units:
         return Refusal("tally_too_long", f"Tallies of {order.tally_units} units would leave too much unpaid.")
+    if situation.slots < 1:  # what it has is locked, however little: there is no lock to be short of
+        return _probation(lease, situation.newcomer, parameters)
     free = situation.free_stake - situation.pending_lock
     if lease.lock > free:
         lock, left = amounts.show_up(lease.lock), amounts.show(max(0, free))
         return Refusal("too_little_stake", f"The lock of {lock} is more than the {left} of stake that is free.")
+    return None
+
+
+def _probation(lease: Lease, newcomer: Newcomer, parameters: Parameters) -> Refusal | None:
+    room = newcomers.room_wei(newcomer, parameters.slot_wei)
+    value = lease.positions * lease.price
+    if value > room:
+        worth, left = amounts.show_up(value), amounts.show(room)
+        return Refusal("newcomer_full", f"The lease is worth {worth}, and a newcomer may have {left} more open.")
     return None
 
 

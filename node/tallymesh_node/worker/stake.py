@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import msgspec
 import trio
 
+from tallymesh_ledger.newcomers import Newcomer
 from tallymesh_node.worker.tools import Tools, Work
 
 FRESH_S = 30.0  # a figure may be this old; the loop over the seats renews it every ten seconds
@@ -24,6 +25,7 @@ class Stake(msgspec.Struct, frozen=True):
     free_wei: int
     counted: frozenset[bytes]
     at: float  # trio time
+    newcomer: Newcomer = Newcomer()  # … and whose unpaid value it holds, while there is no slot
 
 
 class OwnStake:
@@ -34,10 +36,16 @@ class OwnStake:
     async def refresh(self, works: Iterable[Work]) -> Stake:
         """Ask the chain. ChainError where it does not answer."""
         chain, mine = self._tools.chain, self._tools.key.address
+        works = list(works)
         counted = frozenset(work.record.id for work in works if work.state is not None)
         registry = await chain.registry_at(*await chain.final_block())
-        free_wei = await chain.free_stake(mine)
-        self._kept = Stake(registry.slots_of(mine), free_wei, counted, trio.current_time())
+        free_wei, slots = await chain.free_stake(mine), registry.slots_of(mine)
+        newcomer = Newcomer()
+        if not slots:  # a hundredth of a slot is little: a seat that was counted twice would leave no room for another
+            new = [work.record.id for work in works if work.state is None]
+            counted |= {seat for seat in new if await chain.seat_state(seat) is not None}
+            (newcomer,) = await chain.newcomers([mine])
+        self._kept = Stake(slots, free_wei, counted, trio.current_time(), newcomer)
         return self._kept
 
     async def stake(self, works: Iterable[Work]) -> Stake:

@@ -40,6 +40,7 @@ def map(  # the name is the public one
     verify: str = "sampled",
     workers: int = 0,
     deadline_s: int = DEADLINE_S,
+    newcomers: bool | None = None,
     work: float = 1.0,
     seed: int = 0,
     name: str = "",
@@ -51,12 +52,13 @@ def map(  # the name is the public one
     Items, keyword arguments and what the function returns are JSON values, bytes, numpy arrays or torch tensors.
     `budget` is the most that it may ever cost, audits included, as text: ``"2.0"``; `max_price` the most per
     core-hour, as text too (prices are kept in whole wei per second: less than 3600 wei per core-hour is refused).
-    `work` is the declared work of one item in reference-seconds. `verify="integrity"` recomputes everything.
+    `work` is the declared work of one item in reference-seconds. `verify="integrity"` recomputes everything;
+    `newcomers=True` gives work to accounts without stake, too, and recomputes every unit of theirs.
     CallerError where the function cannot be shipped, with the line and the remedy.
     """
     _check_no_clash(function)
     _check_arguments(function, kwargs)
-    terms = _terms(budget, max_price, require, verify, workers, deadline_s, backend)
+    terms = _terms(budget, max_price, require, verify, workers, deadline_s, newcomers, backend)
     _check_name(name)
     from tallymesh.prepare import prepare_map
 
@@ -88,6 +90,7 @@ def train(
     verify: str = "sampled",
     workers: int = 0,
     deadline_s: int = DEADLINE_S,
+    newcomers: bool | None = None,
     name: str = "",
     backend: str | None = None,
 ) -> Job:
@@ -96,12 +99,12 @@ def train(
     ``algorithm="fedavg"``: the data is split into `clients` shards (`partition`: ``"iid"`` or ``"dirichlet:0.5"``) and
     trained in `rounds`, by all of them or by `per_round` drawn for each; ``"sequential"``: one run over all data in
     `segments`, any of which can be checked and continued elsewhere. `local` is the work of a client: ``dict(epochs=1,
-    batch=32, optimizer="sgd", lr=0.1)``. `test` is held-out data for the metrics of each round. `budget` and
-    `max_price` are as in `map`. `work` declares the reference-seconds of one unit; without it one is timed here first.
-    The same arguments give the same `model_sha` on any backend. CallerError where model, loss or data cannot work: they
-    are tried before anything is sent.
+    batch=32, optimizer="sgd", lr=0.1)``. `test` is held-out data for the metrics of each round. `budget`, `max_price`
+    and `newcomers` are as in `map`. `work` declares the reference-seconds of one unit; without it one is timed here
+    first. The same arguments give the same `model_sha` on any backend. CallerError where model, loss or data cannot
+    work: they are tried before anything is sent.
     """
-    terms = _terms(budget, max_price, require, verify, workers, deadline_s, backend)
+    terms = _terms(budget, max_price, require, verify, workers, deadline_s, newcomers, backend)
     _check_name(name)
     try:
         from tallymesh_learning.prepare import prepare_training
@@ -191,6 +194,7 @@ def _terms(
     verify: str,
     workers: int,
     deadline_s: int,
+    newcomers: bool | None,
     backend: str | None,
 ) -> api.Terms:
     """Checked before anything is prepared: reading a data set and being told afterwards that there is no budget is
@@ -207,6 +211,10 @@ def _terms(
             "bad_terms",
             f"workers and deadline_s are whole positive numbers, not {workers!r:.40} and {deadline_s!r:.40}.",
         )
+    if newcomers is None:
+        newcomers = os.environ.get("TALLYMESH_NEWCOMERS") == "1"
+    if type(newcomers) is not bool:
+        raise CallerError("bad_terms", f"newcomers= is True or False, not {newcomers!r:.40}.")
     if require is not None and not isinstance(require, api.Require):
         raise CallerError(
             "bad_terms",
@@ -235,6 +243,7 @@ def _terms(
         verify=verify,
         workers_max=workers,
         deadline_s=deadline_s,
+        newcomers=newcomers,
     )
 
 

@@ -11,6 +11,7 @@ from tallymesh.ids import ZERO32
 from tallymesh.messages import Lease, Offer, Order
 from tallymesh.parameters import Parameters
 from tallymesh.units import JobSpec, Stage
+from tallymesh_ledger.newcomers import Newcomer
 from tallymesh_node.worker import MAX_OPEN_LEASES, Situation, judge
 from tallymesh_node.worker.admission import MAX_PAYER_LEASES, SEAT_BY_MAX_S
 
@@ -110,3 +111,29 @@ def test_a_price_is_rounded_up_in_favour_of_the_worker() -> None:
     spec = {"stages": (Stage("map", "m:f", b"{}", 1001),)}
     assert code({}, {"work_ms": 1001, "price": 1001}, spec, {}, {}) == ""
     assert code({}, {"work_ms": 1001, "price": 1001}, spec, {}, {"ask_price": 1001}) == "price_too_low"  # 1002.001
+
+
+WORTH = LEASE.positions * LEASE.price
+
+
+@pytest.mark.parametrize(
+    ("has", "room", "why"),
+    [
+        (Newcomer(), WORTH, ""),
+        (Newcomer(), WORTH - 1, "newcomer_full"),
+        (Newcomer(unpaid=1), WORTH, "newcomer_full"),
+        (Newcomer(seats=2), WORTH, ""),
+        (Newcomer(seats=3), WORTH, "newcomer_full"),
+    ],
+)
+def test_without_a_slot_three_seats_worth_a_hundredth_of_one_are_taken_where_the_order_allows(
+    has: Newcomer, room: int, why: str
+) -> None:
+    parameters = msgspec.structs.replace(P, slot_wei=room * 100)
+    situation = msgspec.structs.replace(SITUATION, slots=0, free_stake=0, newcomer=has)
+    allowed = msgspec.structs.replace(ORDER, newcomers=True)
+    refusal = judge(allowed, LEASE, SPEC, situation, parameters)
+    assert (refusal.code if refusal else "") == why
+    refusal = judge(ORDER, LEASE, SPEC, situation, parameters)
+    assert refusal is not None
+    assert refusal.code == "unstaked", "the payer did not allow it"

@@ -1,0 +1,109 @@
+"""Probation with real roles on a virtual clock: an account that nobody gave anything works, is audited and paid."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import trio
+
+from fakes.payer_scene import (
+    PARAMETERS,
+    PRICE,
+    PayerNode,
+    Peer,
+    Scene,
+    after_first,
+    cheat,
+    honest_result,
+    paid_units,
+    result_of,
+)
+from tallymesh_ledger.newcomers import Newcomer
+
+SLOT = 100 * PRICE * 4  # so that a hundredth of it is four units
+
+
+@pytest.fixture
+def small(scene: Scene) -> Scene:
+    """A network whose slot is worth 400 units."""
+    scene.parameters = msgspec.structs.replace(PARAMETERS, slot_wei=SLOT, audit_rate_bp=100)
+    scene.chain.parameters = scene.parameters
+    return scene
+
+
+def crowd(scene: Scene) -> Peer:
+    """Two staked accounts that audit, and a newcomer that is cheaper than they are."""
+    for number in (1, 2):
+        scene.join(number, works=False)
+    return scene.join(9, slots=0, ask=PRICE)
+
+
+def standing(scene: Scene, peer: Peer) -> Newcomer:
+    registry = scene.chain.contracts.registry
+    return Newcomer(*registry.newcomer_of(peer.key.address), registry.deposit_of(peer.key.address))
+
+
+async def test_without_the_payers_word_a_newcomer_gets_nothing(small: Scene, payer: PayerNode) -> None:
+    crowd(small)
+    async with small.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=2), max_price_wei=str(PRICE))
+        await trio.sleep(20)
+        assert payer.service.job(job).status == "matching"
+        [problem] = payer.service.why(job)
+        assert "unstaked" in problem.sentence
+        assert small.chain.transactions == []
+
+
+async def test_a_newcomer_works_every_unit_is_audited_and_its_pay_becomes_its_stake(
+    small: Scene, payer: PayerNode
+) -> None:
+    newcomer = crowd(small)
+    async with small.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=10)
+        job = await payer.submit(spec, newcomers=True, max_price_wei=str(PRICE))
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        audited = {(audit.seat, audit.position) for audit in payer.service.audits(job) if audit.result == "match"}
+        assert len(audited) == 10, "each unit, though one in a hundred is the network's rate"
+        await payer.wait_empty(job)
+        seats = [seat for seat in small.chain.seats.values() if seat.worker == newcomer.key.address]
+        assert sorted(seat.paid_units for seat in seats) == [2, 4, 4]
+        fees = sum(units * PRICE * 200 // 20_000 * 2 for units in (2, 4, 4))
+        assert standing(small, newcomer) == Newcomer(0, 0, 10 * PRICE - fees)
+        assert small.chain.credits[newcomer.key.address] == 0
+        small.chain.check()
+
+
+async def test_a_newcomer_that_is_honest_once_and_false_later_is_found_at_once(small: Scene, payer: PayerNode) -> None:
+    """At the network's rate of one in a hundred, three false units of a tally would mostly go unseen."""
+    newcomer = crowd(small)
+    newcomer.working.functions["m:f"] = after_first(cheat)
+    honest = small.join(3, ask=2 * PRICE)
+    async with small.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=6)
+        job = await payer.submit(spec, newcomers=True)
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        await payer.wait_empty(job)
+        assert standing(small, newcomer).deposit <= PRICE, "what it did honestly"
+        assert paid_units(small, newcomer) <= 1
+        assert small.chain.credits[honest.key.address] > 0
+
+
+@pytest.mark.slow
+async def test_from_nothing_to_a_slot(small: Scene, payer: PayerNode) -> None:
+    newcomer = crowd(small)
+    registry = small.chain.contracts.registry
+    async with small.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=420), newcomers=True, max_price_wei=str(PRICE))
+        await payer.wait(job, timeout_s=5000)
+        await payer.wait_empty(job)
+        assert registry.live_slots(newcomer.key.address) == 1
+        credit = small.chain.credits[newcomer.key.address]
+        earned = SLOT + registry.deposit_of(newcomer.key.address) + credit
+        fees = sum(seat.paid_units * PRICE * 200 // 20_000 * 2 for seat in small.chain.seats.values())
+        assert earned == 420 * PRICE - fees, "every wei of its pay, once"
