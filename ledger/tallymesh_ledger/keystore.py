@@ -1,6 +1,7 @@
 """Encrypted keystores in eth-account's format (Web3 Secret Storage, version 3), mode 0600.
 
-The key derivation takes 0.55 s and 298 MB: it runs in a child process, so that the daemon never holds that memory.
+The key derivation takes 0.55 s and 298 MB: it runs in a child process, so that the daemon never holds that memory. A
+password that was drawn (`drawn=True`) needs none of that: nobody guesses 192 random bits, however fast a guess is.
 Passwords and secrets travel to the child through a pipe, never as arguments. This module asks nobody for a password;
 its callers do (`password_from_environment`, or a prompt). Its functions block: call them from a thread.
 """
@@ -20,6 +21,7 @@ from tallymesh_ledger.keys import AccountKey
 PASSWORD_FILE = "TALLYMESH_PASSWORD_FILE"
 MAX_KEYSTORE_BYTES = 64 * 1024  # they have about 500
 CHILD_S = 120.0  # scrypt on a machine that is busy and slow
+LIGHT_N = 4096  # scrypt's cost for a drawn password: what geth calls light
 
 
 def password_from_environment() -> str | None:
@@ -36,12 +38,13 @@ def password_from_environment() -> str | None:
     return lines[0]
 
 
-def create(path: Path, password: str) -> AccountKey:
-    """A new key in a new file. CallerError `wallet_exists` where there is one: a key is never overwritten."""
-    return import_secret(path, AccountKey.generate().secret, password)
+def create(path: Path, password: str, *, drawn: bool = False) -> AccountKey:
+    """A new key in a new file. CallerError `wallet_exists` where there is one: a key is never overwritten. `drawn` says
+    that the password is a long random one, which no person chose."""
+    return import_secret(path, AccountKey.generate().secret, password, drawn=drawn)
 
 
-def import_secret(path: Path, secret: bytes, password: str) -> AccountKey:
+def import_secret(path: Path, secret: bytes, password: str, *, drawn: bool = False) -> AccountKey:
     """Keep `secret` (32 bytes) in a new file."""
     _check_password(password)
     try:
@@ -50,7 +53,8 @@ def import_secret(path: Path, secret: bytes, password: str) -> AccountKey:
         raise CallerError("bad_secret", "This is not a secp256k1 key: it has 32 bytes and is not zero.") from None
     if path.exists():
         raise _exists(path)
-    _write(path, _child({"do": "encrypt", "secret": secret.hex(), "password": password}, path))
+    request = {"do": "encrypt", "secret": secret.hex(), "password": password, "n": LIGHT_N if drawn else None}
+    _write(path, _child(request, path))
     return key
 
 
@@ -193,15 +197,16 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
     from eth_account import Account
 
     if request["do"] == "encrypt":
-        document: dict[str, Any] = Account.encrypt(bytes.fromhex(request["secret"]), request["password"])
+        secret = bytes.fromhex(request["secret"])
+        document: dict[str, Any] = Account.encrypt(secret, request["password"], kdf="scrypt", iterations=request["n"])
         return document
     try:
-        secret = Account.decrypt(request["document"], request["password"])
+        found = Account.decrypt(request["document"], request["password"])
     except ValueError as error:  # "MAC mismatch" is how a wrong password shows
         return {"problem": "password" if "MAC" in str(error) else f"it is damaged ({error})"}
     except (KeyError, TypeError, NotImplementedError, MemoryError) as error:
         return {"problem": f"it is damaged ({type(error).__name__}: {error})"}
-    return {"secret": bytes(secret).hex()}
+    return {"secret": bytes(found).hex()}
 
 
 if __name__ == "__main__":

@@ -48,19 +48,21 @@ class Opening:
 def open_wallet(home: Path, password_file: Path | None) -> tuple[AccountKey, bool]:
     """(key, whether it was made just now). Blocks for a second: call it in a thread. CallerError, LocalError."""
     path = home / KEYSTORE
-    password = _password(home, password_file, may_draw=not path.exists())
-    if path.exists():
+    exists = path.exists()
+    password, drawn = _password(home, password_file, may_draw=not exists)
+    if exists:
         return keystore.unlock(path, password), False
-    return keystore.create(path, password), True
+    return keystore.create(path, password, drawn=drawn), True
 
 
-def _password(home: Path, named: Path | None, *, may_draw: bool) -> str:
+def _password(home: Path, named: Path | None, *, may_draw: bool) -> tuple[str, bool]:
+    """The password, and whether it is one that was drawn just now."""
     given = _first_line(named) if named else keystore.password_from_environment()
     if given is not None:
-        return given
+        return given, False
     own = home / PASSWORD
     if own.exists():
-        return _first_line(own)
+        return _first_line(own), False
     if not may_draw:
         raise CallerError(
             "locked_wallet",
@@ -73,7 +75,7 @@ def _password(home: Path, named: Path | None, *, may_draw: bool) -> str:
         file.write(drawn + "\n")
         file.flush()
         os.fsync(file.fileno())
-    return drawn
+    return drawn, True
 
 
 def _first_line(path: Path) -> str:

@@ -58,6 +58,15 @@ def test_a_new_wallet_opens_with_its_password_and_a_child_pays_the_memory(wallet
     assert keystore.address_in(path) == key.address
 
 
+def test_a_chosen_password_is_stretched_and_a_drawn_one_is_not(wallet: tuple[Path, AccountKey], tmp_path: Path) -> None:
+    path, _ = wallet
+    assert json.loads(path.read_text())["crypto"]["kdfparams"]["n"] == 2**18
+    drawn = tmp_path / "drawn.json"
+    key = keystore.create(drawn, "Zt0nW0qkJQ1hJmC6s6o4m2gFqZ0v7w1x", drawn=True)
+    assert json.loads(drawn.read_text())["crypto"]["kdfparams"]["n"] == keystore.LIGHT_N
+    assert keystore.unlock(drawn, "Zt0nW0qkJQ1hJmC6s6o4m2gFqZ0v7w1x").secret == key.secret
+
+
 def test_a_wallet_is_for_its_owner_alone_and_leaves_no_draft(wallet: tuple[Path, AccountKey]) -> None:
     path, key = wallet
     assert path.stat().st_mode & 0o777 == 0o600

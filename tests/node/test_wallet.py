@@ -26,8 +26,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             raise CallerError("wrong_password", "The password does not open the wallet.")
         return KEY
 
-    def create(path: Path, password: str) -> AccountKey:
-        path.write_text("made")
+    def create(path: Path, password: str, *, drawn: bool = False) -> AccountKey:
+        path.write_text(f"made under {password}, drawn: {drawn}")
         return KEY
 
     monkeypatch.setattr(keystore, "unlock", unlock)
@@ -64,3 +64,14 @@ def test_a_wrong_password_is_told_where_the_key_is_needed(home: Path) -> None:
     with pytest.raises(CallerError) as caught:
         opening.result()
     assert caught.value.code == "wrong_password"
+
+
+def test_only_a_password_that_was_drawn_is_spared_the_slow_key_derivation(home: Path, tmp_path: Path) -> None:
+    Opening(home, None).result()
+    assert (home / KEYSTORE).read_text() == "made under right, drawn: False"
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    Opening(fresh, None).result()
+    drawn = (fresh / "wallet.password").read_text().strip()
+    assert len(drawn) >= 32
+    assert (fresh / KEYSTORE).read_text() == f"made under {drawn}, drawn: True"
