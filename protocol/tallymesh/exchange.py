@@ -209,6 +209,14 @@ class ClaimUnitAnswer(Body, frozen=True):
     sources: tuple[Source, ...] = ()
 
 
+class WhereRequest(Body, frozen=True):
+    """accused or accuser -> member of the Court: here I am asked. For parties whose peer no offer names."""
+
+    NAME = "where"
+    binding: bytes  # PeerBinding of the asking peer, under its account's signature
+    addresses: tuple[str, ...]
+
+
 class CourtUnitRequest(Body, frozen=True):
     """member of the Court -> accused or accuser: the disputed unit of a case. Answered to whom the chain drew for the
     panel of this round, while it votes."""

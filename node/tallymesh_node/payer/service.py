@@ -22,6 +22,7 @@ from tallymesh_ledger.jobs import job_id
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_node.interfaces import Blobs, Chain, Executor, Journal, PeerNetwork
 from tallymesh_node.payer import records, views
+from tallymesh_node.payer.book import Book
 from tallymesh_node.payer.doors import Doors
 from tallymesh_node.payer.driver import SCOPE, JobDriver
 from tallymesh_node.payer.events import EventLog
@@ -187,6 +188,10 @@ class PayerService:
     async def wait_events(self, job: str, after: int) -> Sequence[api.EventView]:
         """The same, but waits until there is one."""
         return await self._log(job).wait_after(after)
+
+    def books(self) -> list[Book]:
+        """Of the jobs that still have something in the escrow."""
+        return [driver.book for driver in self._drivers.values()]
 
     def receipts(self, job: str) -> list[api.ReceiptView]:
         return views.receipt_views(self._driver(job).book)
