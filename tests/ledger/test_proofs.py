@@ -11,7 +11,8 @@ from tallymesh.errors import CallerError
 from tallymesh.exchange import Opening
 from tallymesh.messages import Tally
 from tallymesh_ledger import merkle, proofs
-from tallymesh_ledger.proofs import Evidence
+from tallymesh_ledger.claims import CLAIM_TALLY
+from tallymesh_ledger.proofs import Evidence, Link
 
 SEAT = b"\x51" * 32
 
@@ -103,3 +104,61 @@ def test_a_payment_is_covered_only_by_all_of_its_receipts() -> None:
     evidence, values = told(1, 5)
     evidence.tallies[2] = msgspec.structs.replace(evidence.tallies[2], start=2)
     assert not proofs.covers(evidence, Paid(2, 6, values[1]))
+
+
+def claimed(evidence: Evidence, before: bytes, start: int, count: int, units: int) -> tuple[Link, Paid]:
+    """What a claim of this range says on chain, and what the escrow says when it is paid up to `units`."""
+    root = merkle.root([evidence.leaves[position] for position in range(start, start + count)])
+    return Link(root, start, count), Paid(CLAIM_TALLY, units, merkle.chain_value(before, root, start, count))
+
+
+def test_what_a_claim_paid_is_proven_by_the_claims_root() -> None:
+    evidence, values = told(1, 5, 3)
+    del evidence.tallies[3]  # never closed: the payer was gone
+    claim, paid = claimed(evidence, values[1], 6, 3, 9)
+    payments = [Paid(2, 6, values[1]), paid]
+    for position in range(9):
+        proof = proofs.prove(evidence, position, payments, [claim])
+        assert proofs.holds(proof, payments)
+        assert proof.links[-1].root == (claim.root if position >= 6 else evidence.tallies[2].root)
+    assert proofs.covers(evidence, paid, [claim])
+    assert proofs.covers(evidence, payments[0], [claim])
+    assert not proofs.covers(evidence, paid), "nobody said what was claimed"
+    with pytest.raises(CallerError, match="before the claim"):
+        proofs.prove(evidence, 7, payments)
+
+
+def test_half_of_a_claim_proves_half_of_its_units() -> None:
+    evidence, values = told(1, 6)
+    claim, paid = claimed(evidence, values[0], 1, 6, 4)
+    assert proofs.covers(evidence, paid, [claim])
+    assert proofs.prove(evidence, 3, [Paid(1, 1, values[0]), paid], [claim])
+    with pytest.raises(CallerError, match="has not paid"):
+        proofs.prove(evidence, 4, [Paid(1, 1, values[0]), paid], [claim])
+
+
+def test_a_claim_after_a_claim_and_one_of_everything_are_proven() -> None:
+    evidence, _ = told(4, 5)
+    first, paid = claimed(evidence, bytes(32), 0, 4, 4)
+    second, more = claimed(evidence, paid.chain, 4, 5, 9)
+    evidence.tallies.clear()  # the claims are all there is
+    assert proofs.covers(evidence, paid, [first, second])
+    assert proofs.covers(evidence, more, [first, second])
+    assert proofs.prove(evidence, 8, [paid, more], [first, second]).before == paid.chain
+    assert not proofs.covers(evidence, more, [second]), "what it continues is not known"
+
+
+def test_a_claim_is_not_covered_by_other_receipts_or_a_part_of_them() -> None:
+    evidence, values = told(1, 5)
+    claim, paid = claimed(evidence, values[0], 1, 5, 6)
+    assert not proofs.covers(evidence, Paid(CLAIM_TALLY, 7, paid.chain), [claim]), "more was paid than was claimed"
+    assert not proofs.covers(evidence, Paid(CLAIM_TALLY, 6, values[1][::-1]), [claim])
+    whole = dict(evidence.leaves)
+    del evidence.leaves[3]
+    assert not proofs.covers(evidence, paid, [claim])
+    with pytest.raises(CallerError, match="receipts is missing"):
+        proofs.prove(evidence, 2, [paid], [claim])
+    evidence.leaves = {**whole, 3: bytes(32)}
+    assert not proofs.covers(evidence, paid, [claim])
+    with pytest.raises(CallerError, match="does not lead"):
+        proofs.prove(evidence, 2, [paid], [claim])

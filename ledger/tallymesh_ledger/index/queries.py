@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Select, func, select
 
 from tallymesh_ledger.index import effects, schema
 from tallymesh_ledger.index.effects import Purse
+from tallymesh_ledger.proofs import Link
 
 FETCH = 1_000  # rows held at once while a history is read
 
@@ -52,6 +53,7 @@ class SeatSeen(msgspec.Struct, frozen=True, kw_only=True):
     opened: int  # Unix time
     closed: int  # 0: not yet
     settled: tuple[Settled, ...]
+    claims: tuple[Link, ...] = ()  # what was ever claimed of it, oldest first
 
     @property
     def paid_units(self) -> int:
@@ -249,7 +251,12 @@ class Queries:
             seat=seat, job=bytes(found.job), payer=bytes(found.payer), worker=bytes(found.worker),
             price_wei=found.price, units=found.units, lock_wei=found.lock, until=found.until, opened=found.time,
             closed=next((event.time for event in events if event.name == "SeatClosed"), 0), settled=tuple(settled),
+            claims=_claims(events),
         )  # fmt: skip
+
+    def claims_of(self, seat: bytes) -> tuple[Link, ...]:
+        """What was ever claimed of a seat, oldest first: the root and the range that it stands for."""
+        return _claims(self._events(schema.events.c.seat == seat))
 
     # ---- the network
 
@@ -301,6 +308,11 @@ class Queries:
 def wealth(totals: Mapping[Purse, int]) -> int:
     """All that an account has in MESH: what is locked is a part of the stake."""
     return sum(totals[purse] for purse in effects.WEALTH)
+
+
+def _claims(events: Sequence[Any]) -> tuple[Link, ...]:
+    said = [json.loads(event.details) for event in events if event.name == "Claimed"]
+    return tuple(Link(bytes.fromhex(each["root"][2:]), int(each["from"]), int(each["count"])) for each in said)
 
 
 def _maybe(value: Any) -> bytes | None:

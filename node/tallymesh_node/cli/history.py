@@ -146,7 +146,7 @@ def _rows(queries: Queries, account: bytes, first: int) -> Iterator[tuple[Entry,
     """Each entry since then, with its receipts where a payment has some."""
     from tallymesh_node.evidence import Journals, homes
 
-    receipts = _Receipts(Journals(homes()))
+    receipts = _Receipts(Journals(homes()), queries)
     for entry in queries.history(account):
         if entry.time >= first:
             yield entry, receipts.of(entry)
@@ -155,14 +155,16 @@ def _rows(queries: Queries, account: bytes, first: int) -> Iterator[tuple[Entry,
 class _Receipts:
     """How many receipts of a payment are on this machine, and whether they lead to what was settled."""
 
-    def __init__(self, journals: Journals) -> None:
+    def __init__(self, journals: Journals, queries: Queries) -> None:
         self._journals = journals
+        self._queries = queries
         self._kept: OrderedDict[bytes, Any] = OrderedDict()
 
     def of(self, entry: Entry) -> dict[str, Any]:
         if entry.start is None or entry.seat is None or entry.job is None:
             return {}
         from tallymesh_ledger import proofs
+        from tallymesh_ledger.claims import CLAIM_TALLY
 
         if entry.seat not in self._kept:
             self._kept[entry.seat] = self._journals.seat(entry.job, entry.seat)
@@ -173,7 +175,9 @@ class _Receipts:
         if evidence is None:
             return {"here": 0, "proven": None}
         here = sum(1 for position in range(entry.start, units) if position in evidence.leaves)
-        return {"here": here, "proven": proofs.covers(evidence, _payment(entry))}
+        payment = _payment(entry)
+        claims = self._queries.claims_of(entry.seat) if payment.tally == CLAIM_TALLY else ()
+        return {"here": here, "proven": proofs.covers(evidence, payment, claims)}
 
 
 def _payment(entry: Entry) -> Any:
@@ -283,7 +287,11 @@ def _print(
         empty="No move of money in this time.",
     )
     print()
-    names = {Purse.LOCKED: "locked (of the stake)", Purse.REWARDS: "rewards (in the tokens)"}
+    names = {
+        Purse.LOCKED: "locked (of the stake)",
+        Purse.BONDS: "bonds (at stake in quarrels)",
+        Purse.REWARDS: "rewards (in the tokens)",
+    }
     facts(
         [
             ("account", checksum(account)),

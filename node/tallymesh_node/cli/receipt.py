@@ -80,7 +80,7 @@ def _show(queries: Queries, id_: str, as_json: bool) -> None:
     )
     if evidence is not None:
         try:
-            proof = proofs.prove(evidence, position, seat.settled)
+            proof = proofs.prove(evidence, position, seat.settled, seat.claims)
         except CallerError as error:
             problem = error
     paid = _payment(seat, position)
@@ -208,8 +208,14 @@ def _chain_lines(seat: SeatSeen, position: int, paid: Settled | None) -> list[tu
     return [
         *lines,
         ("paid", f"{source.when(paid.time)} UTC with {units}, block {paid.block}, transaction 0x{paid.tx.hex()}"),
-        ("chain value", f"{paid.chain.hex()} (tally {paid.tally})"),
+        ("chain value", f"{paid.chain.hex()} ({_through(paid)})"),
     ]
+
+
+def _through(paid: Settled) -> str:
+    from tallymesh_ledger.claims import CLAIM_TALLY
+
+    return "a claim" if paid.tally == CLAIM_TALLY else f"tally {paid.tally}"
 
 
 def _proof_lines(proof: Proof) -> list[tuple[str, str]]:
