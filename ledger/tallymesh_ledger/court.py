@@ -201,6 +201,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
     seat: bytes
     position: int
+    steps: int  # as the accuser counted them: this value is the unit's end, however many steps that takes
     claim: bytes = b""  # b"": an accusation
     sample: int = 0
     unit_id: bytes = b""  # b"": follows from the leaf, as `accusation_id` proves it

@@ -106,9 +106,10 @@ class FakeCourt:
         ]
 
     async def origin(self, case: bytes) -> court.Origin | None:
+        steps = [values["dispute"].steps for _, values in await self._events("CaseOpened", 0) if values["id"] == case]
         for _, values in await self._events("Accused", 0):
             if values["accusation"] == case:
-                return court.Origin(seat=values["seat"], position=values["position"])
+                return court.Origin(seat=values["seat"], position=values["position"], steps=steps[-1])
         for _, values in await self._events("SampleDisputed", 0):
             if values["courtCase"] == case:
                 claim, sample = values["claim"], values["sample"]
@@ -116,7 +117,14 @@ class FakeCourt:
                     if (leaf["claim"], leaf["sample"]) == (claim, sample):
                         seat = self.world.contracts.claims.claim_of(claim).seat
                         position, unit_id = leaf["position"], leaf["unitId"]
-                        return court.Origin(seat=seat, position=position, claim=claim, sample=sample, unit_id=unit_id)
+                        return court.Origin(
+                            seat=seat,
+                            position=position,
+                            steps=steps[-1],
+                            claim=claim,
+                            sample=sample,
+                            unit_id=unit_id,
+                        )
         return None
 
     async def accusation_of(self, accusation: bytes) -> court.Accusation | None:

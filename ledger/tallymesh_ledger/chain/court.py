@@ -124,7 +124,7 @@ class Disputes(_Bonded):
 
     NAME = "Claims"
 
-    async def origin(self, case: bytes, block: int, head: int) -> court.Origin | None:
+    async def origin(self, case: bytes, block: int, head: int, steps: int) -> court.Origin | None:
         """Of a case that opened in this block; None where no sample's did."""
         for disputed in await self.events(["SampleDisputed"], block, block, None, case):
             claim, sample = disputed.values["claim"], disputed.values["sample"]
@@ -134,6 +134,7 @@ class Disputes(_Bonded):
                     return court.Origin(
                         seat=found["seat"],
                         position=leaf.values["position"],
+                        steps=steps,
                         claim=claim,
                         sample=sample,
                         unit_id=leaf.values["unitId"],
@@ -146,10 +147,10 @@ class Accusations(_Bonded):
 
     NAME = "Accusations"
 
-    async def origin(self, case: bytes, block: int) -> court.Origin | None:
+    async def origin(self, case: bytes, block: int, steps: int) -> court.Origin | None:
         """Of a case that opened in this block; None where no accusation's did."""
         for event in await self.events(["Accused"], block, block, case):
-            return court.Origin(seat=event.values["seat"], position=event.values["position"])
+            return court.Origin(seat=event.values["seat"], position=event.values["position"], steps=steps)
         return None
 
     async def accusation_of(self, accusation: bytes) -> court.Accusation | None:

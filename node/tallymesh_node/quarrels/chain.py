@@ -132,9 +132,10 @@ class ContractCourt:
         opened = [seen for seen in await self._opened.since(since) if seen.event.values["id"] == case]
         if not opened:
             return None
-        block = opened[-1].event.block_number
-        found = await self.accusing.origin(case, block)
-        return found or await self.disputes.origin(case, block, newest.number)
+        event = opened[-1].event
+        block, steps = event.block_number, event.values["dispute"]["steps"]
+        found = await self.accusing.origin(case, block, steps)
+        return found or await self.disputes.origin(case, block, newest.number, steps)
 
     async def accusation_of(self, accusation: bytes) -> court.Accusation | None:
         return await self.accusing.accusation_of(accusation)

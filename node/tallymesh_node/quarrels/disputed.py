@@ -80,6 +80,8 @@ class Disputed:
         self.origin = origin
         self.ticket = exchange.encode(CourtUnitRequest(case, found.round))
         self._call: Call | None = None
+        # An accuser that counted too few steps gains nothing by it: its last value is the end all the same.
+        self._last = found.hi > 0 and found.hi >= origin.steps
 
     def __repr__(self) -> str:
         return f"<Disputed {self.case[:4].hex()} value {self.found.hi} from {self.found.lo}>"
@@ -123,7 +125,7 @@ class Disputed:
 
     async def _obtain(self, unit: Unit, sources: Sequence[Source]) -> None:
         found, grace_s = self.found, self.tools.parameters.unit_grace_s
-        part = cut(unit, found.agreed, found.lo, found.hi)
+        part = cut(unit, found.agreed, found.lo, found.hi, last=self._last)
         if isinstance(part, Unit):
             await fetch_inputs(self.tools.blobs, part, sources, ticket=self.ticket, timeout_s=grace_s)
 
@@ -132,6 +134,6 @@ class Disputed:
         assert self._call is not None
         call, found = self._call, self.found
         values = self.tools.values(self.case, call.order, call.lease.work_ms, call.unit)
-        result = await values.between(found.agreed, found.lo, found.hi)
+        result = await values.between(found.agreed, found.lo, found.hi, last=self._last)
         assert result != UNSERVED, "no hash is zero"
         return result

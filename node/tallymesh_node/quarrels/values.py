@@ -40,8 +40,9 @@ def steps_of(unit: Unit) -> int:
     return steps if isinstance(steps, int) and steps > 1 else 1
 
 
-def cut(unit: Unit, agreed: bytes, lo: int, hi: int) -> Unit | bytes:
+def cut(unit: Unit, agreed: bytes, lo: int, hi: int, *, last: bool = False) -> Unit | bytes:
     """What to run to have value `hi` from value `lo`, which is `agreed`; or the value itself, where nothing has to run.
+    `last`: value `hi` is the unit's end, because the accuser counted no further.
 
     Value 0 is what the unit's id says, whatever the parties agreed on."""
     count = steps_of(unit)
@@ -49,7 +50,7 @@ def cut(unit: Unit, agreed: bytes, lo: int, hi: int) -> Unit | bytes:
         return unit.start
     if lo >= count or (lo > 0 and agreed == NO_OUTPUT):
         return agreed
-    until = min(hi, count)
+    until = count if last else min(hi, count)
     if lo <= 0 and until == count:
         return unit
     config = json.loads(unit.config)
@@ -94,13 +95,14 @@ class Values:
             self.known[index] = await self.between(self.known[lo], lo, index)
         return self.known[index]
 
-    async def between(self, agreed: bytes, lo: int, hi: int) -> bytes:
-        """Value `hi`, recomputed from value `lo`. Its state must be in the blob store. Errors as of `at`."""
-        part = cut(self.unit, agreed, lo, hi)
+    async def between(self, agreed: bytes, lo: int, hi: int, *, last: bool = False) -> bytes:
+        """Value `hi` (the unit's end where it is the `last`), recomputed from value `lo`, the state of which must be in
+        the blob store. Errors as of `at`."""
+        part = cut(self.unit, agreed, lo, hi, last=last)
         if not isinstance(part, Unit):
             return part
         inputs = self._inputs(part)
-        self.runs.append(min(hi, steps_of(self.unit)) - lo)
+        self.runs.append((steps_of(self.unit) if last else min(hi, steps_of(self.unit))) - lo)
         try:
             async with self._cores.one(AUDIT):
                 outcome = await self._executor.run(self._sandbox, part, inputs, self._limits)
