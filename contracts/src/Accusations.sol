@@ -58,7 +58,9 @@ contract Accusations is IAccusations {
         returns (bytes32 id)
     {
         if (order.auditors != Messages.AUDITORS_OPEN) revert NotOpenToAll();
-        (bytes32 seat,) = IJobEscrow(escrow).hold(order, lease);
+        (bytes32 seat, IJobEscrow.Seat memory held) = IJobEscrow(escrow).hold(order, lease);
+        // One case is left for the claim, one for proofs: friends or the payer could keep both out.
+        if (held.cases > IJobEscrow(escrow).CASES_MAX() - 2) revert IJobEscrow.TooManyCases(seat);
         if (!_binds(seat, lease.worker, charge.position, charge.statement)) revert BadStatement();
         _checkCharge(seat, order.signer, charge);
         ICourt.Parties memory parties =
@@ -92,6 +94,11 @@ contract Accusations is IAccusations {
         emit AccusationEnded(id, seat, ruling);
         uint96 back = found.bond + feeLeft;
         address to = found.accuser;
+        if (ruling == ICourt.Ruling.ForAccused && feeLeft != 0) {
+            // It was silent. Were the fee the worker's, a friend's accusation would shield it for nothing.
+            back -= feeLeft;
+            IERC20(token).safeTransfer(court, feeLeft);
+        }
         if (ruling == ICourt.Ruling.ForAccuser) back += _convict(lease, id, to, ICourt(court).fee() - feeLeft);
         else if (ruling == ICourt.Ruling.ForAccused || ruling == ICourt.Ruling.Unserved) to = lease.worker;
         _credits[to] += back;
@@ -114,7 +121,7 @@ contract Accusations is IAccusations {
         if (a.word == Word.Claim) IClaims(claims).refute(a.claim);
         if (b.word == Word.Claim) IClaims(claims).refute(b.claim);
         uint96 slashed = IJobEscrow(escrow).slash(lease, lease.lock, order.payer, msg.sender, false);
-        if (slashed == 0) revert NothingToSlash();
+        if (slashed == 0 && a.word != Word.Claim && b.word != Word.Claim) revert NothingToSlash();
         emit FraudProved(seat, position, a.leaf, b.leaf, msg.sender, slashed);
         IJobEscrow(escrow).letGo(lease);
     }

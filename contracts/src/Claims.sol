@@ -133,7 +133,8 @@ contract Claims is IClaims {
         uint256 until = uint256(held.until) + order.claimWindow;
         if (block.timestamp > until) revert TooLate(until.toUint40());
         uint256 end = uint256(tally.start) + tally.count;
-        if (tally.start != held.paidUnits || end > held.units) revert BadRange();
+        // Not "from paidUnits on": a payer that sees it coming would pay one unit in front of it, each time.
+        if (tally.start > held.paidUnits || end <= held.paidUnits || end > held.units) revert BadRange();
         if (tally.count == 0 || tally.count > 2 * uint256(order.tallyUnits)) revert BadRange();
         if (tally.start < quarrels.claimedTo) revert AlreadyClaimed(quarrels.claimedTo);
 
@@ -300,7 +301,7 @@ contract Claims is IClaims {
             IJobEscrow(escrow).forfeit(lease);
         } else if (ruling == ICourt.Ruling.ForAccused || ruling == ICourt.Ruling.Unserved) {
             one.heard = ruling == ICourt.Ruling.Unserved ? Heard.Unserved : Heard.Acquitted;
-            _credit(found.claimer, back);
+            _credit(lease.worker, back); // whom it accused, and not whoever carried its claim
         } else {
             one.heard = ruling == ICourt.Ruling.Void ? Heard.Void : Heard.Undecided;
             _credit(auditor, back);

@@ -2,6 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {ERC20Burnable} from "@openzeppelin/contracts/token/ERC20/extensions/ERC20Burnable.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 
@@ -312,6 +313,8 @@ contract Court is ICourt {
         if (state == State.None || state == State.Ruled) revert WrongState(id, state);
         if (block.timestamp <= found.deadline) revert TooEarly(found.deadline);
 
+        // It may be off and honest: before its first move, silence only means that members recompute the whole unit.
+        if (state == State.Posting && found.posted == 0) return _call(id, found);
         if (state == State.Posting) found.ruling = Ruling.ForAccuser;
         else if (state == State.Answering) found.ruling = Ruling.ForAccused;
         else _share(id, found.firstRound, panel, found.ruling, found.fee);
@@ -329,6 +332,16 @@ contract Court is ICourt {
         emit CreditWithdrawn(account, to, amount);
 
         IERC20(token).safeTransfer(to, amount);
+    }
+
+    /// @inheritdoc ICourt
+    function burnPool() external returns (uint256 amount) {
+        amount = pool();
+        if (amount == 0) revert NothingToBurn();
+
+        emit PoolBurned(amount);
+
+        ERC20Burnable(token).burn(amount);
     }
 
     // ---------------------------------------------------------------- views
@@ -442,12 +455,12 @@ contract Court is ICourt {
         bool overturned = ruling != found.ruling;
         found.ruling = ruling;
         emit Decided(id, found.round, ruling, 0);
-        uint96 cost = found.appealFee;
-        _share(id, found.firstRound, panel, ruling, found.fee);
-        _share(id, found.round, size, ruling, cost);
+        if (!overturned) _share(id, found.firstRound, panel, ruling, found.fee);
+        _share(id, found.round, size, ruling, found.appealFee);
         if (overturned) {
-            uint256 has = pool();
-            _repay(id, found, has < cost ? uint96(has) : cost);
+            // Whom the first panel wronged gets its fee. The pool pays nothing: who fills a class of its own sits on both panels.
+            owed -= found.fee;
+            _repay(id, found, found.fee);
         }
         _rule(id, found, true);
     }

@@ -27,7 +27,7 @@ contract JobEscrow is IJobEscrow, Domain {
     uint256 private constant DRAWS = 3; // the first auditor of a unit and two that confirm
     uint256 private constant POSITIONS_PER_WORD = 64; // four bits each: a draw each, and "ask _answered too"
     /// @inheritdoc IJobEscrow
-    uint8 public constant CASES_MAX = 8;
+    uint8 public constant CASES_MAX = 255;
     // of slashed stake; what is left of it is burned
     uint256 private constant PAYER_SHARE = 40;
     uint256 private constant PROVER_SHARE = 20;
@@ -69,6 +69,7 @@ contract JobEscrow is IJobEscrow, Domain {
     mapping(address account => uint256) private _credits;
     uint256 private _fees; // as a credit: gathered, to burn and as much for the court; burned in the period
     mapping(bytes32 seat => uint96) private _locks; // of seats with `ownLock`: what is left
+    mapping(bytes32 seat => bool) private _claimed; // one of its cases is a claim, which may still pay
     mapping(uint256 period => uint96) private _burnedIn; // periods before the one in `_fees`
     mapping(uint256 period => mapping(address worker => uint96)) private _burnedOf; // … and before that in `_credits`
     mapping(bytes32 seat => mapping(uint256 word => uint256)) private _audited;
@@ -251,12 +252,13 @@ contract JobEscrow is IJobEscrow, Domain {
         seatId = seatIdOf(lease);
         if (lease.job != jobId) revert NotOfJob(seatId, jobId);
         found = _load(seatId);
-        bool inTail = found.cases != 0 || block.timestamp < uint256(found.until) + lockTail;
+        bool inTail = block.timestamp < uint256(found.until) + lockTail; // whatever is live: it would never end
         bool locked = found.state == SeatState.Open || (found.state == SeatState.Closed && inTail);
         if (!locked) revert NotHeld(seatId);
         if (found.cases >= CASES_MAX) revert TooManyCases(seatId);
 
         found.cases += 1;
+        if (msg.sender == claims) _claimed[seatId] = true;
         _store(seatId, found);
         emit Held(seatId, found.cases);
     }
@@ -265,8 +267,9 @@ contract JobEscrow is IJobEscrow, Domain {
     function letGo(Lease calldata lease) external onlyClaims {
         (bytes32 seatId, Seat memory found) = _heldSeat(lease);
         found.cases -= 1;
+        if (msg.sender == claims) delete _claimed[seatId];
         emit LetGo(seatId, found.cases);
-        if (found.cases == 0) {
+        if (!_mayPay(seatId, found)) {
             if (found.state != SeatState.Open) _returnBond(seatId, lease.job, found);
             else if (found.paidUnits == found.units) return _close(seatId, lease, found);
         }
@@ -506,7 +509,7 @@ contract JobEscrow is IJobEscrow, Domain {
         bool toStake = found.newcomer && IRegistry(registry).relieve(lease.worker, amount, false);
         _earn(lease.worker, toStake ? 0 : net, half);
         if (toStake) _stake(lease.worker, net);
-        if (units == found.units && found.cases == 0) _close(seatId, lease, found);
+        if (units == found.units && !_mayPay(seatId, found)) _close(seatId, lease, found);
         else _store(seatId, found);
     }
 
@@ -534,7 +537,7 @@ contract JobEscrow is IJobEscrow, Domain {
         if (!_isBy(lease.worker, _digest(Messages.hashCalldata(release)), signature)) {
             return Refusal.BadSignature;
         }
-        if (found.cases != 0) return Refusal.Disputed;
+        if (_mayPay(seatId, found)) return Refusal.Disputed;
 
         _close(seatId, lease, found);
         return Refusal.None;
@@ -544,7 +547,7 @@ contract JobEscrow is IJobEscrow, Domain {
         Seat memory found = _load(seatId);
         if (found.state != SeatState.Open) return Refusal.NotOpen;
         if (block.timestamp <= uint256(found.until) + claimWindow) return Refusal.TooEarly;
-        if (found.cases != 0) return Refusal.Disputed;
+        if (_mayPay(seatId, found)) return Refusal.Disputed;
 
         _close(seatId, lease, found);
         return Refusal.None;
@@ -556,7 +559,7 @@ contract JobEscrow is IJobEscrow, Domain {
         Job storage job = _jobs[lease.job];
         uint96 returned = (found.units - found.paidUnits) * lease.price;
         if (found.newcomer) IRegistry(registry).relieve(lease.worker, returned, true);
-        if (found.cases == 0) {
+        if (!_mayPay(seatId, found)) {
             returned += found.bond;
             found.bond = 0;
         }
@@ -569,7 +572,12 @@ contract JobEscrow is IJobEscrow, Domain {
         emit SeatClosed(seatId, lease.job, found.paidUnits, returned);
     }
 
-    /// @dev Of a closed seat, once no case can spend it any more.
+    /// @dev Whether a claim of it is live: only that pays, and out of the bond. Accusations touch the lock.
+    function _mayPay(bytes32 seatId, Seat memory found) private view returns (bool) {
+        return found.cases != 0 && _claimed[seatId];
+    }
+
+    /// @dev Of a closed seat, once no claim can spend it any more.
     function _returnBond(bytes32 seatId, bytes32 jobId, Seat memory found) private {
         if (found.bond == 0) return;
         _giveBack(_jobs[jobId], found.bySigner, found.bond);

@@ -104,13 +104,22 @@ contract AccusationsTest is Quarrel {
         refused(aCharge(3, 1), IJobEscrow.NotHeld.selector);
     }
 
-    function test_a_seat_has_at_most_eight_cases() public {
-        for (uint256 i = 0; i < 8; ++i) {
-            wrongEnd[i] = keccak256("garbage");
-            accusedBy(PAYER, i, 1);
-        }
-        wrongEnd[9] = keccak256("garbage");
-        refused(aCharge(9, 1), IJobEscrow.TooManyCases.selector);
+    function test_accusations_leave_one_case_for_the_claim_and_one_for_proofs() public {
+        vm.startPrank(address(accusations)); // friends, or the payer, as often as they can
+        for (uint256 i = 0; i < 252; ++i) escrow.hold(order, lease);
+        vm.stopPrank();
+        wrongEnd[3] = keccak256("garbage");
+        accusedBy(PAYER, 3, 1);
+        wrongEnd[4] = keccak256("garbage");
+        refused(aCharge(4, 1), IJobEscrow.TooManyCases.selector);
+        claimed(0, 50);
+        proveFraud(5, receiptOf(5, leafOf(5)), receiptOf(5, keccak256("another")));
+        vm.assertEq(escrow.lockLeft(lease), 0, "lock");
+        vm.startPrank(address(claims));
+        escrow.hold(order, lease);
+        vm.expectPartialRevert(IJobEscrow.TooManyCases.selector);
+        escrow.hold(order, lease);
+        vm.stopPrank();
     }
 
     function test_who_cannot_pay_the_deposit_accuses_nobody() public {
@@ -224,14 +233,40 @@ contract AccusationsTest is Quarrel {
         emptyHanded();
     }
 
-    function test_silence_loses_and_costs_no_fee() public {
+    function test_a_silence_after_the_first_move_convicts_and_costs_no_fee() public {
         bytes32 id = accused(8);
+        vm.prank(who(WORKER));
+        court.post(id, keccak256("middle"));
+        vm.prank(who(PAYER));
+        court.answer(id, keccak256("another"));
         later(MOVE + 1);
         court.advance(id); // the accused was silent
+        vm.assertEq(uint256(rulingOf(id)), uint256(ICourt.Ruling.ForAccuser), "convicted");
         accusations.acquitOrConvict(lease, id);
         vm.assertEq(accusations.creditOf(who(PAYER)), DEPOSIT, "the accuser's");
         vm.assertEq(escrow.lockLeft(lease), 0, "lock");
         emptyHanded();
+    }
+
+    function test_a_worker_that_was_off_for_its_first_move_is_judged_by_the_whole_unit() public {
+        for (uint8 forAccused = 0; forAccused < 8; forAccused += 7) {
+            uint256 mark = vm.snapshotState();
+            bytes32 id = accused(8);
+            ICourt.Case memory found = court.caseOf(id);
+            vm.expectPartialRevert(ICourt.TooEarly.selector);
+            court.advance(id);
+            vm.warp(found.deadline + 1);
+            court.advance(id);
+            found = court.caseOf(id);
+            vm.assertEq(uint256(found.state), uint256(ICourt.State.Drawing), "a panel, and no conviction");
+            vm.assertEq(found.lo, 0, "from the start");
+            vm.assertEq(found.hi, 8, "to the end");
+            vote(id, 7, forAccused);
+            end(id);
+            vm.assertEq(escrow.lockLeft(lease), forAccused == 7 ? LOCK : 0, "an honest one keeps its lock");
+            emptyHanded();
+            vm.revertToState(mark);
+        }
     }
 
     // ---------------------------------------------------------------- shields
@@ -245,7 +280,8 @@ contract AccusationsTest is Quarrel {
         later(MOVE + 1);
         court.advance(shield);
         accusations.acquitOrConvict(lease, shield);
-        vm.assertEq(accusations.creditOf(who(WORKER)), DEPOSIT, "the friend's deposit");
+        vm.assertEq(accusations.creditOf(who(WORKER)), BOND, "the friend's bond, and not its fee");
+        vm.assertEq(court.pool(), FEE, "which nobody gets");
         vm.assertEq(escrow.lockLeft(lease), LOCK, "and nothing else");
         vote(honest, 7, 0);
         end(honest);
@@ -265,12 +301,9 @@ contract AccusationsTest is Quarrel {
         bytes32 afterwards = accusedBy(PAYER, 61, 8);
         vm.assertTrue(accusations.accusationOf(within).blocking, "within");
         vm.assertTrue(!accusations.accusationOf(afterwards).blocking, "afterwards");
-        vm.warp(block.timestamp - 1);
-        vm.prank(who(WORKER)); // (it had answered in time, of course)
-        vm.expectPartialRevert(ICourt.TooLate.selector);
-        court.post(within, 0);
-        later(2);
-        court.advance(within); // convicted by silence
+        court.advance(within);
+        vote(within, 7, 0); // it never moved: a panel is called at once
+        unappealed(within);
         accusations.acquitOrConvict(lease, within);
         claims.conclude(lease, claim);
         vm.assertEq(uint256(claims.claimOf(claim).state), uint256(IClaims.State.Failed), "failed");
@@ -336,6 +369,16 @@ contract AccusationsTest is Quarrel {
         vm.assertEq(escrow.lockLeft(lease), 0, "lock");
         vm.assertTrue(claims.claimOf(claim).refuted, "refuted");
         vm.assertEq(escrow.seatOf(seat).cases, 1, "the claim is still there");
+    }
+
+    function test_a_second_contradicted_claim_fails_though_no_lock_is_left() public {
+        bytes32 claim = challengeable(50);
+        proveFraud(60, receiptOf(60, leafOf(60)), receiptOf(60, keccak256("another"))); // a friend takes the lock
+        vm.assertEq(escrow.lockLeft(lease), 0, "lock");
+        uint256 credit = escrow.creditOf(who(STRANGER));
+        proveFraud(3, receiptOf(3, keccak256("garbage")), underClaim(claim, 3));
+        slashedByProofWith(claim);
+        vm.assertEq(escrow.creditOf(who(STRANGER)), credit, "there was nothing to share");
     }
 
     function test_one_leaf_twice_another_position_or_anothers_word_is_no_fraud() public {

@@ -95,11 +95,13 @@ contract ClaimsTest is Quarrel {
         vm.assertEq(token.balanceOf(who(STRANGER)), BEFORE - BOND, "the stranger's bond");
     }
 
-    function test_a_claim_begins_where_pay_ended_and_covers_at_most_two_tallies() public {
+    function test_a_claim_covers_the_first_unpaid_unit_and_at_most_two_tallies() public {
         escrow.settle(settlement(lease, 10));
-        refused(aTally(0, 50), abi.encodeWithSelector(IClaims.BadRange.selector)); // what was paid
-        refused(aTally(9, 50), abi.encodeWithSelector(IClaims.BadRange.selector));
-        refused(aTally(11, 50), abi.encodeWithSelector(IClaims.BadRange.selector));
+        refused(aTally(0, 10), abi.encodeWithSelector(IClaims.BadRange.selector)); // what was paid
+        refused(aTally(11, 50), abi.encodeWithSelector(IClaims.BadRange.selector)); // what comes later
+        uint256 mark = vm.snapshotState();
+        claimed(0, 11);
+        vm.revertToState(mark);
         Tally memory tally = aTally(10, 50);
         tally.count = 0;
         refused(tally, abi.encodeWithSelector(IClaims.BadRange.selector));
@@ -118,6 +120,13 @@ contract ClaimsTest is Quarrel {
         escrow.open(changed, items);
         seat = escrow.seatIdOf(opened_);
         return (changed, opened_);
+    }
+
+    function test_a_unit_paid_in_front_of_a_claim_neither_stops_it_nor_is_paid_twice() public {
+        escrow.settle(settlement(lease, 1)); // the payer saw the claim coming
+        toEnd(challengeable(50));
+        vm.assertEq(escrow.seatOf(seat).paidUnits, 50, "units");
+        vm.assertEq(escrow.creditOf(who(WORKER)), netOf(50 * uint256(PRICE)), "each of them once");
     }
 
     function test_a_claim_of_what_was_paid_is_refused_and_one_that_is_paid_meanwhile_pays_nothing_more() public {
@@ -599,6 +608,24 @@ contract ClaimsTest is Quarrel {
         vm.assertEq(escrow.lockLeft(lease), LOCK, "and its lock is whole");
         vm.assertEq(claims.creditOf(who(WORKER)), 2 * BOND - FEE, "bond and recompense");
         emptyHanded();
+    }
+
+    function test_a_lying_auditors_bond_is_the_workers_whoever_carried_its_claim() public {
+        Tally memory tally = aTally(0, 50);
+        Signature memory signature = sign(WORKER, digestOf(Messages.hash(tally)));
+        vm.prank(who(STRANGER));
+        bytes32 id = claims.claim(order, lease, tally, signature, witnesses);
+        blocks(5);
+        claims.capture(id);
+        commitTo(id, 0, 0, keccak256("a lie"));
+        commitTo(id, 1, 0, rightFields(indexOf(id, 1)).end);
+        claims.open(id, openingsOf(id));
+        revealAs(id, 0, keccak256("a lie"), 1);
+        vote(caseOf(id, 0), 7, 5);
+        unappealed(caseOf(id, 0));
+        claims.rule(lease, id, 0);
+        vm.assertEq(claims.creditOf(who(WORKER)), BOND - FEE, "the worker was accused");
+        vm.assertEq(claims.creditOf(who(STRANGER)), 0, "the carrier was not");
     }
 
     function test_an_auditors_friendly_defeat_does_not_shield_the_cheat_from_the_other_auditor() public {

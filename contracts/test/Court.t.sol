@@ -348,9 +348,41 @@ contract CourtTest is Quarrel {
         ruledIs(id, ICourt.Ruling.ForAccuser);
         accusations.acquitOrConvict(lease, id);
         vm.assertEq(escrow.lockLeft(lease), 0, "convicted after all");
-        // the first panel's fee went to the pool, for all seven were wrong; what was there came back to the appellant
-        vm.assertEq(court.creditOf(who(PAYER)), FEE + APPEAL_FEE % 21, "the pool, at most the appeal's fee");
+        vm.assertEq(court.creditOf(who(PAYER)), FEE, "what the overturned panel would have earned, and no more");
         vm.assertEq(memberCredits(), uint256(APPEAL_FEE) / 21 * 21, "the appeal's members");
+    }
+
+    function test_an_overturned_panel_earns_nothing_though_some_of_it_were_right() public {
+        bytes32 id = accused(1);
+        vote(id, 7, 4);
+        vm.prank(who(PAYER));
+        court.appeal(id);
+        vote(id, 31, 0);
+        vm.assertEq(court.creditOf(who(PAYER)), FEE, "the appellant's");
+        vm.assertEq(memberCredits(), uint256(APPEAL_FEE) / 31 * 31, "the appeal's members");
+    }
+
+    function test_the_pool_pays_nobody_and_anybody_burns_it() public {
+        vm.expectRevert(abi.encodeWithSelector(ICourt.NothingToBurn.selector));
+        court.burnPool();
+        vm.prank(BANK);
+        token.transfer(address(court), 50 ether);
+        bytes32 id = accused(1);
+        vote(id, 7, 4);
+        vm.prank(who(PAYER));
+        court.appeal(id);
+        vote(id, 31, 0); // whoever fills a class of its own: both panels are the appellant's
+        vm.assertLe(50 ether, court.pool(), "the pool lost nothing");
+        uint256 owed = court.owed();
+        uint256 supply = token.totalSupply();
+        uint256 pool = court.pool();
+        vm.prank(who(STRANGER));
+        court.burnPool();
+        vm.assertEq(token.totalSupply(), supply - pool, "burned");
+        vm.assertEq(court.pool(), 0, "nothing is stuck");
+        vm.assertEq(token.balanceOf(address(court)), owed, "what is owed is there");
+        accusations.acquitOrConvict(lease, id); // and the slash still repays the accuser's fee
+        vm.assertEq(accusations.creditOf(who(PAYER)), BOND + FEE, "out of the court's share");
     }
 
     function test_an_appeal_that_changes_nothing_is_paid_by_the_appellant() public {

@@ -105,13 +105,13 @@ def test_only_the_jobs_own_seat_is_held() -> None:
         scene.call("hold", job.order, never, by=scene.claims)
 
 
-def test_at_most_eight_cases_a_seat() -> None:
+def test_at_most_255_cases_a_seat() -> None:
     scene = Quarrel()
-    for n in range(1, 9):
-        assert scene.hold().of("Held")[0]["cases"] == n
+    for n in range(1, 256):
+        assert scene.hold(by=scene.accusations).of("Held")[0]["cases"] == n
     with pytest.raises(Reverted, match="too_many_cases"):
         scene.hold()
-    assert scene.let_go().of("LetGo")[0]["cases"] == 7
+    assert scene.let_go(by=scene.accusations).of("LetGo")[0]["cases"] == 254
     scene.hold()
 
 
@@ -124,7 +124,7 @@ def test_without_a_case_nothing_of_it_happens(function: str) -> None:
         scene.call(function, scene.lease, *more, by=scene.claims)
 
 
-def test_a_disputed_seat_still_pays_and_neither_closes_expires_nor_unlocks() -> None:
+def test_a_seat_under_a_claim_still_pays_and_neither_closes_expires_nor_unlocks() -> None:
     scene = Quarrel()
     scene.hold()
     assert scene.settle(30).value == 1
@@ -138,13 +138,29 @@ def test_a_disputed_seat_still_pays_and_neither_closes_expires_nor_unlocks() -> 
     scene.hold()  # within the lock's tail
     scene.world.wait(scene.world.parameters.lock_tail_s)
     assert refused(scene.unlock()) == [Refusal.DISPUTED]
-    scene.hold()  # a second accusation while the first is live, though the tail is over
-    scene.let_go()
-    assert refused(scene.unlock()) == [Refusal.DISPUTED]
+    with pytest.raises(Reverted, match="not_held"):
+        scene.hold()  # another one though the tail is over: so it could go on for ever
     scene.let_go()
     assert scene.unlock().value == 1
     with pytest.raises(Reverted, match="not_held"):
         scene.hold()
+
+
+def test_an_accused_seat_pays_closes_and_expires_as_usual_and_keeps_only_its_lock() -> None:
+    scene = Quarrel()
+    scene.hold(by=scene.accusations)
+    assert scene.settle(30).value == 1
+    assert scene.close(30).of("SeatClosed")[0]["returned"] == (POSITIONS - 30) * PRICE + BOND
+    scene = Quarrel()
+    scene.hold(by=scene.accusations)
+    scene.after_claim_window()
+    assert scene.expire().of("SeatClosed")[0]["returned"] == POSITIONS * PRICE + BOND
+    scene.world.wait(scene.world.parameters.lock_tail_s)
+    assert refused(scene.unlock()) == [Refusal.DISPUTED]
+    with pytest.raises(Reverted, match="not_held"):
+        scene.hold(by=scene.accusations)
+    scene.let_go(by=scene.accusations)
+    assert scene.unlock().value == 1
 
 
 def test_a_closed_seat_is_held_until_its_lock_may_end() -> None:
@@ -210,17 +226,18 @@ def test_the_bond_is_spent_in_order_and_never_beyond_itself() -> None:
 
 
 @pytest.mark.parametrize("by_signer", [False, True])
-def test_a_forfeited_seat_pays_no_more_and_its_bond_waits_for_the_last_case(by_signer: bool) -> None:
+def test_a_forfeited_seat_pays_no_more_and_its_bond_waits_for_the_claim(by_signer: bool) -> None:
     scene = Quarrel(by_signer=by_signer)
     scene.settle(10)
+    scene.hold(by=scene.accusations)
     scene.hold()
-    scene.hold()
+    scene.hold(by=scene.accusations)
     assert scene.forfeit().of("SeatClosed")[0]["returned"] == 90 * PRICE
     assert scene.forfeit().events == (), "twice"
     assert refused(scene.settle(50)) == [Refusal.NOT_OPEN]
     taken = scene.call("takeBond", scene.lease, [scene.stranger.address], [2], by=scene.claims)
     assert taken.value == 2, "auditors of the other case are paid all the same"
-    assert scene.let_go().of("BondReturned") == []
+    assert scene.let_go(by=scene.accusations).of("BondReturned") == []
     assert scene.let_go().of("BondReturned")[0]["amount"] == BOND - 2
     assert scene.held()["free"] == 90 * PRICE + BOND - 2
     assert scene.held()["signerSeated"] == (10 * PRICE + 2 if by_signer else 0)

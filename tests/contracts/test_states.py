@@ -39,6 +39,11 @@ def full_and_held(scene: Quarrel) -> None:
     scene.settle(100)
 
 
+def accused(scene: Quarrel) -> None:
+    opened(scene)
+    scene.hold(by=scene.accusations)
+
+
 def over(scene: Quarrel) -> None:
     opened(scene)
     scene.after_claim_window()
@@ -46,6 +51,11 @@ def over(scene: Quarrel) -> None:
 
 def over_and_held(scene: Quarrel) -> None:
     held(scene)
+    scene.after_claim_window()
+
+
+def over_and_accused(scene: Quarrel) -> None:
+    accused(scene)
     scene.after_claim_window()
 
 
@@ -86,7 +96,7 @@ def seat(scene: Quarrel) -> None:
 
 STATES: tuple[Callable[[Quarrel], None], ...] = (
     never, opened, held, full_and_held, over, over_and_held, closed, closed_and_held, forfeited, tail_over,
-    tail_over_and_held, unlocked,
+    tail_over_and_held, unlocked, accused, over_and_accused,
 )  # fmt: skip
 
 # What each call does in each state, in the order of STATES, by whoever may do it. (`settle` is of 50 units, `close` of
@@ -95,20 +105,20 @@ NEW, PAID = Refusal.NOTHING_NEW, Refusal.ALREADY_SEATED
 N, D, E = NOT_OPEN, DISPUTED, TOO_EARLY
 H = "not_held"
 TABLE: dict[str, tuple[Any, ...]] = {
-    #            never  open  held  full  over  over+h closed clos+h forf  tail  tail+h unlocked
+    #            never  open  held  full  over  over+h closed clos+h forf  tail  tail+h unlocked accused over+a
     "seat":     (OK,    PAID, PAID, PAID, Refusal.TOO_LATE, Refusal.TOO_LATE, PAID, PAID, PAID, Refusal.TOO_LATE,
-                 Refusal.TOO_LATE, Refusal.TOO_LATE),
-    "settle":   (N,     OK,   OK,   NEW,  OK,   OK,    N,     N,     N,    N,    N,     N),
-    "close":    (N,     OK,   D,    D,    OK,   D,     N,     N,     N,    N,    N,     N),
-    "expire":   (N,     E,    E,    E,    OK,   D,     N,     N,     N,    N,    N,     N),
-    "unlock":   (N,     N,    N,    N,    N,    N,     E,     E,     E,    OK,   D,     N),
-    "payAudits": (N,    OK,   OK,   OK,   OK,   OK,    OK,    OK,    OK,   OK,   OK,    OK),
-    "hold":     (H,     OK,   OK,   OK,   OK,   OK,    OK,    OK,    OK,   H,    OK,    H),
-    "letGo":    (H,     H,    OK,   OK,   H,    OK,    H,     OK,    OK,   H,    OK,    H),
-    "payClaim": (0,     OK,   OK,   0,    OK,   OK,    0,     0,     0,    0,    0,     0),
-    "takeBond": (H,     H,    OK,   OK,   H,    OK,    H,     0,     OK,   H,    0,     H),
-    "forfeit":  (H,     H,    OK,   OK,   H,    OK,    H,     OK,    OK,   H,    OK,    H),
-    "slash":    (H,     H,    OK,   OK,   H,    OK,    H,     OK,    OK,   H,    OK,    H),
+                 Refusal.TOO_LATE, Refusal.TOO_LATE, PAID, Refusal.TOO_LATE),
+    "settle":   (N,     OK,   OK,   NEW,  OK,   OK,    N,     N,     N,    N,    N,     N,    OK,   OK),
+    "close":    (N,     OK,   D,    D,    OK,   D,     N,     N,     N,    N,    N,     N,    OK,   OK),
+    "expire":   (N,     E,    E,    E,    OK,   D,     N,     N,     N,    N,    N,     N,    E,    OK),
+    "unlock":   (N,     N,    N,    N,    N,    N,     E,     E,     E,    OK,   D,     N,    N,    N),
+    "payAudits": (N,    OK,   OK,   OK,   OK,   OK,    OK,    OK,    OK,   OK,   OK,    OK,   OK,   OK),
+    "hold":     (H,     OK,   OK,   OK,   OK,   OK,    OK,    OK,    OK,   H,    H,     H,    OK,   OK),
+    "letGo":    (H,     H,    OK,   OK,   H,    OK,    H,     OK,    OK,   H,    OK,    H,    OK,   OK),
+    "payClaim": (0,     OK,   OK,   0,    OK,   OK,    0,     0,     0,    0,    0,     0,    OK,   OK),
+    "takeBond": (H,     H,    OK,   OK,   H,    OK,    H,     0,     OK,   H,    0,     H,    OK,   OK),
+    "forfeit":  (H,     H,    OK,   OK,   H,    OK,    H,     OK,    OK,   H,    OK,    H,    OK,   OK),
+    "slash":    (H,     H,    OK,   OK,   H,    OK,    H,     OK,    OK,   H,    OK,    H,    OK,   OK),
 }  # fmt: skip
 ROLES = ("payer", "signer", "worker", "stranger", "claims", "accusations")
 TRUSTED = {"hold", "letGo", "payClaim", "takeBond", "forfeit", "slash"}

@@ -84,11 +84,11 @@ class Quarrel:
     def registry(self, function: str, *arguments: Any, by: Any) -> Done:
         return self.world.call("Registry", function, *arguments, by=by)
 
-    def hold(self, i: int = 0) -> Done:
-        return self.call("hold", self.job.order, self.job.leases[i], by=self.claims)
+    def hold(self, i: int = 0, *, by: Caller | None = None) -> Done:
+        return self.call("hold", self.job.order, self.job.leases[i], by=by or self.claims)
 
-    def let_go(self, i: int = 0) -> Done:
-        return self.call("letGo", self.job.leases[i], by=self.claims)
+    def let_go(self, i: int = 0, *, by: Caller | None = None) -> Done:
+        return self.call("letGo", self.job.leases[i], by=by or self.claims)
 
     def slash(self, amount: int, *, to_court: bool = True, i: int = 0, prover: bytes | None = None) -> Done:
         prover = prover or self.stranger.address

@@ -10,7 +10,8 @@ import {Signature} from "./Types.sol";
 ///
 /// - **accuse**: anybody who can show a unit that the worker signed, and says that it is wrong, meets the worker before the
 ///   {ICourt}. The case touches the lock and the unpaid part of the seat, never credits, and binds only its two parties: a
-///   friend's accusation that fails on purpose stops nobody else's. (A seat has at most 8 live cases.)
+///   friend's accusation that fails on purpose stops nobody else's. (A seat has room for 255 live cases; accusations leave
+///   two of them, for the worker's claim and for proofs, so neither side can shut the other out.)
 /// - **fraud**: two words of a worker that give different leaves for one position of one seat cost it the lock at once.
 ///
 /// An accusation is live from `accuse` to `acquitOrConvict`, which anybody may call once the Court has ruled; every state of
@@ -21,7 +22,8 @@ import {Signature} from "./Types.sol";
 /// - An accuser deposits fee + B; fee goes to the Court. ForAccuser: it is credited B + what the Court gave back + the rest of
 ///   the fee out of the court's share of its slash (15 % of what was slashed, rounded down), as far as that reaches; the
 ///   whole lock is slashed with the accuser as prover (20 %, as JobEscrow credit), the seat is forfeited. ForAccused,
-///   Unserved: the worker is credited B + what the Court gave back. Void, NoQuorum: the accuser is credited B + what the
+///   Unserved: the worker is credited B; what the Court gave back (the accuser was silent) goes to the Court's pool: were it
+///   the worker's, a friend's accusation would hold its lock for nothing. Void, NoQuorum: the accuser is credited B + what the
 ///   Court gave back; nobody is slashed. (A void costs an accuser the fee: nobody lives on accusing bad programs.)
 /// @dev Messages are checked in JobEscrow's EIP-712 domain. There is no privileged key. Time is `block.timestamp`. Where a
 /// call lists refusals, they are tested in that order; an error of JobEscrow, Court or Token passes through.
@@ -89,8 +91,8 @@ interface IAccusations {
 
     // ---------------------------------------------------------------- accusations
     /// @notice Say that a signed unit is wrong, with accusationBond(order) deposited. The Court opens a case.
-    /// @dev Refuses: auditors not open; JobEscrow.hold (the lock has ended, 8 cases live); the statement does not bind the
-    /// worker (BadStatement); the fields do not give its leaf, no Assign by the signer, own start and end are the leaf's
+    /// @dev Refuses: auditors not open; JobEscrow.hold (the lock has ended); CASES_MAX - 2 cases live
+    /// (IJobEscrow.TooManyCases); the statement does not bind the worker (BadStatement); the fields do not give its leaf, no Assign by the signer, own start and end are the leaf's
     /// (BadCharge); too few witnesses; the same accusation before (ICourt.CaseExists); no tokens.
     /// @return accusation keccak(abi.encode(DOMAIN_ACCUSATION, seat, position, leaf, accuser))
     function accuse(Order calldata order, Lease calldata lease, Charge calldata charge, uint256[] calldata witnesses)
@@ -103,9 +105,10 @@ interface IAccusations {
     function acquitOrConvict(Lease calldata lease, bytes32 accusation) external;
 
     /// @notice Two words of one worker that give different leaves for one position: its lock is slashed by proof, with the
-    /// caller as prover and without a share for the Court; a claim of a contradicted root fails. No more: the seat stays.
-    /// @dev Refuses: auditors not open; one leaf twice; JobEscrow.hold (the lock has ended, 8 cases live); a statement that does
-    /// not bind the worker; no lock left.
+    /// caller as prover and without a share for the Court; a claim of a contradicted root fails, also where nothing is left of
+    /// the lock. No more: the seat stays.
+    /// @dev Refuses: auditors not open; one leaf twice; JobEscrow.hold (the lock has ended, CASES_MAX cases live); a statement
+    /// that does not bind the worker; no lock left, and neither word is a claimed root (NothingToSlash).
     function fraud(Order calldata order, Lease calldata lease, uint40 position, Statement calldata a, Statement calldata b)
         external;
 

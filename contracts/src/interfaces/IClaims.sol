@@ -8,8 +8,8 @@ import {Signature} from "./Types.sol";
 /// @title IClaims: pays a worker whose payer is silent.
 /// @notice A worker with unpaid units shows a root over at most two tallies; drawn auditors recompute a sample of it on chain;
 /// who says MISMATCH meets the worker before the {ICourt}. Only for orders whose auditors are `open`. Beside it stands
-/// {IAccusations}, by which a worker that cheated loses its lock. A seat with a live claim or accusation neither closes nor
-/// expires nor unlocks (JobEscrow.hold and letGo).
+/// {IAccusations}, by which a worker that cheated loses its lock. A seat with a live claim neither closes nor expires, one with
+/// a live claim or accusation does not unlock (JobEscrow.hold and letGo).
 ///
 /// A claim's life. Every state has a deadline, and {conclude}, which anybody may call, is the exit:
 ///
@@ -45,7 +45,8 @@ import {Signature} from "./Types.sol";
 ///   ruling. A commitment that was not opened forfeits B to the Court's pool, at the decision, before its events.
 /// - Ruled ForAccuser (Upheld): the auditor is credited B - fee + what the Court gave back, and the rest of the fee out of
 ///   the claimer's bond as far as it reaches; the lock is slashed with the auditor as prover, the seat forfeited.
-///   ForAccused, Unserved (Acquitted, Unserved): the claimer is credited B - fee + what the Court gave back. Void: the
+///   ForAccused, Unserved (Acquitted, Unserved): the worker, whoever carried its claim, is credited B - fee + what the Court
+///   gave back. Void: the
 ///   auditor is credited B - fee + what the Court gave back, and the fee with its pay at the end.
 ///   NoQuorum (Undecided): the auditor is credited B - fee + what the Court gave back (all of it).
 /// - Paid and Halved credit the claimer B. Failed credits what auditors and refunds left of it to the payer.
@@ -198,11 +199,12 @@ interface IClaims {
     /// stakes the worker's word on its root, and each position is claimed once). The worker itself needs no signature. The
     /// block that the tally names is not looked at.
     /// @param witnesses Slots of accounts that could judge (ICourt.checkMembers).
-    /// @dev Refuses: auditors not open; B below Court.fee(); JobEscrow.hold (order and lease are not of one job, 8 cases
-    /// live); seat not open (SeatNotOpen); a tally of another seat or number (BadTally); not signed by the worker
+    /// @dev Refuses: auditors not open; B below Court.fee(); JobEscrow.hold (order and lease are not of one job,
+    /// CASES_MAX cases live); seat not open (SeatNotOpen); a tally of another seat or number (BadTally); not signed by the worker
     /// (BadSignature); the payer's B no longer whole in the seat (BondTooSmall); a live claim; now > until +
-    /// order.claimWindow (TooLate); start != paidUnits, count == 0, count > 2 x order.tallyUnits or start + count > units
-    /// (BadRange); start < claimedTo; too few witnesses; no tokens.
+    /// order.claimWindow (TooLate); not start <= paidUnits < start + count <= units, or count > 2 x order.tallyUnits
+    /// (BadRange); start < claimedTo; too few witnesses; no tokens. (Units below paidUnits are sampled and not paid again. A
+    /// claim from just paidUnits on would be evaded: its payer sees it coming and pays one unit in front of it.)
     /// @return id keccak(abi.encode(DOMAIN_CLAIM, seat, root, start, count))
     function claim(
         Order calldata order,

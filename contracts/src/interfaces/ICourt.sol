@@ -7,12 +7,14 @@ pragma solidity ^0.8.28;
 /// accused (a worker) and the accuser agree on some value and disagree on a later one. They narrow that down to one step
 /// in at most log2(steps) exchanges (the accused posts the middle value, the accuser answers with its own); then members,
 /// drawn by slots from those who are staked in the unit's numeric class, recompute that step and vote by commit and reveal.
+/// What they vote on is always the value at `hi`, recomputed from the value at `lo`, however far apart the two are: where the
+/// accused never moves, that is the whole unit. (hi = 0: the start, as the unit's id names it.)
 ///
 /// States. Every one has a deadline, and {advance}, which anybody may call, is the exit:
 ///
 /// | state | who acts | deadline | what `advance` does then |
 /// |---|---|---|---|
-/// | Posting | the accused: `post` | moveWindow | the accused was silent: ForAccuser -> Ruled |
+/// | Posting | the accused: `post` | moveWindow | it has posted nothing yet (`posted` is zero): a panel is called on `lo` = 0 and `hi` = steps, the whole unit -> Drawing; else its silence convicts: ForAccuser -> Ruled |
 /// | Answering | the accuser: `answer` | moveWindow | the accuser was silent: ForAccused -> Ruled |
 /// | Drawing | anybody: `advance` from the 5th block on | `kept` blocks after | takes the seed -> Voting; too late: redraw |
 /// | Voting | members: `commit` until the deadline, `reveal` from it until `revealUntil` (or from the moment when every member of the panel has committed) | revealUntil | counts (also before it, once the whole panel or, after the deadline, all that committed have revealed): Appealable, Ruled, or redraw |
@@ -34,8 +36,11 @@ pragma solidity ^0.8.28;
 /// Money. The Court holds the fee of every open case, the fees of appeals and the members' credits (`owed` is their sum);
 /// the rest of its balance is the pool. At Ruled each panel's fee is shared by those of its members who voted for what was
 /// ruled (Void: by all who did not vote UNSERVED; Unserved: by those who did), rounded down; what nobody earned stays in the
-/// pool. A case that ends without a vote (silence, NoQuorum) gives its fee back to whoever opened it. An appellant whom the appeal
-/// proves right (the ruling changed) is credited what the pool has, at most its fee; an appeal without quorum gives it back.
+/// pool. A case that ends without a vote (silence, NoQuorum) gives its fee back to whoever opened it. Where an appeal changes the
+/// ruling, the first panel earns nothing: its whole fee is credited to the appellant. An appeal without quorum gives the
+/// appellant its own fee back, and the first panel keeps what it earned.
+/// The pool pays nobody: in a class of one's own one could sit on every panel and draw on it. All of it can be burned by
+/// anybody (`burnPool`). Only `reimburse` takes from it, within the transaction that brought as much.
 /// @dev Only Claims and Accusations open cases. There is no privileged key. Time is `block.timestamp`.
 interface ICourt {
     // ---------------------------------------------------------------- types
@@ -84,8 +89,8 @@ interface ICourt {
         uint32 steps;
     }
 
-    /// @notice A case. They agree on value `lo` (`agreed`), and disagree on value `hi`; once hi = lo + 1 (or hi = 0, where
-    /// they disagree on the start) that is the disputed step.
+    /// @notice A case. They agree on value `lo` (`agreed`), and disagree on value `hi`. In Drawing and later these two bound
+    /// what members recompute: one step, or the start (hi = 0), or the whole unit (lo = 0, where the accused never moved).
     struct Case {
         State state;
         Ruling ruling; // provisional until Ruled
@@ -111,7 +116,7 @@ interface ICourt {
         bytes32 agreed;
         bytes32 accusedValue; // at `hi`
         bytes32 accuserValue; // at `hi`
-        bytes32 posted; // at (lo + hi) / 2 while Answering; keeps its value afterwards
+        bytes32 posted; // at (lo + hi) / 2 while Answering; keeps its value afterwards. Zero: nothing yet
         bytes32 seed;
     }
 
@@ -140,6 +145,7 @@ interface ICourt {
     event MemberPaid(bytes32 indexed id, address indexed account, uint96 amount);
     event AppellantPaid(bytes32 indexed id, address indexed account, uint96 amount);
     event CreditWithdrawn(address indexed account, address indexed to, uint256 amount);
+    event PoolBurned(uint256 amount);
 
     // ---------------------------------------------------------------- errors
     error ZeroAddress();
@@ -161,6 +167,7 @@ interface ICourt {
     error NotRuled(bytes32 id);
     error AlreadyTaken(bytes32 id);
     error NothingToWithdraw(address account);
+    error NothingToBurn();
 
     // ---------------------------------------------------------------- calls of Claims and Accusations: {NotClaims} for others
     /// @notice Open a case. Takes `fee` from the caller (Claims and Accusations approve everything at construction).
@@ -172,7 +179,8 @@ interface ICourt {
     /// @dev Refuses: another caller, not Ruled, taken before.
     function take(bytes32 id) external returns (Ruling ruling, uint96 feeLeft);
 
-    /// @notice Transfer at most `amount` from the pool to the caller (for an accuser whom the slash of its case repays).
+    /// @notice Transfer at most `amount` from the pool to the caller (for an accuser whom the slash of its case repays: the caller
+    /// has just brought the court's share of that slash here).
     function reimburse(uint96 amount) external returns (uint96 paid);
 
     /// @notice Refuses unless the slots named are live, admissible for these parties, of strictly ascending accounts, and at
@@ -195,7 +203,8 @@ interface ICourt {
     ) external view returns (address account, uint16 attempt);
 
     // ---------------------------------------------------------------- the parties' moves
-    /// @notice The accused names value (lo + hi) / 2. Posting only, before or at the deadline, by the accused.
+    /// @notice The accused names value (lo + hi) / 2. Posting only, before or at the deadline, by the accused. (No state's hash is
+    /// zero: to post zero is to post nothing.)
     /// @dev Refuses, in this order: state, caller, too late. (So do the other moves.)
     function post(bytes32 id, bytes32 value) external;
 
@@ -225,6 +234,10 @@ interface ICourt {
 
     /// @notice Pay out an account's credit to its owner (Registry.ownerOf).
     function withdraw(address account) external returns (uint256 amount);
+
+    /// @notice Burn the pool, so that no wei stays here for ever. By anyone.
+    /// @dev Refuses: an empty pool (NothingToBurn).
+    function burnPool() external returns (uint256 amount);
 
     // ---------------------------------------------------------------- views
     function DOMAIN_COURT() external view returns (bytes32);

@@ -30,9 +30,11 @@ import {Permit, Signature} from "./Types.sol";
 /// the running period (`burnedOf`), the other is the court's. Both gather here until `burnFees`.
 ///
 /// Cases. A live claim or accusation on a seat is a case; its contract (Claims, Accusations) opens it with `hold` and
-/// ends it with `letGo`.
-/// While a seat has cases it neither closes by Release, by time or by being paid in full, nor does its lock end; `settle`
-/// still pays. All of these happen as usual once the last case is let go. Both are trusted by this contract for what they
+/// ends it with `letGo`. While a seat has a claim (a case that `claims` holds: at most one at a time) it neither closes by
+/// Release, by time nor by being paid in full, and keeps its bond when it is forfeited, for a claim may still pay out of both.
+/// While it has any case its lock does not end. Accusations touch no more than that, and none begins after the lock's tail: or
+/// friends could keep the payer's money in the seat for ever by accusing one after the other. `settle` always pays. All that
+/// was put off happens as usual once the case is let go. Both are trusted by this contract for what they
 /// say of a case (who proved, how much), but can move no more than the seat's unpaid part, its bond and its lock.
 ///
 /// Newcomers. Where the order allows them, a worker without a live slot and without debt may be seated: see
@@ -60,7 +62,7 @@ interface IJobEscrow {
 
     /// @notice One word. cap = lease.price x units; `until` is the end of the lease and, once closed, the time of closing.
     struct Seat {
-        uint96 bond; // the payer's side of claims: what is left of order.claimBond; zero once closed without cases
+        uint96 bond; // the payer's side of claims: what is left of order.claimBond; zero once closed without a live claim
         uint40 units;
         uint40 paidUnits;
         uint40 until;
@@ -92,7 +94,7 @@ interface IJobEscrow {
         NotPaidYet, // the Release names more units than were paid
         BadAudit, // position, draw, result or auditor cannot be
         AlreadyPaid,
-        Disputed // the seat has live cases
+        Disputed // the seat has a live claim; for `unlock`: any live case
     }
 
     /// @notice A lease to seat. `signer`: by the job's signer, or by the payer, which lifts the bound of `signerSeatMax`.
@@ -154,10 +156,10 @@ interface IJobEscrow {
         uint96 fee,
         bytes32 chain
     );
-    /// @notice `returned` went back to the job's free wages: the unpaid part and, where the seat has no cases left, its bond.
-    /// (Of a seat that was closed by `forfeit` the bond follows with the last {LetGo}, see {BondReturned}.)
+    /// @notice `returned` went back to the job's free wages: the unpaid part and, where the seat has no live claim, its bond.
+    /// (Of a seat that was closed by `forfeit` under a claim the bond follows with that claim's {LetGo}, see {BondReturned}.)
     event SeatClosed(bytes32 indexed seat, bytes32 indexed job, uint40 paidUnits, uint96 returned);
-    /// @notice The bond's rest went back to the job's free wages after the last case of a closed seat.
+    /// @notice The bond's rest went back to the job's free wages after the claim of a closed seat.
     event BondReturned(bytes32 indexed seat, bytes32 indexed job, uint96 amount);
     event AuditPaid(
         bytes32 indexed auditOrder,
@@ -237,7 +239,7 @@ interface IJobEscrow {
 
     // ---------------------------------------------------------------- pay
     /// @notice Pay accepted units, for any number of workers and jobs, by anyone: a seat's paid units become the highest
-    /// accepted number, at most its units. A seat whose units are all paid closes, unless it has cases.
+    /// accepted number, at most its units. A seat whose units are all paid closes, unless it has a live claim.
     /// @dev Refused for, in this order: NotOpen, WrongSeat, NothingNew, BadSignature.
     function settle(Settlement[] calldata settlements) external returns (uint256 settled);
 
@@ -249,11 +251,11 @@ interface IJobEscrow {
     function payAudits(Lease calldata lease, Audit[] calldata audits) external returns (uint256 paid);
 
     // ---------------------------------------------------------------- a seat and a job end
-    /// @notice Close seats by the worker's Release, once the units that it names are paid. By anyone. Not while it has cases.
+    /// @notice Close seats by the worker's Release, once the units that it names are paid. By anyone. Not while it has a live claim.
     /// @dev Refused for, in this order: NotOpen, WrongSeat, NotPaidYet, BadSignature, Disputed.
     function close(Closing[] calldata closings) external returns (uint256 closed);
 
-    /// @notice Close seats whose lease ended more than a claim window ago. By anyone. Not while it has cases.
+    /// @notice Close seats whose lease ended more than a claim window ago. By anyone. Not while it has a live claim.
     /// @dev Refused for, in this order: WrongJob, NotOpen, TooEarly, Disputed.
     function expire(Order calldata order, Lease[] calldata leases) external returns (uint256 closed);
 
@@ -282,13 +284,13 @@ interface IJobEscrow {
 
     // ---------------------------------------------------------------- calls of Claims and Accusations: {NotClaims} for others
     /// @notice Begin a case on a seat: proves that the lease is of this order's job, and adds to its cases. Possible while the
-    /// seat is open, or closed and either having cases already or still within its lock's tail (now < until + lockTail).
+    /// seat is open, or closed and still within its lock's tail (now < until + lockTail), whatever cases it has.
     /// @dev Reverts: {NoSuchJob}, {NotOfJob}, {NotHeld}, {TooManyCases} above `CASES_MAX`.
     /// @return seatId Digest of the lease. @return found The seat, this case included.
     function hold(Order calldata order, Lease calldata lease) external returns (bytes32 seatId, Seat memory found);
 
-    /// @notice End a case. With the last one: an open seat whose units are all paid closes; a closed seat's bond goes back to
-    /// the job's free wages.
+    /// @notice End a case: the caller's. Where no claim is left: an open seat whose units are all paid closes; a closed seat's bond
+    /// goes back to the job's free wages.
     /// @dev Reverts: {NotHeld} where the seat has no case.
     function letGo(Lease calldata lease) external;
 
@@ -306,7 +308,8 @@ interface IJobEscrow {
         external
         returns (uint96 taken);
 
-    /// @notice The seat pays no more: its unpaid part goes back to the job's free wages at once, its bond with the last case.
+    /// @notice The seat pays no more: its unpaid part goes back to the job's free wages at once, and its bond too, or with the
+    /// end of a live claim.
     /// On a seat that is not open it does nothing.
     /// @dev Reverts: {NotHeld} where the seat has no case.
     function forfeit(Lease calldata lease) external;
@@ -339,7 +342,7 @@ interface IJobEscrow {
     function accusations() external view returns (address);
     /// @notice Credited with its half of the fees and its share of slashed stake.
     function court() external view returns (address);
-    /// @notice A seat has at most so many live cases.
+    /// @notice A seat has at most so many live cases, of which accusations leave two to others ({IAccusations.accuse}).
     function CASES_MAX() external view returns (uint8);
     /// @notice Length of a period, in seconds: period = block.timestamp / periodLength.
     function periodLength() external view returns (uint40);

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from tallymesh.messages import Assign, Lease, Order, Receipt
 from tallymesh_ledger.eip712 import keccak
+from tallymesh_ledger.model.cases import CASES_MAX
 from tallymesh_ledger.model.claims import Claims
 from tallymesh_ledger.model.court import Court
 from tallymesh_ledger.model.draws import Parties, words
@@ -53,7 +54,9 @@ class Accusations:
     def accuse(self, caller: bytes, order: Order, lease: Lease, charge: Charge, witnesses: Sequence[int]) -> bytes:
         if order.auditors != OPEN_TO_ALL:
             raise Revert("NotOpenToAll")
-        seat, _ = self._escrow.hold(self.address, order, lease)
+        seat, held = self._escrow.hold(self.address, order, lease)
+        if held.cases > CASES_MAX - 2:  # one is left for the claim, one for proofs
+            raise Revert("TooManyCases", seat)
         c = charge
         self._bound(lease, seat, c.position, c.statement)
         assign = Assign(seat=seat, position=c.position, unit_id=c.unit_id)
@@ -84,6 +87,9 @@ class Accusations:
         self._blocking[accusation.seat] -= accusation.blocking
         self._emit("AccusationEnded", accusation=id_, seat=accusation.seat, ruling=ruling)
         amount = accusation.bond + given_back
+        if ruling == Ruling.FOR_ACCUSED and given_back:  # it was silent: its fee is the pool's
+            amount -= given_back
+            self._token.transfer(self.address, self._court.address, given_back)
         winner = lease.worker if ruling in (Ruling.FOR_ACCUSED, Ruling.UNSERVED) else accusation.accuser
         if ruling == Ruling.FOR_ACCUSER:
             payer = self._court.parties_of(id_).payer
@@ -105,7 +111,7 @@ class Accusations:
         for statement in (a, b):
             self._bound(lease, seat, position, statement)
         slashed = self._escrow.slash(self.address, lease, ALL, order.payer, caller, False)
-        if slashed == 0:
+        if slashed == 0 and Word.CLAIM not in (a.word, b.word):
             raise Revert("NothingToSlash")
         for statement in (a, b):
             if statement.word == Word.CLAIM:

@@ -5,7 +5,7 @@ A job holds free + reserve + sum over open seats of (units - paid units) x price
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -35,7 +35,7 @@ class Books:
         token: Token,
         registry: Registry,
         *,
-        claims: Collection[bytes],
+        claims: Sequence[bytes],  # Claims first, whose cases may pay
         court: bytes,
         fee_bp: int,
         lease_max: int,
@@ -61,6 +61,7 @@ class Books:
         self.seats: Store[bytes, Seat] = Store(machine, Seat())
         self.credits: Store[bytes, int] = Store(machine, 0)
         self._locks: Store[bytes, int] = Store(machine, 0)
+        self._claimed: Store[bytes, bool] = Store(machine, False)  # a claim is among its cases
         self._paid_draws: Store[tuple[bytes, int, int], bool] = Store(machine, False)
         self._paid_orders: Store[bytes, bool] = Store(machine, False)
         self._fees: Store[str, int] = Store(machine, 0)
@@ -130,7 +131,7 @@ class Books:
             self._stake(lease.worker, net)
         else:
             self.credits[lease.worker] += net
-        if units == seat.units and seat.cases == 0:
+        if units == seat.units and not self._claimed[seat_id]:
             self._close(lease)
         return amount
 
@@ -153,8 +154,8 @@ class Books:
         seat_id, now = self.seat_id_of(lease), self._machine.now
         seat, job = self.seats[seat_id], self.jobs[lease.job]
         unpaid = (seat.units - seat.paid_units) * lease.price
-        returned = unpaid + (seat.bond if seat.cases == 0 else 0)
-        bond = 0 if seat.cases == 0 else seat.bond
+        returned = unpaid + (0 if self._claimed[seat_id] else seat.bond)
+        bond = seat.bond if self._claimed[seat_id] else 0
         self.seats[seat_id] = replace(seat, state=SeatState.CLOSED, until=now, bond=bond)
         self.jobs[lease.job] = replace(
             job,

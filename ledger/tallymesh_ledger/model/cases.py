@@ -11,7 +11,7 @@ from tallymesh_ledger.model.books import BP, Books
 from tallymesh_ledger.model.machine import Revert
 from tallymesh_ledger.model.terms import Seat, SeatState
 
-CASES_MAX = 8  # live claims and accusations of one seat
+CASES_MAX = 255  # live claims and accusations of one seat
 PAYER_BP = 4_000  # of slashed stake; what no share takes is burned
 PROVER_BP = 2_000
 COURT_BP = 1_500
@@ -26,12 +26,14 @@ class Cases(Books):
         if lease.job != job:
             raise Revert("NotOfJob", seat_id, job)
         seat = self.seats[seat_id]
-        tail = seat.cases > 0 or self._machine.now < seat.until + self.lock_tail
+        tail = self._machine.now < seat.until + self.lock_tail
         if not (seat.state == SeatState.OPEN or (seat.state == SeatState.CLOSED and tail)):
             raise Revert("NotHeld", seat_id)
         if seat.cases >= CASES_MAX:
             raise Revert("TooManyCases", seat_id)
         self.seats[seat_id] = replace(seat, cases=seat.cases + 1)
+        if caller == self.claims[0]:
+            self._claimed[seat_id] = True
         self._emit("Held", seat=seat_id, cases=seat.cases + 1)
         return seat_id, self.seats[seat_id]
 
@@ -41,7 +43,9 @@ class Cases(Books):
         seat = replace(seat, cases=seat.cases - 1)
         self.seats[seat_id] = seat
         self._emit("LetGo", seat=seat_id, cases=seat.cases)
-        if seat.cases:
+        if caller == self.claims[0]:
+            self._claimed[seat_id] = False
+        if self._claimed[seat_id]:
             return
         if seat.state == SeatState.OPEN:
             if seat.paid_units == seat.units:

@@ -67,7 +67,7 @@ class Claims(Rulings):
         if self._machine.now > seat.until + order.claim_window:
             raise Revert("TooLate", seat.until + order.claim_window)
         start, count = tally.start, tally.count
-        fits = start == seat.paid_units and 0 < count <= 2 * order.tally_units and start + count <= seat.units
+        fits = start <= seat.paid_units < start + count <= seat.units and count <= 2 * order.tally_units
         if not fits:
             raise Revert("BadRange")
         if start < quarrels.claimed_to:

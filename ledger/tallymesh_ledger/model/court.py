@@ -163,6 +163,8 @@ class Court(Panels):
             self._not_before(case.deadline)
             if case.state == State.APPEALABLE:
                 self._rule(id_, case, case.ruling)
+            elif case.state == State.POSTING and case.posted == ZERO_WORD:  # it never moved: the whole unit is voted on
+                self._call_panel(id_, case)
             else:
                 silent = Ruling.FOR_ACCUSER if case.state == State.POSTING else Ruling.FOR_ACCUSED
                 self._end(id_, case, silent)
@@ -176,6 +178,14 @@ class Court(Panels):
         owner = self._registry.owner_of(account)
         self._emit("CreditWithdrawn", account=account, to=owner, amount=amount)
         self._token.transfer(self.address, owner, amount)
+        return amount
+
+    def burn_pool(self, caller: bytes) -> int:
+        amount = self.pool()
+        if amount == 0:
+            raise Revert("NothingToBurn")
+        self._emit("PoolBurned", amount=amount)
+        self._token.burn(self.address, amount)
         return amount
 
     # For who begins a quarrel.

@@ -218,7 +218,7 @@ class JobEscrow(Cases, Payouts):
             (Refusal.WRONG_SEAT, release.seat != seat_id),
             (Refusal.NOT_PAID_YET, release.units > seat.paid_units),
             (Refusal.BAD_SIGNATURE, not says(lease.worker, self._digest(release), item.signature, caller)),
-            (Refusal.DISPUTED, seat.cases > 0),
+            (Refusal.DISPUTED, self._claimed[self.seat_id_of(lease)]),
         )
         if why is not None:
             return why
@@ -235,7 +235,7 @@ class JobEscrow(Cases, Payouts):
             (Refusal.WRONG_JOB, lease.job != job),
             (Refusal.NOT_OPEN, seat.state != SeatState.OPEN),
             (Refusal.TOO_EARLY, self._machine.now <= seat.until + order.claim_window),
-            (Refusal.DISPUTED, seat.cases > 0),
+            (Refusal.DISPUTED, self._claimed[self.seat_id_of(lease)]),
         )
         if why is not None:
             return why

@@ -174,14 +174,14 @@ class Panels:
 
     def _rule(self, id_: bytes, case: Case, ruling: Ruling) -> None:
         """Final, after votes: each panel's fee to those who were right, and the appeal's to an appellant who was."""
-        self._pay_panel(id_, case.fee, case.first_round, self.terms.panel, ruling)
+        if ruling == case.ruling or not case.appeal_fee:
+            self._pay_panel(id_, case.fee, case.first_round, self.terms.panel, ruling)
         if case.appeal_fee:
             self._pay_panel(id_, case.appeal_fee, case.round, self.terms.appeal_panel, ruling)
             if ruling != case.ruling:
-                amount = min(case.appeal_fee, self.pool())
-                if amount:
-                    self._credit(case.appellant, amount)
-                    self._emit("AppellantPaid", id=id_, account=case.appellant, amount=amount)
+                self._owed["sum"] -= case.fee
+                self._credit(case.appellant, case.fee)
+                self._emit("AppellantPaid", id=id_, account=case.appellant, amount=case.fee)
         self._end(id_, replace(case, fee=0, appeal_fee=0), ruling)
 
     def _pay_panel(self, id_: bytes, fee: int, round_: int, size: int, ruling: Ruling) -> None:

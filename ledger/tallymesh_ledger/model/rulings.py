@@ -96,7 +96,7 @@ class Rulings:
         claim = replace(claim, in_court=claim.in_court - 1)
         self._samples[id_, sample] = replace(said, heard=heard)
         if heard in (Heard.ACQUITTED, Heard.UNSERVED):
-            self._credits[claim.claimer] += rest
+            self._credits[lease.worker] += rest
         else:
             self._credits[said.auditor] += rest
         if heard == Heard.UPHELD:

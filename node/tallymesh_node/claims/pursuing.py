@@ -109,7 +109,10 @@ class Pursuit:
         state = await self.tools.chain.seat_state(record.seat)
         _, claimed_to = await self.tools.claims.quarrels(record.seat)
         late = self.tools.chain.block_time() > record.lease.until + record.order.claim_window
-        fits = state is not None and state.open and state.paid_units == record.tally.start >= claimed_to
+        tally = record.tally
+        # A unit that was paid in front of it meanwhile does not stop a claim.
+        unpaid = state is not None and state.open and tally.start <= state.paid_units < tally.start + tally.count
+        fits = unpaid and claimed_to <= tally.start
         if late or not fits or case.tries >= due.TRIES_MAX:
             await self._end(case, record, GONE)
         else:

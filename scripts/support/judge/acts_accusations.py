@@ -54,9 +54,8 @@ def accused(scene: Scene) -> Held | None:
 
 def holdable(scene: Scene, held: Held) -> bool:
     seat = scene.world.escrow.seat_of(held.id)
-    tail = seat.cases > 0 or scene.now < seat.until + scene.parameters.lock_tail_s
-    open_ = seat.state == SeatState.OPEN or (seat.state == SeatState.CLOSED and tail)
-    return (open_ and seat.cases < 8) or scene.chance(0.02)
+    tail = scene.now < seat.until + scene.parameters.lock_tail_s
+    return seat.state == SeatState.OPEN or (seat.state == SeatState.CLOSED and tail) or scene.chance(0.02)
 
 
 def accuse(scene: Scene) -> Step | None:
@@ -103,7 +102,10 @@ def acquit_or_convict(scene: Scene) -> Step | None:
 
 def fraud(scene: Scene) -> Step | None:
     held = accused(scene)
-    if held is None or (scene.world.escrow.lock_left(held.lease) == 0 and scene.chance(0.9)):
+    if held is None:
+        return None
+    claimed = scene.world.claims.quarrels_of(held.id).claim != ZERO_WORD  # such a root can be refuted without a lock
+    if scene.world.escrow.lock_left(held.lease) == 0 and not scene.chance(0.5 if claimed else 0.1):
         return None
     position = scene.rng.randrange(max(1, min(held.lease.positions, 6)))
     a, b = statement(scene, held, position, 0), statement(scene, held, position, 0 if scene.chance(0.03) else 1)

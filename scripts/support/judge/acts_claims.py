@@ -76,11 +76,11 @@ def claim(scene: Scene) -> Step | None:
     if held is None:
         return None
     seat = scene.world.escrow.seat_of(held.id)
-    start = seat.paid_units
-    most = max(
-        1, min(2 * held.order.tally_units, max(seat.units, held.lease.positions) - start, scene.one([8, 8, 8, 40]))
-    )
-    count = most + 1 if scene.chance(0.03) else scene.rng.randint(1, most)
+    claimed_to = scene.world.claims.quarrels_of(held.id).claimed_to
+    paid = seat.paid_units
+    start = paid + scene.chance(0.02) if scene.chance(0.6) else scene.rng.randint(min(claimed_to, paid), paid)
+    most = max(1, min(2 * held.order.tally_units, max(seat.units, held.lease.positions) - start, scene.one([8, 40])))
+    count = most + 1 if scene.chance(0.03) else scene.one([most, scene.rng.randint(1, most)])
     tally = Tally(
         seat=held.id, number=CLAIM_TALLY, previous=scene.one([ZERO_WORD, b"\x07" * 32]), start=start, count=count,
         root=merkle.root(leaves(held.id, start, count)), block_number=1, block_hash=ZERO_WORD,
@@ -106,7 +106,7 @@ def claimable(scene: Scene, held: Held) -> bool:
     late = scene.now > seat.until + held.order.claim_window
     if seat.bond < held.order.claim_bond and scene.chance(0.95):
         return False
-    rest = max(seat.paid_units, scene.world.claims.quarrels_of(held.id).claimed_to) == seat.paid_units < seat.units
+    rest = scene.world.claims.quarrels_of(held.id).claimed_to <= seat.paid_units < seat.units
     return (seat.state == SeatState.OPEN and rest and not live and not late) or scene.chance(0.01)
 
 

@@ -117,8 +117,10 @@ def commit(scene: Scene, id_: bytes, case: Case, member: int, size: int) -> Step
     salt = scene.rng.randbytes(32)
     scene.votes[id_, case.round, member] = (result, salt)
     commitment = keccak(b"".join(word(part) for part in (result, salt, by)))
-    if scene.chance(0.02):
-        member, attempt = scene.one([(size, attempt), (member, attempt + 1), (member, 128)])
+    if scene.chance(0.03):
+        beyond, there = scene.world.court.member_at(id_, size)  # a member too many
+        by = beyond if beyond in scene.keys else by
+        member, attempt = scene.one([(size, there), (size, there), (member, attempt + 1), (member, 128)])
     return scene.step(by, "Court", "commit", id_, member, attempt, commitment, state=case_state(scene, id_))
 
 

@@ -52,6 +52,13 @@ def burn_fees(scene: Scene) -> Step | None:
     return scene.step(scene.anyone(), "JobEscrow", "burnFees", state="credit" if fees else "none")
 
 
+def burn_pool(scene: Scene) -> Step | None:
+    pool = scene.world.court.pool()
+    if not pool and not scene.chance(0.05):
+        return None
+    return scene.step(scene.anyone(), "Court", "burnPool", state="credit" if pool else "none")
+
+
 # ---- carried by anybody
 
 

@@ -19,6 +19,7 @@ from tallymesh_ledger.model.terms import NO_ACCEPT, NO_RELEASE, Audit, Closing, 
 STATES_OF_JOB = ("none", "idle", "seated", "over", "spent")
 STATES_OF_SEAT = ("none", "open", "ended", "closed", "unlocked")
 BATCH = 4
+WIDE = 50  # units of a tally
 KEPT = 24  # leases worth calling about
 
 
@@ -67,7 +68,7 @@ def new_order(scene: Scene, payer: bytes) -> Order:
         audit_reserve=price * scene.one([0, 1, 4, 9]),
         lock_per_seat=scene.one([0, price, p.slot_wei // 3, p.slot_wei]),
         claim_bond=scene.one(bonds),
-        audit_rate_bp=scene.one([0, 400, 3000, 10_000]), tally_units=scene.one([1, 2, 4, 50]),
+        audit_rate_bp=scene.one([0, 400, 3000, 10_000, 10_000]), tally_units=scene.one([1, 2, 4, WIDE]),
         claim_window=scene.one([*windows, *windows, sum(windows) // 2]),
         evidence_window=scene.one([*windows, *windows, sum(windows) // 2]),
         auditors=0 if strict else scene.one([0, 0, 1, 2]), auditors_root=ZERO_WORD,
@@ -85,11 +86,17 @@ def new_lease(scene: Scene, order: Order) -> Held:
     work_ms = scene.one([1000, 1000, 2000, 1001])
     most = max(0, free - order.claim_bond) // price if price else 5
     positions = scene.one([1, 2, 3, 5, 8, max(1, most), max(1, most) + 1])
+    if order.tally_units == WIDE and scene.chance(0.5):  # room for a claim of more units than can be sampled
+        positions = max(1, min(most, 24))
     if most and positions > most and scene.chance(0.8):
         positions = scene.rng.randint(1, min(most, scene.one([8, 8, 8, 40])))
     positions, price = min(positions, 2**40 - 1), min(price, 2**96 - 1)
     staked = [key for key in KEYS["worker"] if scene.world.registry.stake_of(key.address)[0] >= order.lock_per_seat]
     worker = scene.one(staked) if staked and scene.chance(0.9) else scene.key()
+    if order.newcomers and scene.chance(0.4):  # several small seats of one that has no slot
+        slotless = [key for keys in KEYS.values() for key in keys if not scene.world.registry.live_slots(key.address)]
+        worker = slotless[0] if slotless else worker
+        positions, price = 1, min(price, p.slot_wei // scene.one([100, 300, 400, 500]))
     lock = scene.one([order.lock_per_seat, order.lock_per_seat, order.lock_per_seat + 1, p.slot_wei]) & (2**96 - 1)
     terms = [100, 300, 1_000] if scene.quarrelsome else [1, 20, 100, p.lease_max_s, p.lease_max_s + 1]
     lease = Lease(
@@ -284,7 +291,7 @@ def pay_audits(scene: Scene) -> Step | None:
 
 def closing_of(scene: Scene, held: Held, by: bytes) -> Closing:
     paid = scene.world.escrow.seat_of(held.id).paid_units
-    release = Release(seat=held.id, units=scene.one([paid, paid, paid, max(0, paid - 1), paid + 1]))
+    release = Release(seat=held.id, units=scene.one([paid, paid, paid, max(0, paid - 1), min(paid + 1, 2**40 - 1)]))
     release = scene.bent(release, often=0.03)
     signature = scene.sign(held.worker, scene.world.escrow.domain, release)
     if scene.chance(0.5 if by == held.lease.worker else 0.03):

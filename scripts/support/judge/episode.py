@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from judge import acts_accusations as accusations
 from judge import acts_claims as claims
@@ -43,11 +44,11 @@ ACTS: tuple[tuple[int, Act], ...] = (
     (5, escrow.open_job), (8, escrow.seat), (10, escrow.settle), (8, escrow.pay_audits), (4, escrow.close),
     (3, escrow.expire), (4, escrow.unlock), (3, escrow.refund), (4, escrow.finish),
     (3, credit.withdraw), (1, credit.withdraw_court), (1, credit.withdraw_claims), (1, credit.withdraw_accusations),
-    (1, credit.burn_fees), (2, credit.bond_for), (2, credit.withdraw_for), (1, credit.release_deposit),
-    (2, credit.settle_debt), (2, credit.collect),
+    (1, credit.burn_fees), (1, credit.burn_pool), (2, credit.bond_for), (2, credit.withdraw_for),
+    (1, credit.release_deposit), (2, credit.settle_debt), (2, credit.collect),
     (5, claims.claim), (22, claims.on_claim), (20, court.on_case),
     (4, accusations.accuse), (3, accusations.acquit_or_convict), (1, accusations.fraud),
-    (6, lambda scene: again(scene)),
+    (8, lambda scene: again(scene)),
 )  # fmt: skip
 # what happens more often where people quarrel
 QUARRELS: dict[Act, int] = {
@@ -73,6 +74,7 @@ STATES: dict[str, tuple[str, ...]] = {
     },
     **{f"{name}.withdraw": credit.STATES_OF_CREDIT for name in ("JobEscrow", "Court", "Claims", "Accusations")},
     "JobEscrow.burnFees": credit.STATES_OF_CREDIT,
+    "Court.burnPool": credit.STATES_OF_CREDIT,
     "Rewards.collect": credit.STATES_OF_REWARD,
     "Claims.claim": escrow.STATES_OF_SEAT,
     **{
@@ -160,8 +162,27 @@ def again(scene: Scene) -> Step | None:
     name = scene.one(sorted(scene.past))
     contract, function = name.split(".")
     arguments = scene.one(scene.past[name])
+    arguments = other(scene, contract, arguments) if scene.chance(0.6) else arguments
     state = state_of(scene, name, arguments)
     return scene.step(scene.anyone(), contract, function, *arguments, kind=AGAIN, state=state)
+
+
+def other(scene: Scene, contract: str, arguments: tuple[object, ...]) -> tuple[object, ...]:
+    """The same about another claim, case or seat; or about one that never was."""
+    first, *rest = arguments or (b"",)
+    if scene.chance(0.2):
+        if isinstance(first, bytes) and len(first) == 32:
+            return (scene.rng.randbytes(32), *rest)
+        return tuple(replace(one, nonce=0) if isinstance(one, Lease) else one for one in arguments)
+    if contract == "Court" and scene.cases and isinstance(first, bytes) and len(first) == 32:
+        return (scene.one(scene.cases[-8:]), *rest)
+    if contract == "Claims" and scene.claims:
+        one = scene.one(scene.claims[-8:])
+        if isinstance(first, bytes) and len(first) == 32:
+            return (one.id, *rest)
+        if isinstance(first, Lease):
+            return (one.held.lease, one.id, *rest[1:])
+    return arguments
 
 
 def state_of(scene: Scene, name: str, arguments: Sequence[object]) -> str:

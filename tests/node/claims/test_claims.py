@@ -11,8 +11,9 @@ from fakes.worker_scene import key_of, refuse
 from tallymesh import exchange
 from tallymesh.exchange import ForfeitRequest
 from tallymesh.ids import ZERO32
-from tallymesh.messages import Result, Verdict
+from tallymesh.messages import Accept, Result, Verdict
 from tallymesh_ledger.claims import Heard
+from tallymesh_ledger.model.terms import Settlement
 
 from fakes.chain import DOMAINS  # isort: skip
 
@@ -288,6 +289,20 @@ async def test_a_claim_that_a_reorganisation_took_back_is_made_again(story: Stor
     assert [line.kind for line in lines] == ["claim", "end"]
     assert lines[0].body == first, "the same bytes: a second tally would be a second word"
     assert (story.ended(), story.paid()) == ("paid", 6)
+
+
+async def test_a_unit_that_the_payer_settles_in_front_of_a_claim_does_not_stop_it(story: Story) -> None:
+    async with story.everybody():
+        await story.work(units=6, accepted=1)
+        story.vanish()
+        await story.until(lambda: story.state() == "pending")
+        take_back(story.chain, story.claim_id)
+        escrow, payer = story.chain.contracts.escrow, story.payer
+        accept = Accept(seat=story.seat, tally=2, units=2, chain=ZERO32, next_secret=ZERO32)
+        story.chain.run(lambda: escrow.settle(payer.signer.address, [Settlement(payer.lease, accept)]))
+        await settled(story)
+    assert (story.ended(), story.paid()) == ("paid", 6)
+    assert story.found().from_ == 1, "the same claim: the unit in front of it was only sampled"
 
 
 @pytest.mark.parametrize("when", ["", "pending", "sampling", "revealing", "challengeable"])
