@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import digits
+import gas
 import histories
+import httpx
 import money
 import msgspec
 import trio
@@ -28,7 +30,10 @@ from rich.table import Table
 import tallymesh
 from tallymesh import amounts
 from tallymesh.client.telling import tell
-from tallymesh_ledger.chain import Contracts, Rpc
+from tallymesh.errors import ChainError
+from tallymesh_ledger.chain import Contracts, Rpc, Sender
+from tallymesh_ledger.collecting import collectable
+from tallymesh_ledger.keys import AccountKey, checksum
 from tallymesh_node.local_network import LocalNetwork, NodeProcess
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -37,8 +42,10 @@ BUDGET = "5.0"
 ASK_PRICE = "20"  # MESH per core-hour: the job is small, and its pay should be seen to move
 MAX_PRICE = "50"
 CLIENTS = 10
+PERIOD_S = 15  # of rewards: one is over soon after the last payment
 EXPIRE_S = 120.0  # how long to wait at most for the cheat's seat to expire and the last wei to come back
-CHEAT_COMMAND = (sys.executable, "-m", "cheats.noise_worker")
+QUARREL_S = 90.0  # how long to wait at most for the end of what the cheat's conviction began
+CHEAT_COMMAND = (sys.executable, "-m", "cheats.noise_worker", "--at-once")
 EVENTS_SHOWN = ("match", "lease", "seat", "round", "audit", "caught", "redo", "settle", "refund", "warning")
 STYLES = {"caught": "bold red", "redo": "yellow"}
 RESULTS = {"match": "green", "mismatch": "bold red", "unavailable": "yellow"}
@@ -52,6 +59,8 @@ class Demo:
         self.accounts: dict[bytes, str] = {}  # account -> name
         self.peers: dict[bytes, str] = {}
         self.cheat: bytes | None = None
+        self.index = folder / "index.sqlite"
+        self.deployed = 0  # the newest block when the contracts were there
         self.payer: NodeProcess
         self.redone = 0
         self.matched: dict[str, str] = {}  # stage -> what matching said last
@@ -63,7 +72,8 @@ class Demo:
         say = self.console.print
         say("[bold]Starting[/] the embedded chain, a payer and five contributors, each a process of its own ...")
         # Windows long enough that nobody's seat runs out in mid-job on a slow machine, short enough to wait for.
-        self.network.start_chain(parameters={"lease_max_s": 600})
+        self.network.start_chain(parameters={"lease_max_s": 600, "period_s": PERIOD_S})
+        self.deployed = trio.run(self.head) + 1
         self.payer = self.network.start_payer()
         settings = {"cores": "1", "memory_mib": "1024", "disk_gib": "1", "ask_price": ASK_PRICE}
         for number in range(1, WORKERS + 1):
@@ -83,6 +93,10 @@ class Demo:
             self.peers[account] = view["peer_id"]
             if name == "cheat":
                 self.cheat = account
+
+    async def head(self) -> int:
+        async with self.chain() as rpc:
+            return (await rpc.block()).number
 
     def show_offers(self) -> None:
         table = Table(title="Offers that the payer's node has heard by gossip", title_justify="left")
@@ -158,40 +172,95 @@ class Demo:
 
     async def wait_refunded(self, job: tallymesh.Job) -> int:
         """Until nothing of the job is left in the escrow: the cheat's seat has to expire first."""
-        network = self.network.network
-        async with Rpc(network.rpc_urls, chain_id=network.chain_id) as rpc:
-            contracts = Contracts.of(rpc, network)
+        async with self.chain() as rpc:
+            contracts = Contracts.of(rpc, self.network.network)
             held = -1
             with trio.move_on_after(EXPIRE_S):
-                while (held := await money.held_by_jobs(rpc, network, contracts)) > 0:  # noqa: ASYNC110
+                while (held := await money.held_by_jobs(rpc, self.network.network, contracts)) > 0:  # noqa: ASYNC110
                     await trio.sleep(0.5)  # the chain is another process
             return held
 
-    async def books(self) -> money.Books:
+    async def wait_quarrels(self) -> int:
+        """Until no bond is at stake any more: whoever accuses the cheat gets its bond back, and a part of the stake."""
+        at_stake = -1
+        with trio.move_on_after(QUARREL_S):
+            while at_stake := sum((await self.purses())[0].values()):  # noqa: ASYNC110 - as above
+                await trio.sleep(1.0)
+        return at_stake
+
+    async def collect(self) -> dict[bytes, int]:
+        """End the reward period of the last payment and collect; account -> wei. Anybody may: it goes to the owner."""
         network = self.network.network
-        async with Rpc(network.rpc_urls, chain_id=network.chain_id) as rpc:
-            return await money.read_books(rpc, network, list(self.accounts))
+        async with self.chain() as rpc:
+            contracts = Contracts.of(rpc, network)
+            assert contracts.rewards is not None
+            head = await rpc.block()
+            over = (head.timestamp // network.parameters.period_s + 1) * network.parameters.period_s
+            while (head := await rpc.block()).timestamp < over:  # noqa: ASYNC110 - as above
+                await trio.sleep(0.5)
+            sender = Sender(rpc, await self.carrier())
+            for account in self.accounts:
+                due = await collectable(rpc, network, account, at=head.number)
+                for period in due or ():
+                    try:
+                        await contracts.rewards.collect(sender, account, period)
+                    except ChainError as error:
+                        if not error.reverted:  # its own node was faster
+                            raise
+            return await money.collected(rpc, network)
+
+    async def carrier(self) -> AccountKey:
+        """Somebody with gas and nothing else to do with the market."""
+        key = AccountKey.generate()
+        async with httpx.AsyncClient(trust_env=False) as http:
+            (await http.post(self.network.network.faucet, json={"address": checksum(key.address)})).raise_for_status()
+        return key
+
+    def chain(self) -> Rpc:
+        network = self.network.network
+        return Rpc(network.rpc_urls, chain_id=network.chain_id)
+
+    async def purses(self) -> tuple[dict[bytes, int], int]:
+        """What each account has at stake in quarrels, and the block of which that is true."""
+        async with self.chain() as rpc:
+            return await histories.at_stake(rpc, self.network.network, list(self.accounts), self.index)
+
+    async def books(self) -> money.Books:
+        bonds, at = await self.purses()
+        async with self.chain() as rpc:
+            return await money.read_books(rpc, self.network.network, bonds, at)
 
     async def earned(self) -> dict[bytes, dict[str, int]]:
-        network = self.network.network
-        async with Rpc(network.rpc_urls, chain_id=network.chain_id) as rpc:
-            return await money.earned(rpc, network, Contracts.of(rpc, network))
+        async with self.chain() as rpc:
+            return await money.earned(rpc, self.network.network, Contracts.of(rpc, self.network.network))
+
+    async def spent(self) -> dict[str, gas.Spent]:
+        """Of all that was sent since the contracts are there."""
+        async with self.chain() as rpc:
+            return await gas.spent(rpc, self.network.network, self.deployed)
 
     async def histories(self) -> dict[bytes, histories.History]:
         folders = {account: self.network.nodes[name].folder for account, name in self.accounts.items()}
-        network = self.network.network
-        async with Rpc(network.rpc_urls, chain_id=network.chain_id) as rpc:
-            return await histories.histories(rpc, network, folders, self.network.folder / "index.sqlite")
+        async with self.chain() as rpc:
+            return await histories.histories(rpc, self.network.network, folders, self.network.folder / "fresh.sqlite")
 
-    def show_balances(self, before: money.Books, after: money.Books) -> None:
+    def show_balances(self, before: money.Books, after: money.Books, rewards: dict[bytes, int]) -> None:
         table = Table(title="Balances, read from the chain", title_justify="left")
-        for column in ("account", "before", "after", "difference"):
+        for column in ("account", "before", "after", "difference", "of it rewards"):
             table.add_column(column, justify="left" if column == "account" else "right")
         for account, name in self.accounts.items():
             old, new = before.accounts[account].total, after.accounts[account].total
-            table.add_row(name, _short(old), _short(new), _short(new - old, sign=True))
+            table.add_row(name, _short(old), _short(new), _short(new - old, sign=True), _short(rewards.get(account, 0)))
         burned = before.supply - after.supply + after.fees - before.fees
-        table.add_row("fees: half burned, half the court's", "", "", _short(burned, sign=True))
+        table.add_row("burned and owed: fees, the court's half", "", "", _short(burned, sign=True), "")
+        self.console.print(table)
+
+    def show_gas(self, spent: dict[str, gas.Spent]) -> None:
+        table = Table(title="Gas by kind of transaction, from the chain's receipts", title_justify="left")
+        for column in ("transaction", "how many", "gas each", "gas in all"):
+            table.add_column(column, justify="left" if column == "transaction" else "right")
+        for kind, each in spent.items():
+            table.add_row(kind, str(each.count), f"{each.each:,}", f"{each.gas:,}")
         self.console.print(table)
 
 
@@ -254,16 +323,21 @@ def run(options: argparse.Namespace, console: Console, folder: Path) -> dict[str
         if demo.cheat is not None:
             console.print("Waiting until the cheat's seat has expired, so that the last of the budget comes back ...")
         escrow = trio.run(demo.wait_refunded, job)
-        after, earned = trio.run(demo.books), trio.run(demo.earned)
-        demo.show_balances(before, after)
+        console.print("Waiting for the end of the reward period, and of what is left to quarrel about ...")
+        at_stake = trio.run(demo.wait_quarrels)
+        rewards = trio.run(demo.collect)
+        after, earned, spent = trio.run(demo.books), trio.run(demo.earned), trio.run(demo.spent)
+        demo.show_balances(before, after, rewards)
+        demo.show_gas(spent)
         told = {demo.peers[account]: each for account, each in trio.run(demo.histories).items()}
         counters = {name: node.get("/v1/node") for name, node in demo.network.nodes.items()}
         audits = [audit for audit in job.audits if audit.result]
         view = job.view
+        contributors = [account for account, name in demo.accounts.items() if name != "payer"]
         unpaid = {
             demo.peers[account]: f"{demo.accounts[account]}: {_why_unpaid(job, account)}"
-            for account in demo.peers
-            if account != bytes.fromhex(counters["payer"]["account"][2:]) and not _all_paid(job, account)
+            for account in contributors
+            if not _all_paid(job, account)
         }
         total = {key: sum(view["counters"].get(key, 0) for view in counters.values()) for key in COUNTED}
         summary = {
@@ -276,11 +350,13 @@ def run(options: argparse.Namespace, console: Console, folder: Path) -> dict[str
             "redone": view.redone,
             "caught": demo.caught,
             "paid_wei": {
-                demo.peers[account]: str(parts["work"] + parts["audits"])
-                for account, parts in earned.items()
-                if account in demo.peers
+                demo.peers[account]: str(sum(earned.get(account, {}).get(part, 0) for part in ("work", "audits")))
+                for account in contributors
             },
+            "rewards_wei": {demo.peers[account]: str(rewards.get(account, 0)) for account in contributors},
             "unpaid": unpaid,
+            "at_stake_wei": at_stake,
+            "gas": {kind: {"count": each.count, "gas": each.gas, "each": each.each} for kind, each in spent.items()},
             "escrow_wei": escrow,
             "balanced": after.balanced,
             "histories": {peer: msgspec.structs.asdict(each) for peer, each in told.items()},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from tallymesh.network import Network
 from tallymesh_ledger import proofs
 from tallymesh_ledger.chain import Rpc
-from tallymesh_ledger.index import Database, Follower, Queries
+from tallymesh_ledger.index import Database, Follower, Purse, Queries
 from tallymesh_ledger.index.check import on_chain
 from tallymesh_node.evidence import Journals, homes
 
@@ -41,9 +41,21 @@ async def histories(rpc: Rpc, network: Network, folders: Mapping[bytes, Path], i
                 for seat in queries.seats_of(account):
                     evidence = journals.seat(seat.job, seat.seat)
                     payments += len(seat.settled)
-                    proven += sum(evidence is not None and proofs.covers(evidence, each) for each in seat.settled)
+                    proven += sum(
+                        evidence is not None and proofs.covers(evidence, each, seat.claims) for each in seat.settled
+                    )
                 totals = queries.totals(account)
                 adds_up = all(totals[purse] == wei for purse, wei in chain.items())
                 moves = sum(1 for _ in queries.history(account))
                 found[account] = History(moves, adds_up, payments, proven)
     return found
+
+
+async def at_stake(rpc: Rpc, network: Network, accounts: Sequence[bytes], index: Path) -> tuple[dict[bytes, int], int]:
+    """What each account may still lose in quarrels, and the block of which that is true; brings the index up to it."""
+    with Database(str(index)) as database:
+        await Follower(database, rpc, network).catch_up()
+        with database.read() as connection:
+            queries = Queries(connection)
+            found = {account: queries.totals(account)[Purse.BONDS] for account in accounts}
+            return found, queries.head().number

@@ -1,14 +1,16 @@
 """A contributor that returns work it did not do: its last honest update plus noise of the same norm.
 
 Well formed and finite, so that no check of the form can see it; only a recomputation convicts. It is an ordinary node
-whose executor lies for client units after the first; as an auditor it is honest. Lives with the tests: the product has
-no switch for it. Started like a node: ``python -m cheats.noise_worker`` with the node's environment.
+whose executor lies for client units after the first (``--at-once``: for the first, too); as an auditor it is honest.
+Lives with the tests: the product has no switch for it. Started like a node: ``python -m cheats.noise_worker`` with the
+node's environment.
 """
 
 from __future__ import annotations
 
 import json
 import struct
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,11 +27,13 @@ FLOATS = {"F32": np.float32, "F64": np.float64}
 
 
 class NoisyExecutor(SandboxExecutor):
-    """Honest for audits, aggregation and the first client unit; after that it answers at once, from memory."""
+    """Honest for audits, aggregation and (unless `at_once`) the first client unit; after that it answers at once, from
+    memory."""
 
-    def __init__(self, spool: Path, store: BlobStore, *, slots: int) -> None:
+    def __init__(self, spool: Path, store: BlobStore, *, slots: int, at_once: bool) -> None:
         super().__init__(spool, store.put, slots=slots)
         self._store = store
+        self._at_once = at_once
         self._last: tuple[bytes, float, Outcome] | None = None
         self._noise = np.random.default_rng(7)
 
@@ -53,6 +57,8 @@ class NoisyExecutor(SandboxExecutor):
         if lies:
             output = self._store.get(outcome.output)
             self._last = output, self._norm(output, inputs[unit.input("state")].read_bytes()), outcome
+            if self._at_once:
+                return self._make_up(*self._last)
         return outcome
 
     def _make_up(self, update: bytes, norm: float, outcome: Outcome) -> Outcome:
@@ -97,7 +103,7 @@ def size(entry: dict) -> int:
 
 class NoisyNode(Node):
     def open_executor(self, spool: Path, store: BlobStore, slots: int) -> SandboxExecutor:
-        return NoisyExecutor(spool, store, slots=slots)
+        return NoisyExecutor(spool, store, slots=slots, at_once="--at-once" in sys.argv)
 
 
 if __name__ == "__main__":
