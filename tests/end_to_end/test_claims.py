@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -10,11 +12,12 @@ import pytest
 import tallymesh
 from end_to_end import functions
 from end_to_end.scene import Market, free_port, wait_until
+from end_to_end.test_operator import command
 from tallymesh_ledger.chain import Contracts, Rpc
 from tallymesh_ledger.chain.abi import Event
 from tallymesh_ledger.chain.claims import Claims
 from tallymesh_ledger.chain.logs import read_logs
-from tallymesh_ledger.claims import Claim, ClaimState
+from tallymesh_ledger.claims import CLAIM_TALLY, Claim, ClaimState
 
 pytestmark = pytest.mark.end_to_end
 
@@ -72,7 +75,9 @@ def wealth(market: Market, account: str) -> int:
     return found
 
 
-def test_a_worker_is_paid_through_a_claim_though_its_payers_process_is_gone_for_good(market: Market) -> None:
+def test_a_worker_is_paid_through_a_claim_though_its_payers_process_is_gone_for_good(
+    market: Market, tmp_path: Path
+) -> None:
     began = time.monotonic()
     unpaid = market.add_ready("unpaid", roles=("worker",), ask_price="0.005", claim_patience_s="3")
     account = market.account("unpaid")
@@ -115,6 +120,16 @@ def test_a_worker_is_paid_through_a_claim_though_its_payers_process_is_gone_for_
         assert wealth(market, account) - before == amount - fee, "with its bond back"
         taken = sum(event.values["amount"] for event in seen.bond_taken)
         assert taken == claim.k * claim.audit_fee, "the auditors' pay came out of the payer's bond"
+        # The worker's owner proves it on the worker's machine; anybody with the chain can check, without the payer.
+        told = command(market, "unpaid", "history", account)
+        assert told["adds_up"] is True, (told["totals_wei"], told["chain_wei"])
+        (entry,) = [e for e in told["entries"] if e["event"] == "JobEscrow.Settled" and e["tally"] == CLAIM_TALLY]
+        assert entry["receipts"] == {"here": entry["end_unit"] - entry["first_unit"], "proven": True}
+        shown = command(market, "unpaid", "receipt", f"{entry['seat']}:{entry['end_unit'] - 1}")
+        proof = tmp_path / "proof.json"
+        proof.write_text(json.dumps(shown))
+        assert shown["proven"] is True
+        assert command(market, "unpaid", "receipt", "--check", str(proof), home=tmp_path)["unit"] == shown["unit"]
         wait_until("the bond was drawn", lambda: market.view("unpaid").counters.get("claims_withdrawals"))
         assert market.view("unpaid").counters["claims_paid"] == 1
         print(f"claimed and paid {time.monotonic() - began:.0f} s after the first node was started")

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tallymesh.errors import CallerError
-from tallymesh_node.cli.money import PasswordFile
+from tallymesh_node.cli.account import PasswordFile, open_wallet
 from tallymesh_node.cli.output import Json, facts, say_json
 
 if TYPE_CHECKING:
     from tallymesh.network import Network
     from tallymesh.parameters import Parameters
+    from tallymesh_ledger.chain import Rpc
+    from tallymesh_ledger.chain.abi import Machine
+    from tallymesh_ledger.chain.randomness import Randomness
     from tallymesh_ledger.keys import AccountKey
     from tallymesh_ledger.presets import Preset
 
@@ -31,10 +34,16 @@ def deploy(
     ] = None,
     bootstrap: Annotated[list[str] | None, typer.Option(help="Address of a peer where others join.")] = None,
     password_file: PasswordFile = None,
+    accepts_only: Annotated[
+        bool, typer.Option("--accepts-only", help="Without claims, accusations and Court: only Accepts pay.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the coin is spent.")] = False,
     json_: Json = False,
 ) -> None:
     """Put the contracts on a chain, paid by the wallet's account, and write the network file that names them.
+
+    Claims and the Court draw from block hashes. What the chain has is found out before anything is paid for; where it
+    has none, such a network needs --accepts-only, or a preset that says so.
 
     The account receives the whole supply of MESH. Nothing else may be sent from it meanwhile. A file that exists is
     not overwritten.
@@ -49,7 +58,6 @@ def deploy(
     from tallymesh import network as network_file
     from tallymesh_ledger.keys import checksum
     from tallymesh_ledger.presets import preset as find
-    from tallymesh_node.cli.stake import _wallet
     from tallymesh_node.config import load
 
     known = find(preset) if preset else None
@@ -59,14 +67,16 @@ def deploy(
     if out.exists():
         raise CallerError("file_exists", f"There is a file at {out} already.", remedy="Name another one with --out.")
     terms = _parameters(parameters, known)
-    key = _wallet(load().home, password_file)
+    key = open_wallet(load().home, password_file)
     where = known.title if known else urls[0]
     question = f"Deploy from {checksum(key.address)} on {where}? This spends {_coin(known)}."
     if not yes and not typer.confirm(question, err=True):
         raise CallerError("not_confirmed", "Nothing was deployed.")
-    made = trio.run(_deploy, urls, key, terms, known, name or (known.name if known else "network"), bootstrap or [])
+    title = name or (known.name if known else "network")
+    made = trio.run(_deploy, urls, key, terms, known, title, bootstrap or [], accepts_only)
     network_file.save(made, out)
-    told = {"network": str(out), "chain_id": made.chain_id, **_addresses(made)}
+    pays = "Accepts and claims" if made.contracts.claims else "Accepts only"
+    told = {"network": str(out), "chain_id": made.chain_id, "pays": pays, **_addresses(made)}
     if json_:
         say_json(told)
     else:
@@ -116,8 +126,16 @@ def _parameters(path: Path | None, known: Preset | None) -> Parameters:
 
 
 async def _deploy(
-    urls: tuple[str, ...], key: AccountKey, terms: Parameters, known: Preset | None, name: str, bootstrap: list[str]
+    urls: tuple[str, ...],
+    key: AccountKey,
+    terms: Parameters,
+    known: Preset | None,
+    name: str,
+    bootstrap: list[str],
+    accepts_only: bool,
 ) -> Network:
+    import msgspec
+
     from tallymesh.chain_facts import ANY_CHAIN
     from tallymesh.network import Network
     from tallymesh_ledger.chain import Rpc, Sender, machine
@@ -126,12 +144,33 @@ async def _deploy(
     chain = known.chain if known else ANY_CHAIN
     async with Rpc(urls, chain_id=known.chain_id if known else None) as rpc:
         chain_id = await rpc.known_chain_id()
-        await machine.check(rpc, machine.bytecodes())
-        contracts = await put(Sender(rpc, key, facts=chain), terms)
+        runs = await machine.choose(rpc)
+        accepts_only = accepts_only or (known is not None and known.randomness == "none")
+        draws = "none" if accepts_only else await _randomness(rpc, runs)
+        if draws == "none":
+            terms = msgspec.structs.replace(terms, claim_bond_wei=0)  # nobody can claim it
+        contracts = await put(Sender(rpc, key, facts=chain), terms, randomness=draws, machine=runs)
     return Network(
         name=name, chain_id=chain_id, rpc_urls=urls, contracts=contracts, parameters=terms, bootstrap=tuple(bootstrap),
         chain=chain,
     )  # fmt: skip
+
+
+async def _randomness(rpc: Rpc, runs: Machine) -> Randomness:
+    """What claims and the Court draw from on this chain. ChainError `no_randomness` where there is nothing."""
+    from tallymesh.errors import ChainError
+    from tallymesh_ledger.chain import randomness
+
+    found = await randomness.find(rpc)
+    if found == "none" or runs != "cancun":
+        why = "gives contracts no hashes of its own blocks" if found == "none" else "has an EVM older than Cancun's"
+        raise ChainError(
+            "no_randomness",
+            f"This chain {why}: claims and the Court cannot run on it. Nothing was sent.",
+            reverted=False,
+            remedy="With --accepts-only a network is made without them: workers are paid by Accepts alone.",
+        )
+    return found
 
 
 def _addresses(made: Network) -> dict[str, Any]:

@@ -10,15 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from tallymesh.errors import CallerError, ChainError
+from tallymesh_node.cli.account import (
+    PasswordFile,
+    address_of,
+    asked_password,
+    given_password,
+    home_folder,
+    own_address,
+)
 from tallymesh_node.cli.output import Json, facts, say_json
+from tallymesh_node.cli.source import in_words, network_path
 
 if TYPE_CHECKING:
     from tallymesh.network import Network
     from tallymesh_ledger.balances import Balance
 
 PATIENCE_S: Final = 3.0  # with a chain that does not answer: somebody is waiting for this command
-
-PasswordFile = Annotated[Path | None, typer.Option(help="Its first line is the wallet's password.")]
 
 
 def balance(
@@ -45,13 +52,13 @@ def balance(
     from tallymesh_node.config import load
 
     config = load({"network": network})
-    path = _network_path(config.network, network)
+    path = network_path(config.network, network)
     described = network_file.load(path)
-    accounts = [_address(text) for text in addresses or [_own_address(config.home)]]
+    accounts = [address_of(text) for text in addresses or [own_address(config.home)]]
     try:
         found = trio.run(_read, described, rpc, accounts)
     except ChainError as error:
-        raise _ended(error, path, rpc) from None
+        raise in_words(error, path, rpc) from None
     if json_:
         say_json([_as_json(each) for each in found])
         return
@@ -70,8 +77,8 @@ def show(json_: Json = False) -> None:
     """
     from tallymesh_node.wallet import KEYSTORE
 
-    home = _home()
-    address = _own_address(home)
+    home = home_folder()
+    address = own_address(home)
     if json_:
         say_json({"address": address, "keystore": str(home / KEYSTORE)})
     else:
@@ -92,11 +99,11 @@ def create(password_file: PasswordFile = None, json_: Json = False) -> None:
     from tallymesh_ledger.keys import checksum
     from tallymesh_node.wallet import KEYSTORE, open_wallet
 
-    home = _home()
+    home = home_folder()
     path = home / KEYSTORE
     if path.exists():
         raise CallerError("wallet_exists", f"There is a wallet at {path} already.", remedy="tallymesh wallet show")
-    password = _given_password(password_file)
+    password = given_password(password_file)
     if password is None and sys.stdin.isatty():
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     if password is None:
@@ -122,11 +129,11 @@ def export(
     from tallymesh_ledger import keystore
     from tallymesh_node.wallet import KEYSTORE
 
-    path = _home() / KEYSTORE
+    path = home_folder() / KEYSTORE
     address = keystore.address_in(path)
     if not yes and not (sys.stdin.isatty() and typer.confirm("Show the private key on this screen?")):
         raise CallerError("not_confirmed", "The key was not shown.", remedy="Confirm, or pass --yes.")
-    secret = keystore.export_secret(path, _password(password_file)).hex()
+    secret = keystore.export_secret(path, asked_password(password_file)).hex()
     if json_:
         from tallymesh_ledger.keys import checksum
 
@@ -153,16 +160,16 @@ def import_(
     from tallymesh_ledger.keys import checksum
     from tallymesh_node.wallet import KEYSTORE
 
-    path = _home() / KEYSTORE
+    path = home_folder() / KEYSTORE
     if source is not None:
-        key = keystore.import_keystore(path, source, _password(password_file))
+        key = keystore.import_keystore(path, source, asked_password(password_file))
     else:
         text = typer.prompt("Private key", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
         try:
             secret = bytes.fromhex(text.strip().removeprefix("0x"))
         except ValueError:
             raise CallerError("bad_secret", "A private key is 64 hex digits.") from None
-        key = keystore.import_secret(path, secret, _password(password_file))
+        key = keystore.import_secret(path, secret, asked_password(password_file))
     _made(checksum(key.address), path, json_)
 
 
@@ -226,93 +233,6 @@ def _as_json(found: Balance) -> dict[str, Any]:
         for escrow in found.escrows
     ]
     return plain
-
-
-def _network_path(configured: Path, named: Path | None) -> Path:
-    """The network file, else that of a local network which runs, or ran, here."""
-    local = _local_network()
-    return local if named is None and not configured.exists() and local.exists() else configured
-
-
-def _local_network() -> Path:
-    from tallymesh import paths
-
-    return paths.home() / "up" / "network.json"
-
-
-def _ended(error: ChainError, path: Path, rpc: str | None) -> ChainError:
-    """The chain of a local network runs as long as it does, which "check the RPC URL" would not tell anybody."""
-    if error.code != "chain_unavailable" or rpc is not None or path.absolute() != _local_network().absolute():
-        return error
-    return ChainError(
-        error.code,
-        "The local network has ended, and its chain with it.",
-        reverted=False,
-        remedy="Start it again with 'tallymesh up' in another terminal: its balances and jobs are kept.",
-    )
-
-
-def _home() -> Path:
-    from tallymesh_node.config import load
-
-    return load().home
-
-
-def _own_address(home: Path) -> str:
-    from tallymesh_ledger import keystore
-    from tallymesh_ledger.keys import checksum
-    from tallymesh_node.wallet import KEYSTORE
-
-    path = home / KEYSTORE
-    local = home / "up" / "payer" / KEYSTORE
-    return checksum(keystore.address_in(local if not path.exists() and local.exists() else path))
-
-
-def _address(text: str) -> bytes:
-    try:
-        address = bytes.fromhex(text.removeprefix("0x"))
-    except ValueError:
-        address = b""
-    if len(address) != 20:
-        raise CallerError("bad_address", f"{text!r} is not an address.", remedy="Write it like 0x7c5e…, 40 hex digits.")
-    if text.removeprefix("0x") not in (text.removeprefix("0x").lower(), text.removeprefix("0x").upper()):
-        from tallymesh_ledger.keys import checksum
-
-        if checksum(address).removeprefix("0x") != text.removeprefix("0x"):
-            raise CallerError("bad_address", f"{text} has a wrong checksum.", remedy="Is there a typing error in it?")
-    return address
-
-
-def _given_password(named: Path | None) -> str | None:
-    from tallymesh_ledger import keystore
-
-    if named is None:
-        return keystore.password_from_environment()
-    try:
-        lines = named.expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CallerError("no_password", f"The password file {named} cannot be read: {error}.") from None
-    if not lines or not lines[0]:
-        raise CallerError("no_password", f"The password file {named} is empty.", remedy="Write it on the first line.")
-    return lines[0]
-
-
-def _password(named: Path | None) -> str:
-    """Given, or drawn by the node before, or asked for."""
-    from tallymesh_node.wallet import PASSWORD
-
-    given = _given_password(named)
-    if given is None and (_home() / PASSWORD).exists():
-        given = _given_password(_home() / PASSWORD)
-    if given is None and sys.stdin.isatty():
-        given = str(typer.prompt("Password", hide_input=True))
-    if given is None:
-        raise CallerError(
-            "no_password",
-            "The wallet has a password and none was given.",
-            remedy="Name its file with --password-file or TALLYMESH_PASSWORD_FILE.",
-        )
-    return given
 
 
 def _made(address: str, path: Path, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from tallymesh.errors import CallerError
-from tallymesh_node.cli.money import PasswordFile
+from tallymesh_node.cli.account import PasswordFile
 from tallymesh_node.cli.output import Json, facts, say_json, table
 from tallymesh_node.cli.source import NetworkFile, RpcUrl, Source
 from tallymesh_node.cli.stake import send

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 import typer
 
 from tallymesh.errors import CallerError, ChainError
-from tallymesh_node.cli import money
+from tallymesh_node.cli.account import address_of, own_address
 
 if TYPE_CHECKING:
     from tallymesh.network import Network
@@ -48,7 +48,7 @@ class Source:
         from tallymesh_node.config import load
 
         self.home = load().home
-        self.path = money._network_path(load({"network": network}).network, network)
+        self.path = network_path(load({"network": network}).network, network)
         self.network: Network = network_file.load(self.path)
         self._rpc = rpc
         contracts = self.network.contracts
@@ -70,7 +70,7 @@ class Source:
         try:
             return trio.run(asked)
         except ChainError as error:
-            raise money._ended(error, self.path, self._rpc) from None
+            raise in_words(error, self.path, self._rpc) from None
 
     @contextmanager
     def index(self, *, offline: bool = False) -> Iterator[Database]:
@@ -93,7 +93,7 @@ class Source:
 
     def account(self, text: str | None) -> bytes:
         """The address given, or the wallet's own."""
-        return money._address(text or money._own_address(self.home))
+        return address_of(text or own_address(self.home))
 
 
 class _Teller:
@@ -107,6 +107,30 @@ class _Teller:
         if now >= self._next:
             self._next = now + SAY_AFTER_S
             print(f"reading the chain: block {progress.block} of {progress.target} …", file=sys.stderr, flush=True)
+
+
+def network_path(configured: Path, named: Path | None) -> Path:
+    """The network file, else that of a local network which runs, or ran, here."""
+    local = local_network()
+    return local if named is None and not configured.exists() and local.exists() else configured
+
+
+def local_network() -> Path:
+    from tallymesh import paths
+
+    return paths.home() / "up" / "network.json"
+
+
+def in_words(error: ChainError, path: Path, rpc: str | None) -> ChainError:
+    """The chain of a local network runs as long as it does, which "check the RPC URL" would not tell anybody."""
+    if error.code != "chain_unavailable" or rpc is not None or path.absolute() != local_network().absolute():
+        return error
+    return ChainError(
+        error.code,
+        "The local network has ended, and its chain with it.",
+        reverted=False,
+        remedy="Start it again with 'tallymesh up' in another terminal: its balances and jobs are kept.",
+    )
 
 
 def since(text: str, now: float) -> int:

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 
 from tallymesh.errors import CallerError
-from tallymesh_node.cli import money
-from tallymesh_node.cli.money import PasswordFile
+from tallymesh_node.cli.account import PasswordFile, open_wallet, wallet_folder
 from tallymesh_node.cli.output import Json, facts, say_json
 from tallymesh_node.cli.source import NetworkFile, RpcUrl, Source
 
 if TYPE_CHECKING:
     from tallymesh_ledger.chain import Contracts, Sender
-    from tallymesh_ledger.keys import AccountKey
 
 T = TypeVar("T")
 SLOTS_MAX: Final = 200  # in one transaction: what a block's gas is good for
@@ -161,8 +159,8 @@ def send(
     from tallymesh_node.config import load
     from tallymesh_node.wallet import OUTBOX
 
-    key = _wallet(found.home, password_file)
-    outbox = FileOutbox(_folder(found.home) / OUTBOX)
+    key = open_wallet(found.home, password_file)
+    outbox = FileOutbox(wallet_folder(found.home) / OUTBOX)
     network, policy = found.network, load().gas_policy
 
     async def sent(rpc: Rpc) -> T:
@@ -174,26 +172,6 @@ def send(
         return found.ask(sent)
     finally:
         outbox.close()
-
-
-def _folder(home: Path) -> Path:
-    """Where the wallet is: in the node's folder, or in that of a local network, as for `tallymesh balance`."""
-    from tallymesh_node.wallet import KEYSTORE
-
-    local = home / "up" / "payer"
-    return local if (local / KEYSTORE).exists() and not (home / KEYSTORE).exists() else home
-
-
-def _wallet(home: Path, password_file: Path | None) -> AccountKey:
-    from tallymesh_ledger import keystore
-    from tallymesh_node.wallet import KEYSTORE, PASSWORD
-
-    folder = _folder(home)
-    keystore.address_in(folder / KEYSTORE)  # says what is missing before a password is asked for
-    drawn = folder / PASSWORD
-    if password_file is None and drawn.exists() and keystore.password_from_environment() is None:
-        password_file = drawn
-    return keystore.unlock(folder / KEYSTORE, money._password(password_file))
 
 
 async def _live_slots(contracts: Contracts, account: bytes) -> list[int]:

@@ -363,12 +363,12 @@ def test_a_wrong_id_is_refused(told: Told) -> None:
 def wallet(chain: Chain, home: Path, monkeypatch: pytest.MonkeyPatch) -> AccountKey:
     """The wallet's key without half a second of key derivation: an account with tokens and gas."""
     from tallymesh_ledger import keystore
-    from tallymesh_node.cli import money
+    from tallymesh_node.cli import account
 
     key = chain.world.funded(3 * chain.world.parameters.slot_wei)
     monkeypatch.setattr(keystore, "address_in", lambda path: key.address)
     monkeypatch.setattr(keystore, "unlock", lambda path, password: key)
-    monkeypatch.setattr(money, "_password", lambda named: "")
+    monkeypatch.setattr(account, "asked_password", lambda named: "")
     return key
 
 
@@ -397,11 +397,11 @@ def test_stake_is_added_released_and_withdrawn(chain: Chain, wallet: AccountKey)
 @pytest.fixture
 def worker_wallet(told: Told, monkeypatch: pytest.MonkeyPatch) -> AccountKey:
     from tallymesh_ledger import keystore
-    from tallymesh_node.cli import money
+    from tallymesh_node.cli import account
 
     monkeypatch.setattr(keystore, "address_in", lambda path: told.worker.address)
     monkeypatch.setattr(keystore, "unlock", lambda path, password: told.worker)
-    monkeypatch.setattr(money, "_password", lambda named: "")
+    monkeypatch.setattr(account, "asked_password", lambda named: "")
     return told.worker
 
 
