@@ -237,6 +237,34 @@ class CourtUnitAnswer(Body, frozen=True):
     sources: tuple[Source, ...] = ()
 
 
+class CarryTermsRequest(Body, frozen=True):
+    """anybody -> staked peer: what does carrying cost: a RelayedBond, or a RelayedWithdraw of `slots`, with
+    the account's PeerBinding where `bind` says so?"""
+
+    NAME = "carry_terms"
+    bond: bool
+    slots: int = 0
+    bind: bool = False
+
+
+class CarryTermsAnswer(Body, frozen=True):
+    fee: str  # wei of MESH, decimal, out of the account's credit
+
+
+class CarryRequest(Body, frozen=True):
+    """anybody -> staked peer: send this to the Registry for the fee in it. `request` is a RelayedBond or a
+    RelayedWithdraw under its owner's signature, `binding` a PeerBinding under the account's, or empty."""
+
+    NAME = "carry"
+    bond: bool
+    request: bytes
+    binding: bytes = b""
+
+
+class CarriedAnswer(Body, frozen=True):
+    transaction: bytes  # mined
+
+
 B = TypeVar("B", bound=Body)
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type[Body], msgspec.msgpack.Decoder[Body]] = {}

@@ -143,15 +143,24 @@ class Registry(Contract):
         """The nonce of the account's next relayed request."""
         return int(await self.read("nonceOf", account, at=at))
 
-    async def bond_for(self, sender: Sender, request: RelayedBond, signature: bytes) -> Outcome:
+    async def bond_for(
+        self, sender: Sender, request: RelayedBond, signature: bytes, *, brings_wei: int | None = None
+    ) -> Outcome:
         """Turn credit into stake as the account's owner signed; the request's fee is credited to the sender."""
-        return await self.write(sender, "bondFor", request, compact(signature))
+        return await self.write(sender, "bondFor", request, compact(signature), brings_wei=brings_wei)
 
     async def withdraw_for(
-        self, sender: Sender, request: RelayedWithdraw, slots: Sequence[int], signature: bytes
+        self,
+        sender: Sender,
+        request: RelayedWithdraw,
+        slots: Sequence[int],
+        signature: bytes,
+        *,
+        brings_wei: int | None = None,
     ) -> Outcome:
         """Pay out credit and release stake as the account's owner signed; `slots` are as many as the request says."""
-        return await self.write(sender, "withdrawFor", request, list(slots), compact(signature))
+        signed = compact(signature)
+        return await self.write(sender, "withdrawFor", request, list(slots), signed, brings_wei=brings_wei)
 
     async def bind(self, sender: Sender, binding: PeerBinding, signature: bytes) -> Outcome:
         """Record the account's binding; anyone may carry it."""
