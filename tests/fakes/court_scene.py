@@ -250,7 +250,9 @@ class CourtScene:
 
     # The quarrel.
 
-    async def accuse(self, *, steps: int = 0, own_start: bytes = b"", serve: bool = True, **leaf: bytes) -> bytes:
+    async def accuse(
+        self, *, steps: int = 0, own_start: bytes = b"", own_end: bytes = b"", serve: bool = True, **leaf: bytes
+    ) -> bytes:
         """The payer accuses; both parties keep what members need."""
         said = {"start": self.told[0], "end": self.told[-1], **leaf}
         opening = Opening(units.unit_id(self.unit), said["start"], said["end"], b"s" * 32, b"a" * 32)
@@ -264,7 +266,7 @@ class CourtScene:
             opening=opening,
             assign=assign,
             own_start=own_start or self.honest[0],
-            own_end=self.honest[-1],
+            own_end=own_end or self.honest[-1],
             steps=steps or self.steps,
         )
         payer = self.payer.court
@@ -290,8 +292,9 @@ class CourtScene:
         """Both name their values until one step is left. How many exchanges that took."""
         exchanges = 0
         while (found := self.found()).state in (CaseState.POSTING, CaseState.ANSWERING):
-            await self.worker.court.post(self.case, self.told[found.middle])
-            await self.payer.court.answer(self.case, self.honest[found.middle])
+            middle = min(found.middle, self.steps)
+            await self.worker.court.post(self.case, self.told[middle])
+            await self.payer.court.answer(self.case, self.honest[middle])
             exchanges += 1
         return exchanges
 

@@ -34,6 +34,7 @@ class Membership:
         self.terms = terms
         self.record = record
         self.problem: tuple[str, str] | None = None
+        self._result: bytes | None = None  # found, and not on disk yet
         self._gone_since: int | None = None
         self._due_since: float | None = None  # trio time since when the case could be moved on
 
@@ -56,8 +57,11 @@ class Membership:
 
     async def _finish(self, line: bytes) -> None:
         while True:
-            if await self._store(Line.OVER, line):
+            try:
+                await self._store(Line.OVER, line)
                 return
+            except LocalError as error:
+                log.error("%r cannot be stored: %s", self.record, error)
             await trio.sleep(DISK_RETRY_S)
 
     @property
@@ -101,6 +105,9 @@ class Membership:
         tools, line = self.tools, self.record.line
         if self._now >= found.deadline:
             raise _Over("late")
+        if self._result is not None:
+            await self._vote(found)  # the disk refused it a moment ago
+            return
         parties, origin = await tools.court.parties_of(line.case), await tools.court.origin(line.case)
         if origin is None:
             raise ChainError("no_origin", "The chain does not say what a case is about (yet).", reverted=False)
@@ -120,8 +127,13 @@ class Membership:
                     log.error("%r: %s", disputed, error)
             if slow.cancelled_caught or result is None:
                 raise _Over("own_fault")  # it says nothing about either party
-        if await self._store(Line.VOTE, exchange.encode(VoteLine(result))):
-            await self._speak(found)
+        self._result = result
+        await self._vote(found)
+
+    async def _vote(self, found: Case) -> None:
+        assert self._result is not None
+        await self._store(Line.VOTE, exchange.encode(VoteLine(self._result)))
+        await self._speak(found)
 
     def _patience_s(self, found: Case) -> float:
         """How long to try for the unit: until most of the time is over; half of the rest for a node that was off."""
@@ -211,14 +223,8 @@ class Membership:
             return "silent"
         return "right" if votes & RIGHT[found.ruling] else "wrong"
 
-    async def _store(self, kind: Line, body: bytes) -> bool:
-        """Durable, then known. False where the disk refuses: then nothing is sent."""
+    async def _store(self, kind: Line, body: bytes) -> None:
+        """Durable, then known. LocalError where the disk refuses: then nothing is sent."""
         with trio.CancelScope(shield=True):
-            try:
-                await self.tools.journal.append(self.record.scope, (kind.value, body))
-            except LocalError as error:
-                log.error("%r cannot be stored: %s", self.record, error)
-                self.problem = error.code, f"{error.sentence} {error.remedy}".strip()
-                return False
+            await self.tools.journal.append(self.record.scope, (kind.value, body))
             self.record.apply(kind, body)
-        return True
