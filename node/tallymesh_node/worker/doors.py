@@ -7,6 +7,7 @@ module starts nothing: it rings, and keeper.py does what follows.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
@@ -33,8 +34,10 @@ from tallymesh.text import sentence as one_line
 from tallymesh.units import JobSpec, Unit
 from tallymesh_ledger import keys
 from tallymesh_ledger.jobs import job_id, seat_id
+from tallymesh_ledger.newcomers import Newcomer
 from tallymesh_ledger.phases import Phase
-from tallymesh_node.worker.admission import Refusal, Situation, cores_of, judge
+from tallymesh_node.store import life
+from tallymesh_node.worker.admission import SEAT_BY_MAX_S, Refusal, Situation, cores_of, judge
 from tallymesh_node.worker.record import LeaseLine, Line
 from tallymesh_node.worker.stake import OwnStake
 from tallymesh_node.worker.tools import Tools, Work
@@ -73,6 +76,8 @@ class Doors:
         self.house = house
         self.current_offer = current_offer
         self.refusals: deque[tuple[float, str, Refusal]] = deque(maxlen=MAX_REFUSALS)  # (when, peer, why)
+        restored = life.newest(tools.journal)
+        self._restored_at = restored.at if restored is not None else -math.inf
         self._leasing = trio.Lock()  # two leases judged at once would both see the same free core and stake
 
     def open(self) -> None:
@@ -119,6 +124,10 @@ class Doors:
         if request.payer.peer_id != peer:
             # Receipts and tallies go where the request came from: a payer that sends us elsewhere may not be there.
             return Refusal("payer_unreachable", "The lease names another peer than the one that brought it.")
+        if min(tools.clock(), tools.chain.block_time()) <= self._restored_at + SEAT_BY_MAX_S:
+            # It may be one that was signed after the backup was made, with receipts that are forgotten. A lease
+            # of then can be judged no more once its seat had to be taken.
+            return Refusal("restored", "This node was put back from a backup and takes no leases for a few minutes.")
         spec = await tools.specs.obtain(
             order.template,
             request.spec,
@@ -134,15 +143,21 @@ class Doors:
         open_works = [work for work in self.house.works() if work.record.over is None]
         stake = await self.own_stake.stake(open_works)
         held = {w.record.lease.job: cores_of(w.record.order) for w in open_works if w.record.seat.phase is Phase.OPEN}
+        agreed = [w.record.lease for w in open_works if w.record.id not in stake.counted]  # not yet in those figures
         return Situation(
             now=tools.chain.block_time(),
             offer=self.current_offer(),
             slots=stake.slots,
             free_stake=stake.free_wei,
-            pending_lock=sum(w.record.lease.lock for w in open_works if w.record.id not in stake.counted),
+            pending_lock=sum(each.lock for each in agreed),
             open_leases=len(open_works),
             payer_leases=sum(work.record.payer.peer_id == peer for work in open_works),
             cores_held=sum(cores for job, cores in held.items() if job != lease.job),
+            newcomer=Newcomer(
+                stake.newcomer.seats + len(agreed),
+                stake.newcomer.unpaid + sum(each.positions * each.price for each in agreed),
+                stake.newcomer.deposit,
+            ),
         )
 
     async def seated(self, peer: str, body: bytes) -> bytes:
