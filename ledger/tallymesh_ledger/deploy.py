@@ -1,7 +1,8 @@
 """Puts the contracts on any chain. They know each other from the start.
 
 Each takes others' addresses at construction; addresses follow from the deployer's nonce, so all are known before any
-exists. This module does not know which chain it is.
+exists. Without block hashes to draw from there are no Claims, Accusations and Court: there only Accepts pay. This
+module does not know which chain it is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from tallymesh.network import Contracts
 from tallymesh.parameters import Parameters
 from tallymesh_ledger.chain import abi
 from tallymesh_ledger.chain.envelope import contract_address
+from tallymesh_ledger.chain.randomness import CONTRACTS, Randomness
 from tallymesh_ledger.chain.staking import Registry, Token
 from tallymesh_ledger.chain.transactions import Mined, Sender
 from tallymesh_ledger.keys import checksum
@@ -30,18 +32,39 @@ _ROLES = {
     "Accusations": "accusations",
     "Court": "court",
     "BlockhashRandomness": "randomness",
+    "HistoryRandomness": "randomness",
 }
+_COURTS = ("claims", "accusations", "court")
 
 
-async def deploy(sender: Sender, parameters: Parameters, *, supply_wei: int = SUPPLY_WEI) -> Contracts:
+def made_of(randomness: Randomness) -> tuple[str, ...]:
+    """The contracts of such a network, in the order in which they are made."""
+    if randomness == "none":
+        return abi.DEPLOYED
+    return (*abi.DEPLOYED, *abi.QUARRELS[:-1], CONTRACTS[randomness])
+
+
+async def deploy(
+    sender: Sender,
+    parameters: Parameters,
+    *,
+    supply_wei: int = SUPPLY_WEI,
+    randomness: Randomness = "blockhash",
+    machine: abi.Machine = "cancun",
+) -> Contracts:
     """One transaction of the sender for each contract, and one that funds Rewards; the sender receives the rest of the
     supply. Nothing else may be sent from it meanwhile.
 
     ChainError `deploy_raced` where something was: the contracts that were made then do not know each other.
     """
-    rpc = sender.rpc
+    assert machine == "cancun" or randomness == "none", "the contracts of quarrels are not made for old machines"
+    rpc, names = sender.rpc, made_of(randomness)
     nonce = int(await rpc.call("eth_getTransactionCount", "0x" + sender.address.hex(), "pending"), 16)
-    where = {role: contract_address(sender.address, nonce + i) for i, role in enumerate(_ROLES.values())}
+    where = {_ROLES[name]: contract_address(sender.address, nonce + i) for i, name in enumerate(names)}
+    if randomness == "none":
+        # Nobody may ever call the escrow as one of these, and an address where nothing is could be the deployer's to
+        # fill one day. The token calls nobody. The court's half of the fees goes to Rewards, which pays it out again.
+        where |= {"claims": where["token"], "accusations": where["token"], "court": where["rewards"]}
     known: dict[str, Any] = {
         **where,
         "holder": sender.address,
@@ -68,11 +91,11 @@ async def deploy(sender: Sender, parameters: Parameters, *, supply_wei: int = SU
         "Court": (p.court_move_s, p.court_commit_s, p.court_reveal_s, p.court_appeal_s),
     }
     made: list[Mined] = []
-    for name in (*abi.DEPLOYED, *abi.QUARRELS):
+    for name in names:
         interface = abi.load(name)
         values = {**known, "windows": windows.get(name)}
         arguments = [values[argument.rstrip("_")] for argument in interface.constructor_arguments]
-        mined = await sender.send(b"", interface.creation(*arguments))
+        mined = await sender.send(b"", interface.creation(*arguments, code=abi.creation_code(name, machine)))
         if mined.contract != where[_ROLES[name]]:
             raise ChainError(
                 "deploy_raced",
@@ -90,8 +113,6 @@ async def deploy(sender: Sender, parameters: Parameters, *, supply_wei: int = SU
         registry=checksum(where["registry"]),
         escrow=checksum(where["escrow"]),
         rewards=checksum(where["rewards"]),
-        claims=checksum(where["claims"]),
-        accusations=checksum(where["accusations"]),
-        court=checksum(where["court"]),
         deployed_block=made[0].block_number,
+        **({} if randomness == "none" else {role: checksum(where[role]) for role in _COURTS}),
     )

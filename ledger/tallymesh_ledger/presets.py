@@ -14,12 +14,15 @@ import msgspec
 
 from tallymesh.chain_facts import ChainFacts
 from tallymesh.errors import CallerError
+from tallymesh_ledger.chain.abi import Machine
+from tallymesh_ledger.chain.randomness import Randomness
 
 
 class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One chain. `block_hash`: what BLOCKHASH gives in a contract: the chain's own hashes (`own`), the same where one
     party makes every block (`sequencer`), hashes of other numbers than the chain's blocks have (`other_numbers`), or
-    nothing at all (`none`). `machine`: the newest hard fork whose instructions it is known to have."""
+    nothing at all (`none`). `randomness`: what the contracts draw from there, `none` where only Accepts pay.
+    `machine`: the newest hard fork whose instructions it is known to have."""
 
     name: str
     title: str
@@ -29,7 +32,8 @@ class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     explorer: str
     confirmations: int  # blocks after which one counts as final here
     block_hash: Literal["own", "sequencer", "other_numbers", "none"]
-    machine: Literal["istanbul", "cancun"]
+    randomness: Randomness
+    machine: Machine
     chain: ChainFacts
     notes: tuple[str, ...] = ()
 

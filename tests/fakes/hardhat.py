@@ -42,10 +42,10 @@ class Hardhat:
 
     network: Network
 
-    def __init__(self, folder: Path, parameters: Parameters, *, hardfork: str = "") -> None:
+    def __init__(self, folder: Path, parameters: Parameters, *, hardfork: str = "", chain_id: int = 0) -> None:
         self.folder = folder
         self.key = AccountKey.generate()
-        self.chain_id = secrets.choice(range(*CHAIN_IDS))
+        self.chain_id = chain_id or secrets.choice(range(*CHAIN_IDS))
         (folder / "package.json").write_text('{"type": "module", "private": true}')
         more = f' hardfork: "{hardfork}",' if hardfork else ""
         config = _CONFIG.format(chain_id=self.chain_id, secret=self.key.secret.hex(), more=more)

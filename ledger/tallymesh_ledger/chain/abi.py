@@ -11,7 +11,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 import eth_abi
 import msgspec
@@ -25,6 +25,8 @@ from tallymesh_ledger.keys import checksum
 CONTRACTS = ("Token", "Registry", "JobEscrow")
 DEPLOYED = (*CONTRACTS, "Rewards")  # in this order: an address follows from the place in it …
 QUARRELS = ("Claims", "Accusations", "Court", "BlockhashRandomness")  # … and these behind them
+ALL = (*DEPLOYED, *QUARRELS, "HistoryRandomness")  # the last in place of the one before it, where a chain has EIP-2935
+Machine = Literal["cancun", "istanbul"]  # the newest hard fork whose instructions a contract's code needs
 _ERROR = bytes.fromhex("08c379a0")  # Error(string)
 _PANIC = bytes.fromhex("4e487b71")  # Panic(uint256)
 _PANICS = {
@@ -114,13 +116,14 @@ class Interface:
         """Names, in order."""
         return [] if self._constructor is None else [each["name"] for each in self._constructor.inputs]
 
-    def creation(self, *arguments: Any) -> bytes:
-        """Data of the transaction that creates the contract."""
-        assert self.bytecode, f"{self.name} has no bytecode"
+    def creation(self, *arguments: Any, code: bytes = b"") -> bytes:
+        """Data of the transaction that creates the contract. `code`: compiled for another machine."""
+        code = code or self.bytecode
+        assert code, f"{self.name} has no bytecode"
         if self._constructor is None:
             assert not arguments
-            return self.bytecode
-        return self.bytecode + self._constructor.encode(*arguments)[4:]
+            return code
+        return code + self._constructor.encode(*arguments)[4:]
 
     def event(self, log: Json) -> Event | None:
         """The log of a JSON-RPC answer, decoded; None where it is no event of this contract."""
@@ -168,9 +171,17 @@ class Interface:
 
 @functools.cache
 def load(name: str) -> Interface:
-    """The interface of one of `DEPLOYED` or `QUARRELS`."""
+    """The interface of one of `ALL`."""
     text = resources.files("tallymesh_ledger").joinpath("abi", f"{name}.json").read_text()
     return Interface(name, json.loads(text))
+
+
+def creation_code(name: str, machine: Machine = "cancun") -> bytes:
+    """Of one of `ALL`; for an old machine of one of `DEPLOYED`: there is no quarrel without block hashes."""
+    if machine == "cancun":
+        return load(name).bytecode
+    text = resources.files("tallymesh_ledger").joinpath("abi", machine, f"{name}.json").read_text()
+    return bytes.fromhex(json.loads(text)["bytecode"][2:])
 
 
 def explain(data: bytes, *, machine: str = "") -> Refusal:

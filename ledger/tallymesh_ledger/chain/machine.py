@@ -6,11 +6,10 @@ used. So those that the bytecode holds and that are younger than the oldest EVM 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from importlib import resources
+from collections.abc import Iterable, Sequence, Set
 
 from tallymesh.errors import ChainError
+from tallymesh_ledger.chain import abi
 from tallymesh_ledger.chain.rpc import Rpc
 
 _RETURN_ONE = "600160005360016000f3"  # one byte 0x01
@@ -25,14 +24,24 @@ _YOUNG = {
     0x5E: ("MCOPY (EIP-5656)", "6000600060005e"),
     0x5F: ("PUSH0 (EIP-3855)", "5f50"),
 }
+# What code compiled for Istanbul can hold of these: nothing younger, and no BLOCKHASH, which only sources of randomness
+# ask for; such bytes in its constants are no instructions.
+_ISTANBUL = frozenset({0x46, 0x47})
 _PUSH1, _PUSH32 = 0x60, 0x7F
 
 
-def bytecodes() -> list[bytes]:
-    """Creation code of every contract that is checked in."""
-    folder = resources.files("tallymesh_ledger").joinpath("abi")
-    documents = [json.loads(each.read_text()) for each in folder.iterdir() if each.name.endswith(".json")]
-    return [bytes.fromhex(each["bytecode"][2:]) for each in documents if len(each.get("bytecode", "")) > 2]
+def bytecodes(machine: abi.Machine = "cancun") -> list[bytes]:
+    """Creation code of every contract that is made for such a machine."""
+    names = abi.ALL if machine == "cancun" else abi.DEPLOYED
+    return [abi.creation_code(name, machine) for name in names]
+
+
+async def choose(rpc: Rpc) -> abi.Machine:
+    """The newest that this chain runs. ChainError `old_machine` that says what is missing even for the oldest."""
+    if not await missing(rpc, bytecodes("cancun")):
+        return "cancun"
+    await check(rpc, bytecodes("istanbul"), among=_ISTANBUL)
+    return "istanbul"
 
 
 def instructions(bytecode: bytes) -> set[int]:
@@ -46,11 +55,11 @@ def instructions(bytecode: bytes) -> set[int]:
     return found
 
 
-async def missing(rpc: Rpc, bytecodes: Iterable[bytes]) -> list[str]:
+async def missing(rpc: Rpc, bytecodes: Iterable[bytes], *, among: Set[int] = _YOUNG.keys()) -> list[str]:
     """Names of the instructions that the contracts hold and the chain does not know. Empty also where its nodes cannot
     be asked this way."""
     held = set[int]().union(*map(instructions, bytecodes))
-    wanted = [_YOUNG[code] for code in sorted(held & _YOUNG.keys())]
+    wanted = [_YOUNG[code] for code in sorted(held & among)]
     probes = ["", *(probe for _, probe in wanted)]
     answers = await rpc.batch([("eth_call", [{"data": "0x" + probe + _RETURN_ONE}, "latest"]) for probe in probes])
     if not _worked(answers[0]):
@@ -58,9 +67,9 @@ async def missing(rpc: Rpc, bytecodes: Iterable[bytes]) -> list[str]:
     return [name for (name, _), answer in zip(wanted, answers[1:], strict=True) if not _worked(answer)]
 
 
-async def check(rpc: Rpc, bytecodes: Sequence[bytes]) -> None:
+async def check(rpc: Rpc, bytecodes: Sequence[bytes], *, among: Set[int] = _YOUNG.keys()) -> None:
     """ChainError `old_machine` that names what is missing."""
-    unknown = await missing(rpc, bytecodes)
+    unknown = await missing(rpc, bytecodes, among=among)
     if unknown:
         raise ChainError(
             "old_machine",

@@ -135,10 +135,11 @@ async def test_what_a_real_old_evm_lacks_is_found(berlin: Hardhat) -> None:
 
 
 def test_deploying_there_is_refused_before_anything_is_paid(berlin: Hardhat, home: Path, tmp_path: Path) -> None:
+    """What can be made there is another kind of network, and has to be asked for (test_old_machine)."""
     call("wallet", "create")
     told = call("network", "deploy", "--rpc", berlin.url, "--out", str(tmp_path / "x.json"), "--yes", code=1)
-    assert told["error"]["code"] == "old_machine"
-    assert "PUSH0" in told["error"]["sentence"]
+    assert told["error"]["code"] == "no_randomness"
+    assert "older than Cancun" in told["error"]["sentence"]
 
 
 class OldChain:
@@ -164,8 +165,20 @@ class OldChain:
         return {"jsonrpc": "2.0", "id": body["id"], "result": "0x01"}
 
 
-async def test_what_an_old_evm_lacks_is_named_before_anything_is_sent() -> None:
+async def test_code_for_old_machines_is_chosen_where_nothing_else_runs() -> None:
     async with OldChain(0x46, 0x47).rpc() as rpc:  # as Theta's, which has Istanbul's and no BLOCKHASH
+        assert await machine.choose(rpc) == "istanbul"
+    async with OldChain(*machine._YOUNG).rpc() as rpc:
+        assert await machine.choose(rpc) == "cancun"
+    async with OldChain().rpc() as rpc:
+        with pytest.raises(ChainError) as caught:
+            await machine.choose(rpc)
+    assert caught.value.code == "old_machine"
+    assert "CHAINID" in caught.value.sentence
+
+
+async def test_what_an_old_evm_lacks_is_named_before_anything_is_sent() -> None:
+    async with OldChain(0x46, 0x47).rpc() as rpc:
         with pytest.raises(ChainError) as caught:
             await machine.check(rpc, machine.bytecodes())
     assert caught.value.code == "old_machine"
