@@ -18,6 +18,6 @@ class Rewards(Contract):
     async def collected(self, worker: bytes, period: int, *, at: At = "latest") -> bool:
         return bool(await self.read("collected", worker, period, at=at))
 
-    async def collect(self, sender: Sender, worker: bytes, period: int) -> Outcome:
+    async def collect(self, sender: Sender, worker: bytes, period: int, *, brings_wei: int | None = None) -> Outcome:
         """Pay the worker's owner; anyone may."""
-        return await self.write(sender, "collect", worker, period)
+        return await self.write(sender, "collect", worker, period, brings_wei=brings_wei)
