@@ -29,6 +29,7 @@ from tallymesh_node.interfaces import JobState, SeatEnding, SeatState, SignedLea
 
 log = logging.getLogger(__name__)
 
+TELL_S = 3.0  # without an answer: then the owner is told, long before calls that are under way give up
 POLL_S = 1.0  # how often the newest block is looked at; blocks come every few seconds
 STALE_S = 300.0  # a newest block older than this, or than …
 STALE_BLOCKS = 50  # … this many usual ones, means that the node we ask has stopped following its chain
@@ -76,17 +77,29 @@ class EscrowChain:
     async def _keep_time(self) -> None:
         """A chain that is away, or whose node stands still, is told once, and once more when it is back."""
         while True:
-            try:
-                await self.look()
-                problem = self._stale()
-            except ChainError as error:
-                problem = str(error)
-            if problem and not self.unavailable:
-                log.warning("the chain cannot be used: %s", problem)
-            elif self.unavailable and not problem:
-                log.info("the chain is back")
-            self.unavailable = problem
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tell_late)
+                try:
+                    await self.look()
+                    problem = self._stale()
+                except ChainError as error:
+                    problem = str(error)
+                nursery.cancel_scope.cancel()
+            self._tell(problem)
             await trio.sleep(POLL_S)
+
+    async def _tell_late(self) -> None:
+        """Before the look that is under way has lost its patience, and knows more."""
+        await trio.sleep(TELL_S)
+        if not self.unavailable:
+            self._tell(f"The chain has not answered for {TELL_S:g} s.")
+
+    def _tell(self, problem: str) -> None:
+        if problem and not self.unavailable:
+            log.warning("the chain cannot be used: %s", problem)
+        elif self.unavailable and not problem:
+            log.info("the chain is back")
+        self.unavailable = problem
 
     def _stale(self) -> str:
         age_s = self._clock() - self._time
@@ -193,6 +206,9 @@ class EscrowChain:
                 self.held_back = error
             raise
         self.held_back = None
+
+    async def tokens(self) -> int:
+        return await self.contracts.token.balance_of(self.account)
 
     async def credits(self, account: bytes) -> int:
         return await self.contracts.escrow.credit_of(account)

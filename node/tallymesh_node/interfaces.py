@@ -18,7 +18,7 @@ from tallymesh.messages import Lease, Order
 from tallymesh.units import Unit
 from tallymesh.wire import Signed
 from tallymesh_ledger import court
-from tallymesh_ledger.claims import Claim, Draw, Finding, Sample, SignedOpening, Terms
+from tallymesh_ledger.claims import Claim, Draw, Finding, Sample, Shown, SignedOpening, Terms
 from tallymesh_ledger.newcomers import Newcomer
 from tallymesh_ledger.registry import RegistryAt
 
@@ -191,6 +191,10 @@ class Chain(Protocol):
     """The escrow and the registry as the roles use them. Raises ChainError. Writes return when mined; `sender` is the
     node's own account."""
 
+    @property
+    def unavailable(self) -> str:
+        """Why the chain cannot be asked at the moment, in a sentence; "" where it can."""
+
     def block_time(self) -> int:
         """Time of the newest block seen (at most a few seconds old): what every deadline is compared with."""
 
@@ -230,6 +234,9 @@ class Chain(Protocol):
     async def withdraw(self) -> bytes:
         """Credits of this account."""
 
+    async def tokens(self) -> int:
+        """MESH that this account has outside all contracts: what a budget is paid from."""
+
     async def credits(self, account: bytes) -> int: ...
 
     async def free_stake(self, account: bytes) -> int: ...
@@ -267,6 +274,9 @@ class ClaimsChain(Protocol):
 
     async def leaf(self, claim: bytes, sample: int, since_block: int) -> tuple[bytes, bytes] | None:
         """(start, end) of a sample's leaf as it was opened; None before."""
+
+    async def shown(self, claim: bytes, seat: bytes, since_block: int) -> list[Shown]:
+        """The leaves of a claim of this seat that were opened since this block, with their paths; empty before."""
 
     async def lease_of(self, claim: bytes, since_block: int) -> Lease | None:
         """The lease of the claimed seat, out of the transaction that made the claim (in block `since_block`); None

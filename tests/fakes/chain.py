@@ -274,6 +274,10 @@ class FakeChain:
         self.world = world
         self.account = account
 
+    @property
+    def unavailable(self) -> str:
+        return "The chain does not answer." if self.world.down else ""
+
     def block_time(self) -> int:
         return self.world.now()
 
@@ -356,6 +360,10 @@ class FakeChain:
         await self._reach()
         self.world.run(lambda: self.world.contracts.escrow.withdraw(self.account, self.account))
         return self._mined("withdraw")
+
+    async def tokens(self) -> int:
+        await self._reach()
+        return self.world.contracts.token.balance_of(self.account)
 
     async def credits(self, account: bytes) -> int:
         await self._reach()

@@ -13,13 +13,15 @@ from typing import Any
 import msgspec
 import trio
 
-from tallymesh import api, units
-from tallymesh.errors import CallerError, LocalError, RemoteError
+from tallymesh import amounts, api, units
+from tallymesh.errors import CallerError, ChainError, LocalError, RemoteError
 from tallymesh.ids import BlobId, JobId
+from tallymesh.messages import Order
 from tallymesh.parameters import Parameters
 from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.jobs import job_id
 from tallymesh_ledger.keys import AccountKey
+from tallymesh_node.complaints import AWAY
 from tallymesh_node.interfaces import Blobs, Chain, Executor, Journal, PeerNetwork
 from tallymesh_node.payer import records, views
 from tallymesh_node.payer.book import Book
@@ -37,12 +39,13 @@ INDEX = "payer-index"  # which jobs there are, and the last view of those that a
 JOBS_MAX = 256  # driven at a time: each holds its book in memory
 PAST_KEPT = 4  # books of jobs that are over, read again when somebody asks
 OWN_UNITS = 2  # units that this node runs side by side for all its jobs: checks must not starve its other work
+FUNDS_S = 2.0  # for the chain to say what the account has: a job can be ordered while the chain is away
 NO_JOB_REMEDY = "See 'tallymesh ls'."
 
 
 class PayerService:
     """`numeric_class` is this node's own, b"" while it is measured or where it has no executor; `own_units` is how many
-    units its executor runs side by side for checks."""
+    units its executor runs side by side for checks; until `funded` a network's faucet may still fill the account."""
 
     def __init__(
         self,
@@ -59,18 +62,22 @@ class PayerService:
         clock: Callable[[], float],
         numeric_class: Callable[[], bytes] = lambda: b"",
         own_units: int = OWN_UNITS,
+        funded: Callable[[], bool] = lambda: True,
     ) -> None:
         self.tools = Tools(
             network, blobs, executor, chain, journal, domains, key, parameters, offers, clock, numeric_class
         )
         self.trust = Trust(journal)
         self._own_limit = trio.CapacityLimiter(own_units)
+        self._funded = funded
         self._drivers: dict[str, JobDriver] = {}
         self._past: dict[str, api.JobView] = {}
         self._stranded: dict[str, LocalError] = {}  # jobs that cannot go on here, and why
         self._past_drivers: OrderedDict[str, JobDriver] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._doors = Doors(self.tools, self._drivers)
+        # What stands beside a job and is not this role's: accusations of its workers, by job.
+        self.aside: Callable[[bytes], Sequence[api.Problem]] = lambda job: ()
 
     # Running.
 
@@ -124,8 +131,8 @@ class PayerService:
     # What the API asks.
 
     async def submit(self, spec_blob: BlobId, terms: api.Terms) -> str:
-        """Take the job on and return its id (hex). CallerError for terms that cannot be met, LocalError `busy` where
-        too many jobs are under way."""
+        """Take the job on and return its id (hex). CallerError for terms that cannot be met and for a budget that the
+        account does not have, LocalError `busy` where too many jobs are under way."""
         if self._nursery is None:
             raise LocalError("not_running", "This node is not ready for jobs.")
         if len(self._drivers) >= JOBS_MAX:
@@ -148,6 +155,7 @@ class PayerService:
             now=tools.chain.block_time(),
             parameters=tools.parameters,
         )
+        await self._check_funds(order)
         name = job_id(tools.domains, order).hex()
         signed = tools.key.sign(tools.domains, order)
         await tools.blobs.sync()
@@ -155,6 +163,23 @@ class PayerService:
         await tools.journal.append(SCOPE + name, records.line(submitted))
         self._start(SCOPE + name).events.add("status", status="matching")
         return name
+
+    async def _check_funds(self, order: Order) -> None:
+        """A job without its budget would wait for ever. Where the chain does not answer, it waits for that anyway."""
+        total = order.wages + order.audit_reserve
+        tokens = total
+        with trio.move_on_after(FUNDS_S):
+            try:
+                tokens = await self.tools.chain.tokens()
+            except ChainError as error:
+                log.info("what the account has is not known: %s", error)
+        if tokens < total and self._funded():
+            raise CallerError(
+                "too_few_tokens",
+                f"The job's budget is {amounts.show(total)} and the account has {amounts.show(tokens)}: "
+                f"{amounts.show_up(total - tokens)} are missing.",
+                remedy="See 'tallymesh balance'; send it more, or order the job with a smaller budget.",
+            )
 
     def jobs(self) -> list[api.JobView]:
         """Newest first."""
@@ -178,9 +203,14 @@ class PayerService:
     def why(self, job: str) -> list[api.Problem]:
         """Why the job is where it is: what it waits for, why offers were rejected, what failed."""
         if job in self._drivers:
-            return self._drivers[job].problems()
-        problem = self.job(job).problem
-        return [problem] if problem is not None else []
+            found = self._drivers[job].problems()
+            away = self.tools.chain.unavailable
+            if away and all(each.code != AWAY for each in found):  # its own calls are still trying
+                found.append(api.Problem(code=AWAY, sentence=away, remedy="The job goes on when the chain is back."))
+        else:
+            problem = self.job(job).problem
+            found = [problem] if problem is not None else []
+        return [*found, *self.aside(bytes.fromhex(job))]
 
     def events(self, job: str, after: int) -> Sequence[api.EventView]:
         return self._log(job).after(after)

@@ -120,6 +120,18 @@ async def test_ten_minutes_without_the_chain_lose_and_double_nothing(
         assert "the chain is back" in [record.message for record in caplog.records]
 
 
+async def test_the_owner_is_told_within_seconds_that_the_chain_is_away(virtual_chain: VirtualChain) -> None:
+    async with a_node(virtual_chain) as node:
+        virtual_chain.away = True
+        await trio.sleep(5)
+        assert node.chain.unavailable == "The chain has not answered for 3 s.", "calls are still patient"
+        await trio.sleep(20)
+        assert "did not answer" in node.chain.unavailable, "then it is known why"
+        virtual_chain.away = False
+        await trio.sleep(endpoint.REST_S[-1] + 5)
+        assert node.chain.unavailable == ""
+
+
 async def test_a_caller_that_waits_long_enough_is_answered_when_the_chain_is_back(virtual_chain: VirtualChain) -> None:
     chain = virtual_chain
     async with a_node(chain) as node:

@@ -160,12 +160,41 @@ async def test_prices_above_the_ceiling_are_rejected(scene: Scene, payer: PayerN
         assert int(view.cost_wei) < 20 * PRICE
 
 
-async def test_a_job_cannot_be_opened_without_funds(scene: Scene) -> None:
-    payer = PayerNode(scene, funds=10)
+async def test_a_budget_over_the_balance_is_refused_with_what_is_missing(scene: Scene) -> None:
+    payer = PayerNode(scene, funds=TOKEN // 4)
+    scene.crowd(4)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        with pytest.raises(CallerError) as refused:
+            await payer.submit(payer.spec("map", items=4))
+        assert refused.value.code == "too_few_tokens"
+        assert "1 MESH and the account has 0.25 MESH: 0.75 MESH are missing" in refused.value.sentence
+        assert payer.service.jobs() == [], "a job that cannot begin was not taken on"
+        await payer.wait(await payer.submit(payer.spec("map", items=4), budget=TOKEN // 4))
+
+
+async def test_a_job_can_be_ordered_while_the_chain_is_away(scene: Scene, payer: PayerNode) -> None:
+    scene.crowd(4)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        scene.chain.down = True
+        job = await payer.submit(payer.spec("map", items=4))
+        (problem,) = payer.service.why(job)
+        assert problem.code == "chain_unavailable", "said before any call of the job has failed"
+        await trio.sleep(30)
+        assert [each.code for each in payer.service.why(job)].count("chain_unavailable") == 1
+        scene.chain.down = False
+        await payer.wait(job)
+
+
+async def test_a_job_whose_budget_was_spent_elsewhere_says_so_and_goes_on_with_it(scene: Scene) -> None:
+    payer = PayerNode(scene, funds=TOKEN)
     scene.crowd(4)
     async with scene.running() as nursery:
         await payer.start(nursery)
         job = await payer.submit(payer.spec("map", items=4))
+        token = scene.chain.contracts.token
+        scene.chain.run(lambda: token.transfer(payer.key.address, bytes(19) + b"x", TOKEN - 10))
         await trio.sleep(5)
         (problem,) = payer.service.why(job)
         assert problem.code == "erc20_insufficient_balance"
