@@ -169,6 +169,10 @@ class BlobStore:
         with _disk():
             return BlobWriter(self, name, size)
 
+    def came_at(self, blob: BlobId) -> float:
+        """Unix time since when the blob is here. KeyError where it is not."""
+        return self.path(blob).stat().st_ctime
+
     def delete(self, blob: BlobId) -> None:
         """Idempotent. Whoever has the file open or linked keeps it."""
         with self._lock:

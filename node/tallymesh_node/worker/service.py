@@ -17,6 +17,7 @@ from tallymesh.errors import LocalError
 from tallymesh.ids import BlobId
 from tallymesh.messages import Lease, Offer
 from tallymesh.parameters import Parameters
+from tallymesh_ledger import windows
 from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.jobs import seat_id
 from tallymesh_ledger.keys import AccountKey
@@ -202,14 +203,30 @@ class WorkerService:
         finally:
             self._ending.discard(work.record.id)
 
+    async def held(self) -> set[BlobId]:
+        """Blobs of all seats that this node can still be asked about."""
+        found: set[bytes] = set()
+        for scope in self.tools.journal.scopes(SCOPE):
+            entries = self.tools.journal.read(scope)
+            if entries:
+                found |= SeatRecord.replay(self.tools.domains, entries).blobs
+            await trio.lowlevel.checkpoint()
+        return {BlobId(blob) for blob in found}
+
+    def wants(self, blob: BlobId) -> bool:
+        """Whether an open seat needs the blob: at once."""
+        return any(blob in work.record.blobs for work in self._works.values())
+
     async def _prune(self) -> None:
-        """Forget seats for which nobody can hold us to account any more: their lock has ended."""
+        """Forget seats for which nobody can hold us to account any more: their lock has ended, and what the Court could
+        have begun before."""
+        keep_s = windows.evidence_s(self.tools.parameters)
         while True:
             for scope in self.tools.journal.scopes(SCOPE):
                 entries = self.tools.journal.read(scope)
                 if entries and entries[-1].kind == Line.OVER:
                     over = exchange.decode(entries[-1].body, OverLine)
-                    if self.tools.chain.block_time() > over.at + self.tools.parameters.lock_tail_s:
+                    if self.tools.chain.block_time() > over.at + keep_s:
                         try:
                             await self.tools.journal.drop(scope)
                         except LocalError as error:

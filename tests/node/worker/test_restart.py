@@ -12,6 +12,7 @@ from fakes.worker_scene import Node, Payer, Scene
 from tallymesh import exchange, wire
 from tallymesh.exchange import ReceiptRequest, TallyRequest
 from tallymesh.messages import Receipt, Tally
+from tallymesh_ledger import windows
 from tallymesh_node.worker.record import SeatRecord
 
 KINDS = ("receipt", "tally", "leave")
@@ -167,4 +168,6 @@ async def test_old_seats_are_forgotten_when_nobody_can_ask_about_them(scene: Sce
         await trio.sleep(200)
         assert node.journal.scopes("worker/")
         await trio.sleep(scene.parameters.lock_tail_s + 2 * 3600)
+        assert node.journal.scopes("worker/"), "a case may have begun on the last day of the lock"
+        await trio.sleep(windows.case_s(scene.parameters))
         assert not node.journal.scopes("worker/")
