@@ -56,6 +56,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ask_price: str = "0.02"  # MESH per core-hour of the reference core
     gas_price_max: str = ""  # gwei of the native coin per gas: dearer transactions wait
     coin_price: str = ""  # MESH that one native coin is worth: pay is not redeemed where its gas is worth more
+    carry_fee: str = "0.01"  # MESH at least for carrying what an account without gas has signed; 0: none is carried
     claim_patience_s: int = 600  # a payer is silent so much longer than it may be before its unpaid work is claimed
     stake_slots: int = 0  # slots to hold; fewer are bought up to this, more are left alone
     password_file: Path | None = None
@@ -66,6 +67,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def ask_price_wei_per_second(self) -> int:
         """Rounded up: the owner never sells below what was asked."""
         return -(-amounts.parse(self.ask_price) // SECONDS_PER_HOUR)
+
+    @property
+    def carry_fee_wei(self) -> int:
+        return amounts.parse(self.carry_fee)
 
     @property
     def gas_policy(self) -> GasPolicy:
@@ -152,6 +157,7 @@ _PARSERS: Final[dict[str, Callable[[Any, Path], Any]]] = {
     "ask_price": _amount,
     "gas_price_max": _amount,
     "coin_price": _amount,
+    "carry_fee": _amount,
     "claim_patience_s": _number(1, 7 * 24 * 3600),
     "stake_slots": _number(0, 100_000),
     "password_file": _path,

@@ -18,6 +18,7 @@ import psutil
 import trio
 
 from tallymesh import network as network_file
+from tallymesh.exchange import Source
 from tallymesh.ids import BlobId
 from tallymesh_ledger.chain import Rpc
 from tallymesh_ledger.chain.outbox import FileOutbox
@@ -27,6 +28,9 @@ from tallymesh_node.auditor import AuditorService
 from tallymesh_node.blobs import BlobExchange, BlobStore, open_blobs
 from tallymesh_node.blobs.store import limit
 from tallymesh_node.capacity import Canaries, Canary, from_machine
+from tallymesh_node.carriers.asking import Asking
+from tallymesh_node.carriers.chain import RegistryChain
+from tallymesh_node.carriers.serving import Carrier
 from tallymesh_node.claims import ClaimsService
 from tallymesh_node.claims.chain import claims_of
 from tallymesh_node.claims.due import Policy
@@ -37,7 +41,7 @@ from tallymesh_node.escrow import EscrowChain
 from tallymesh_node.http import ApiServer
 from tallymesh_node.machine import Machine, measure
 from tallymesh_node.market.book import REFRESH_IDLE_S, REFRESH_S, OfferBook
-from tallymesh_node.market.envelope import Opener, bind
+from tallymesh_node.market.envelope import Binding, Opener, bind
 from tallymesh_node.market.publisher import Publisher
 from tallymesh_node.money_watch import MoneyWatch
 from tallymesh_node.network import (
@@ -110,7 +114,11 @@ class Node:
             self.chain = EscrowChain(rpc, self.network_file, self.account, outbox=outbox, policy=self.config.gas_policy)
             binding = bind(self.domains, self.account, self.peer_key, BINDING_VERSION)
             self.enrolment = Enrolment(
-                self.chain, self.network_file, binding, slots=self.config.stake_slots if self.config.works else 0
+                self.chain,
+                self.network_file,
+                binding,
+                slots=self.config.stake_slots if self.config.works else 0,
+                works=self.config.works,
             )
             disk = self.config.disk_gib << 30 or int((self.machine.disk_mib << 20) * DISK_SHARE)
             self.money = MoneyWatch(rpc, self.chain.contracts, self.account.address, self._escrow_wei)
@@ -119,7 +127,7 @@ class Node:
             self.capacity = from_machine(self.machine, self.config, None, confirmed=False)
             slots = max(self.capacity.cores if self.config.works or self.config.audits else SUBMIT_SLOTS, 1)
             self.executor = await stack.enter_async_context(self.open_executor(self.home / "spool", self.blobs, slots))
-            self.book = OfferBook(Opener(self.domains, time.time), self.chain, time.time)
+            self.book = OfferBook(Opener(self.domains, time.time), self.chain, time.time, own=self.account.address)
             self.network: Libp2pNetwork = await stack.enter_async_context(
                 open_network(
                     self.peer_key,
@@ -141,6 +149,7 @@ class Node:
                 publish=self.network.gossip.publish,
                 now=time.time,
             )
+            self._open_carriers(binding)
             self._open_roles(exchange, journal, slots)
             await self._serve(task_status)
 
@@ -171,6 +180,17 @@ class Node:
             self.payer = PayerService(**shared, offers=self.book, numeric_class=self._numeric_class)
 
         self._open_claims({name: part for name, part in shared.items() if name != "clock"})
+
+    def _open_carriers(self, binding: Binding) -> None:
+        """Both sides: this node carries for others, and asks others where its own account has no gas."""
+        chain, policy = RegistryChain(self.chain), self.config.gas_policy
+        self.carrier = Carrier(self.network, chain, self.domains, policy, self.config.carry_fee_wei)
+        self.carrier.open()
+        self.asking = Asking(self.network, chain, self.domains, self.account, binding, self._carriers)
+        self.enrolment.asking = self.asking
+
+    def _carriers(self) -> list[Source]:
+        return self.book.staked_sources(besides=self.account.address)
 
     def _open_claims(self, shared: dict[str, Any]) -> None:
         """On a network that has them, for whoever works or audits."""

@@ -1,8 +1,10 @@
 """Brings this account onto the chain: gas and tokens where a faucet gives them, slots, the peer's binding, the class.
+Without a slot it is on probation: what it earns becomes its first one, and `newcomer` says how far it is.
 
 Level-triggered: compares what should be with what the chain says, does what is missing, and looks again; a restart, a
 lost transaction or a slot that was slashed needs no special case. What cannot be done is a problem with a remedy that
-`status` shows. This module knows a faucet only as a URL of the network file.
+`status` shows. An account that has credit and no coin for gas asks carriers to turn the one into slots. This module
+knows a faucet only as a URL of the network file.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ import trio
 
 from tallymesh import amounts
 from tallymesh.api import Problem
-from tallymesh.errors import ChainError
+from tallymesh.errors import CallerError, ChainError, RemoteError
 from tallymesh.network import Network
 from tallymesh_ledger.chain import Contracts
 from tallymesh_ledger.keys import checksum
+from tallymesh_ledger.newcomers import Newcomer
+from tallymesh_node.carriers.asking import Asking
 from tallymesh_node.complaints import level
 from tallymesh_node.escrow import EscrowChain
 from tallymesh_node.market.envelope import Binding
@@ -28,17 +32,25 @@ log = logging.getLogger(__name__)
 RETRY_S = 2.0  # while something is missing
 WATCH_S = 30.0  # when all is as it should be
 FAUCET_TIMEOUT_S = 10.0
+CARRIED_S = 600.0  # between two rounds of asking carriers: they are asked a fee, and remember who asks often
 GAS_MIN = 1_500_000  # about ten transactions: an account that cannot buy so much asks a faucet
 
 
 class Enrolment:
-    """`slots` is how many slots the account should hold at least; 0 leaves stake alone (a submitter needs none)."""
+    """`slots` is how many slots the account should hold at least; 0 leaves stake alone (a submitter needs none). With
+    `works` what it has earned counts, too: binding and class of an account that came to a slot are put on chain."""
 
-    def __init__(self, chain: EscrowChain, network: Network, binding: Binding, *, slots: int) -> None:
+    def __init__(
+        self, chain: EscrowChain, network: Network, binding: Binding, *, slots: int, works: bool = False
+    ) -> None:
         self._chain = chain
         self._network = network
         self._binding = binding
         self._wanted_slots = slots
+        self._works = works
+        self._carried_at = -CARRIED_S
+        self.asking: Asking | None = None  # opened after the network
+        self.newcomer: Newcomer | None = None  # while a worker's account has no slot
         self._changed = trio.Event()
         self._class = b""
         self.slots = 0
@@ -74,11 +86,13 @@ class Enrolment:
         account, registry = self._chain.account, self._contracts.registry
         await self._fund()
         self.slots = await registry.live_slots(account)
+        self.newcomer = (await self._chain.newcomers([account]))[0] if self._works and not self.slots else None
         missing = self._wanted_slots - self.slots
         if missing > 0:
             needed = missing * await registry.slot_wei()
             tokens = await self._contracts.token.balance_of(account)
             if tokens < needed:
+                await self._bond(needed - await registry.deposit_of(account))
                 self.problems = (
                     Problem(
                         code="unstaked",
@@ -90,17 +104,34 @@ class Enrolment:
                 return False
             await registry.buy_slots(self._chain.sender, account, missing)
             log.info("bought %d slots", missing)
-        if self._wanted_slots:
+        stands = bool(self._wanted_slots or (self._works and self.slots))
+        if stands:
             await self._bind(account)
         current, following, _ = await registry.class_of(account)
         self.chain_class = current
-        if self._wanted_slots and self._class and self._class not in (current, following):
+        if stands and self._class and self._class not in (current, following):
             await registry.set_class(self._chain.sender, self._class)
             log.info("numeric class %s is on chain from the end of its delay", self._class[:4].hex())
             return False
         self.slots = await registry.live_slots(account)
         self.problems = ()
-        return not self._class or current == self._class or not self._wanted_slots
+        return not self._class or current == self._class or not stands
+
+    async def _bond(self, missing_wei: int) -> None:
+        """Let carriers turn credit into stake, where that fills the next slots and there is no coin to do it alone."""
+        if self.asking is None or trio.current_time() < self._carried_at + CARRIED_S:
+            return
+        credit = await self._chain.credits(self._chain.account)
+        if credit <= missing_wei or await self._chain.rpc.balance(self._chain.account):
+            return
+        self._carried_at = trio.current_time()
+        try:
+            done = await self.asking.bond(missing_wei, fee_max=credit - missing_wei)
+            log.info(
+                "carried: %s of credit is stake now, for %s", amounts.show(missing_wei), amounts.show(done.fee_wei)
+            )
+        except (CallerError, RemoteError) as error:
+            log.info("no carrier: %s", error)
 
     async def _bind(self, account: bytes) -> None:
         message = self._binding.message

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import tallymesh
-from tallymesh.api import NodeView, OfferView, Problem
+from tallymesh.api import NodeView, OfferView, ProbationView, Problem, WithdrawRequest, WithdrawView
 from tallymesh_learning.runtime import profile
 from tallymesh_ledger.keys import checksum
 from tallymesh_node.blobs import BlobStore
@@ -68,6 +68,7 @@ class NodeStatus:
             sandbox=sandbox.sentence if sandbox else "being checked",
             reachable=node.reachability.sentence,
             offer=_shown(offer) if offer else {},
+            probation=self.probation(),
             problems=tuple(self.problems()),
             counters=self.counters(),
         )
@@ -90,11 +91,13 @@ class NodeStatus:
                 )
             )
         if node.config.works and node.enrolment.done and not node.enrolment.slots:
+            far = self.probation()
             found.append(
                 Problem(
                     code="unstaked",
-                    sentence="The account holds no slot, so nobody gives this node work.",
-                    remedy="Start with --stake 1, or stop and run 'tallymesh node start --stake 1'.",
+                    sentence="The account holds no slot: it is on probation, and only jobs that allow newcomers give "
+                    f"it work.{f' {far}.' if far else ''}",
+                    remedy="What it earns there becomes its first slot. With tokens: 'tallymesh node start --stake 1'.",
                 )
             )
         if node.claims is not None:
@@ -105,6 +108,25 @@ class NodeStatus:
         if held_back is not None:
             found.append(Problem(code=held_back.code, sentence=held_back.sentence, remedy=held_back.remedy))
         return found
+
+    def probation(self) -> ProbationView | None:
+        """How far a worker without a slot has come; None for others, and before the chain was asked."""
+        found = self._node.enrolment.newcomer
+        if found is None:
+            return None
+        return ProbationView(
+            earned_wei=str(found.deposit),
+            slot_wei=str(self._node.parameters.slot_wei),
+            seats=found.seats,
+            open_wei=str(found.unpaid),
+        )
+
+    async def withdraw(self, request: WithdrawRequest) -> WithdrawView:
+        """Ask carriers. CallerError where it cannot be signed, RemoteError where nobody carries it."""
+        done = await self._node.asking.withdraw(
+            slots=request.slots, deposit=request.deposit, fee_max=int(request.fee_max_wei)
+        )
+        return WithdrawView(transaction=done.transaction.hex(), fee_wei=str(done.fee_wei), carrier=done.peer)
 
     def counters(self) -> dict[str, float]:
         node = self._node

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from tallymesh import amounts
+
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """Base: unknown fields are ignored on reading, so that an older client reads a newer node."""
@@ -174,6 +176,33 @@ class OfferView(View, frozen=True):
     expires: int
 
 
+class ProbationView(View, frozen=True):
+    """Of a worker's account without a slot: what it earned becomes its first one."""
+
+    earned_wei: str
+    slot_wei: str
+    seats: int  # open ones
+    open_wei: str  # what they may still pay
+
+    def __str__(self) -> str:
+        earned, slot = int(self.earned_wei), int(self.slot_wei)
+        return f"{amounts.show(earned)} of {amounts.show(slot)} earned towards a slot ({100 * earned // slot} %)"
+
+
+class WithdrawRequest(View, frozen=True):
+    """POST /v1/withdraw: carried by others, for a fee out of the account's credit; it needs no gas."""
+
+    slots: int = 0  # to release, beside paying out the credit
+    deposit: bool = False  # release the deposit, too
+    fee_max_wei: str = "0"  # 0: a tenth of the credit
+
+
+class WithdrawView(View, frozen=True):
+    transaction: str  # hex; empty where somebody carried it and did not say so
+    fee_wei: str
+    carrier: str  # peer id
+
+
 class NodeView(View, frozen=True):
     """GET /v1/node."""
 
@@ -193,6 +222,7 @@ class NodeView(View, frozen=True):
     reachable: str  # yes, no: …, checking
     offer: dict[str, Any]
     numeric_profile: str = ""  # hash (hex) of the profile that its sandboxes compute under
+    probation: ProbationView | None = None
     problems: tuple[Problem, ...] = ()
     counters: dict[str, float] = {}
 

@@ -133,7 +133,7 @@ class FakeGossip:
             self._world.networks[peer].gossip._take(author, data)
 
     def _judge(self, author: str, data: bytes) -> Verdict:
-        return Verdict.IGNORE if self._validator is None else self._validator(author, data)
+        return Verdict.IGNORE if self._validator is None else self._validator(author, data, author)
 
     def _take(self, author: str, data: bytes) -> None:
         if self._judge(author, data) is Verdict.ACCEPT:

@@ -14,8 +14,20 @@ from typing import Any
 import msgspec
 import trio
 
-from tallymesh.api import AuditView, EventView, JobView, NodeView, OfferView, PeerView, Problem, ReceiptView, Terms
-from tallymesh.errors import CallerError
+from tallymesh.api import (
+    AuditView,
+    EventView,
+    JobView,
+    NodeView,
+    OfferView,
+    PeerView,
+    Problem,
+    ReceiptView,
+    Terms,
+    WithdrawRequest,
+    WithdrawView,
+)
+from tallymesh.errors import CallerError, RemoteError
 from tallymesh.ids import BlobId
 from tallymesh.units import decode_spec
 from tallymesh_node.blobs import BlobStore
@@ -150,6 +162,8 @@ class FakeNode:
         self.submits = submits
         self.is_ready = True
         self.stopped = threading.Event()
+        self.withdrawn: list[WithdrawRequest] = []
+        self.carriers = True
         self.problems: tuple[Problem, ...] = ()
         self.known_offers: list[OfferView] = []
 
@@ -188,6 +202,13 @@ class FakeNode:
     @property
     def blobs(self) -> BlobStore:
         return self.store
+
+    async def withdraw(self, request: WithdrawRequest) -> WithdrawView:
+        await trio.lowlevel.checkpoint()
+        self.withdrawn.append(request)
+        if not self.carriers:
+            raise RemoteError("no_carrier", "Nobody carried it: no staked peer is known.")
+        return WithdrawView(transaction="ab" * 32, fee_wei=str(10**16), carrier="12D3KooWCarrier")
 
     def stop(self) -> None:
         self.stopped.set()

@@ -19,7 +19,7 @@ from tallymesh_node.network.keys import generate
 TOPIC = "tallymesh/test/1/abcdef01"
 
 
-def accept_all(author: str, data: bytes) -> Verdict:
+def accept_all(author: str, data: bytes, neighbour: str) -> Verdict:
     return Verdict.ACCEPT
 
 

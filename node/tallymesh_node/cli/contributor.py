@@ -202,11 +202,13 @@ def stop(json_: Json = False) -> None:
 def summary(view: NodeView) -> list[tuple[str, str]]:
     """The lines that a start shows."""
     numeric = f"class {view.numeric_class[:8]}" + (" (being checked)" if view.provisional else "")
-    stake = f" · {view.slots} slot{'s' * (view.slots != 1)}" if view.staked else " · unstaked"
+    without = " · unstaked" if view.probation is None else " · on probation"
+    stake = f" · {view.slots} slot{'s' * (view.slots != 1)}" if view.staked else without
     stake = stake if "worker" in view.roles else ""  # nobody needs any to submit
     return [
         ("node", f"{view.peer_id} on {view.network}, {', '.join(view.roles)}"),
         ("wallet", f"{view.account}{stake}"),
+        *([("probation", str(view.probation))] if view.probation is not None else []),
         ("machine", numeric if view.numeric_class.strip("0") else "class is being measured"),
         ("sandbox", view.sandbox),
         ("reachable", view.reachable),

@@ -97,6 +97,12 @@ def release(
 
 
 def withdraw(
+    relayed: Annotated[
+        bool, typer.Option("--relayed", help="Without gas: the running node has others send it, for a fee.")
+    ] = False,
+    slots: Annotated[int, typer.Option(help="With --relayed: so many slots are released, too.")] = 0,
+    deposit: Annotated[bool, typer.Option("--deposit", help="With --relayed: release the deposit, too.")] = False,
+    max_fee: Annotated[str | None, typer.Option(help="With --relayed: MESH; a tenth of the credit else.")] = None,
     password_file: PasswordFile = None,
     network: NetworkFile = None,
     rpc: RpcUrl = None,
@@ -111,8 +117,19 @@ def withdraw(
     Examples:
       tallymesh withdraw
       tallymesh withdraw --json | jq .credits_wei
+      tallymesh withdraw --relayed --max-fee 0.05
     """
     from tallymesh import amounts
+
+    if relayed:
+        from tallymesh_node.cli import carried
+
+        carried.withdraw(slots=slots, deposit=deposit, max_fee=max_fee, as_json=json_)
+        return
+    if slots or deposit or max_fee is not None:
+        raise CallerError(
+            "bad_usage", "--slots, --deposit and --max-fee go with --relayed.", remedy="tallymesh stake release"
+        )
 
     found = Source(network, rpc, None)
 

@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tallymesh.api import AuditView, EventView, JobView, NodeView, OfferView, ReceiptView, Terms
+from tallymesh.api import (
+    AuditView,
+    EventView,
+    JobView,
+    NodeView,
+    OfferView,
+    ReceiptView,
+    Terms,
+    WithdrawRequest,
+    WithdrawView,
+)
 from tallymesh.ids import BlobId
 
 
@@ -80,6 +90,10 @@ class NodeFacade(Protocol):
 
     @property
     def blobs(self) -> BlobStore: ...
+
+    async def withdraw(self, request: WithdrawRequest) -> WithdrawView:
+        """Have the account's credit paid out by others, for a fee out of it. CallerError where this node may not sign
+        for it, RemoteError `no_carrier` where nobody does it."""
 
     def stop(self) -> None:
         """Ask the daemon to end in good order; returns at once."""

@@ -20,7 +20,7 @@ import trio_asyncio
 from aiohttp import web
 
 from tallymesh.errors import CallerError, LocalError
-from tallymesh_node.http import blobs, events, jobs
+from tallymesh_node.http import blobs, events, jobs, money
 from tallymesh_node.http.access import Access, Published, host_names, load_token, local_name
 from tallymesh_node.http.answers import Handler, errors_to_answers, json_answer
 from tallymesh_node.http.facade import NodeFacade
@@ -182,6 +182,9 @@ class ApiServer:
             node.stop()
             return json_answer({"stopping": True}, 202)
 
+        async def withdraw(request: web.Request) -> web.Response:
+            return await money.withdraw(request, node)
+
         router = application.router
         router.add_get("/v1/jobs/{id}/events", event_stream)
         router.add_post("/v1/jobs", submit)
@@ -192,6 +195,7 @@ class ApiServer:
         router.add_post("/v1/blobs/missing", missing)
         router.add_get("/v1/blobs/{id}", download)
         router.add_post("/v1/node/stop", stop)
+        router.add_post("/v1/withdraw", withdraw)
         return application
 
     def _readyz(self, request: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ costs a delay and never a wrong answer. This module matches nothing; tallymesh_s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -19,12 +19,13 @@ from tallymesh_ledger.registry import RegistryAt
 from tallymesh_node.complaints import level
 from tallymesh_node.interfaces import Chain
 from tallymesh_node.market.envelope import Opener
+from tallymesh_node.market.lane import Lane
 from tallymesh_node.network import Verdict
 from tallymesh_scheduler.matching import Candidate
 
 log = logging.getLogger(__name__)
 
-MAX_OFFERS = 10_000  # 1 KiB each; beyond it the one that expires first makes room, staked accounts before others
+MAX_OFFERS = 10_000  # of accounts with stake, 1 KiB each; beyond it the one that expires first makes room
 REFRESH_S = 2.0  # how old the chain's part may be on a node that matches jobs
 REFRESH_IDLE_S = 30.0  # … and on one that does not: there it only says whose offers to keep in a flood
 UNREACHABLE_S = 30.0  # a peer that could not be dialled is tried again after this
@@ -38,13 +39,14 @@ class Learner(Protocol):
 
 
 class Listed:
-    """An offer with its peer."""
+    """An offer with its peer, and the neighbour that brought it."""
 
-    __slots__ = ("offer", "peer_id")
+    __slots__ = ("neighbour", "offer", "peer_id")
 
-    def __init__(self, offer: Offer, peer_id: str) -> None:
+    def __init__(self, offer: Offer, peer_id: str, neighbour: str) -> None:
         self.offer = offer
         self.peer_id = peer_id
+        self.neighbour = neighbour
 
     @property
     def source(self) -> Source:
@@ -52,9 +54,18 @@ class Listed:
 
 
 class OfferBook:
-    """Contract: holds at most one offer an account (the highest `seq`), never an expired one, at most MAX_OFFERS."""
+    """Contract: holds at most one offer an account (the highest `seq`), never an expired one, at most MAX_OFFERS of
+    accounts with stake, and of the others what the lane takes. `own` is this node's account, which is always in."""
 
-    def __init__(self, opener: Opener, chain: Chain, now: Callable[[], float], learner: Learner | None = None) -> None:
+    def __init__(
+        self,
+        opener: Opener,
+        chain: Chain,
+        now: Callable[[], float],
+        learner: Learner | None = None,
+        *,
+        own: bytes = b"",
+    ) -> None:
         self._opener = opener
         self._chain = chain
         self._now = now
@@ -64,6 +75,9 @@ class OfferBook:
         self._free: dict[bytes, int] = {}
         self._unreachable: dict[bytes, tuple[str, float]] = {}  # account -> what the last dial said, until when
         self._changed = trio.Event()
+        self._own = own
+        self._staked: frozenset[bytes] = frozenset()  # accounts with a live slot
+        self.lane = Lane(now)
         self.registry: RegistryAt | None = None
         self.seen = 0
 
@@ -71,27 +85,36 @@ class OfferBook:
         """Tell `learner` of every peer from now on; the network opens after the book, whose validator it takes."""
         self._learner = learner
 
-    def validate(self, author: str, data: bytes) -> Verdict:
-        """Gossip's validator: bad ones are not relayed and count against the neighbour that relayed them."""
+    def validate(self, author: str, data: bytes, neighbour: str) -> Verdict:
+        """Gossip's validator: bad ones are not relayed and count against the neighbour that relayed them. What the lane
+        has no room for is not even checked."""
         try:
-            offer = self._opener.open(author, data)
+            unchecked = self._opener.read(author, data)
+            claimed = unchecked.offer
+            known = self._offers.get(claimed.account)
+            if known is not None and known.offer.seq >= claimed.seq:
+                return Verdict.IGNORE
+            newcomer = self._is_newcomer(claimed.account)
+            if newcomer and not self.lane.may_knock(claimed.account, claimed.addresses, neighbour):
+                return Verdict.IGNORE
+            offer = self._opener.check(author, unchecked, newcomer=newcomer)
         except RemoteError as error:
             return Verdict.IGNORE if error.code == "stale" else Verdict.REJECT
-        known = self._offers.get(offer.account)
-        if known is not None and known.offer.seq >= offer.seq:
-            return Verdict.IGNORE
-        return Verdict.ACCEPT if self.add(offer, author) else Verdict.IGNORE
+        return Verdict.ACCEPT if self.add(offer, author, neighbour) else Verdict.IGNORE
 
-    def add(self, offer: Offer, peer_id: str) -> bool:
+    def add(self, offer: Offer, peer_id: str, neighbour: str = "") -> bool:
         """Take in a checked offer. False where it is older than what is known, or there is no room for it."""
         known = self._offers.get(offer.account)
         if known is not None and known.offer.seq >= offer.seq:
             return False
-        if known is None and len(self._offers) >= MAX_OFFERS and not self._make_room(offer):
+        if self._is_newcomer(offer.account):
+            if not self._enter(Listed(offer, peer_id, neighbour)):
+                return False
+        elif known is None and len(self._offers) - len(self.lane) >= MAX_OFFERS and not self._make_room(offer):
             return False
         if known is not None and known.peer_id != peer_id:
             self._accounts.pop(known.peer_id, None)
-        listed = Listed(offer, peer_id)
+        listed = Listed(offer, peer_id, neighbour)
         self._offers[offer.account] = listed
         self._accounts[peer_id] = offer.account
         self.seen += 1
@@ -104,7 +127,7 @@ class OfferBook:
     def expire(self) -> None:
         now = self._now()
         for account in [a for a, listed in self._offers.items() if listed.offer.expires <= now]:
-            self._accounts.pop(self._offers.pop(account).peer_id, None)
+            self._drop(account)
             self._unreachable.pop(account, None)
 
     def offers(self) -> list[Listed]:
@@ -115,6 +138,10 @@ class OfferBook:
         """Where the account's peer is reached, None where no offer of it is known."""
         listed = self._offers.get(account)
         return listed.source if listed else None
+
+    def staked_sources(self, *, besides: bytes) -> list[Source]:
+        """Peers of accounts with stake that are not `besides`."""
+        return [each.source for each in self.offers() if each.offer.account in self._staked - {besides}]
 
     def account_of(self, peer_id: str) -> bytes | None:
         return self._accounts.get(peer_id)
@@ -150,7 +177,9 @@ class OfferBook:
         number, block_hash = await self._chain.final_block()
         before = self.registry
         self.registry = await self._chain.registry_at(number, block_hash)
-        staked = [a for a in list(self._offers)[:MAX_STAKES] if self.registry.slots_of(a)]
+        self._staked = frozenset(holder for holder in self.registry.slots if holder is not None)
+        self._sort()
+        staked = [account for account in self._offers if account in self._staked][:MAX_STAKES]
         self._free.update(zip(staked, await self._chain.free_stakes(staked), strict=True))
         if before is None or (before.slots, before.classes) != (self.registry.slots, self.registry.classes):
             self._wake()
@@ -174,22 +203,43 @@ class OfferBook:
         )
 
     def _make_room(self, offer: Offer) -> bool:
-        staked = self._is_staked(offer.account)
-        loose = [item for item in self._offers.items() if staked or not self._is_staked(item[0])]
-        if not loose:
+        """Among accounts with stake (before the chain was read: among all) the one that expires first gives way."""
+        others = [
+            (listed.offer.expires, account) for account, listed in self._offers.items() if account not in self.lane
+        ]
+        expires, account = min(others)
+        if expires >= offer.expires:
             return False
-        account, listed = min(loose, key=lambda item: (self._is_staked(item[0]), item[1].offer.expires))
-        if self._is_staked(account) == staked and listed.offer.expires >= offer.expires:
-            return False
-        self._offers.pop(account)
-        self._accounts.pop(listed.peer_id, None)
+        self._drop(account)
         return True
 
-    def _is_staked(self, account: bytes) -> bool:
-        return self.registry is not None and account in self._live()
+    def _is_newcomer(self, account: bytes) -> bool:
+        """Before the chain was read nobody is: the first look sorts them."""
+        return self.registry is not None and account not in self._staked and account != self._own
 
-    def _live(self) -> Sequence[bytes | None]:
-        return self.registry.slots if self.registry else ()
+    def _enter(self, listed: Listed) -> bool:
+        entered, gone = self.lane.enter(
+            listed.offer.account, listed.offer.addresses, listed.neighbour or listed.peer_id
+        )
+        if gone is not None:
+            self._drop(gone)
+        if not entered:
+            self._drop(listed.offer.account)
+        return entered
+
+    def _sort(self) -> None:
+        """Stake came and went: whom the lane holds, and for whom it has no room."""
+        for account, listed in list(self._offers.items()):
+            if not self._is_newcomer(account):
+                self.lane.leave(account)
+            elif account not in self.lane and account in self._offers:
+                self._enter(listed)
+
+    def _drop(self, account: bytes) -> None:
+        self.lane.leave(account)
+        listed = self._offers.pop(account, None)
+        if listed is not None:
+            self._accounts.pop(listed.peer_id, None)
 
     def _wake(self) -> None:
         self._changed.set()

@@ -7,12 +7,14 @@ without a valid one is dropped before it is relayed. This module does not know g
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
 from tallymesh import wire
 from tallymesh.errors import RemoteError
 from tallymesh.messages import Offer, PeerBinding
+from tallymesh.wire import Signed
 from tallymesh_ledger import keys
 from tallymesh_ledger.eip712 import Domains
 from tallymesh_node.network import PeerKey, peer_id_hash, sign_as_peer, verify_peer_signature
@@ -21,6 +23,7 @@ MAX_OFFER_BYTES = 512  # what every peer of the network hears every few seconds 
 MAX_SKEW_S = 60  # clocks of honest machines differ; an offer from further in the future is not believed
 MAX_LIFETIME_S = 3600  # nobody can be kept in the books for longer by one message
 MAX_BINDINGS = 4096  # remembered as checked, 100 bytes each
+MAX_NEWCOMER_BINDINGS = 1024  # … of accounts without stake, which cost nothing: they must not push out the others
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -30,6 +33,14 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     binding_version: int
     account_signature: bytes
     peer_signature: bytes
+
+
+class Unchecked(NamedTuple):
+    """An offer as it was read: well-formed, in time, and possibly forged."""
+
+    offer: Offer
+    signed: Signed
+    envelope: Envelope
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -66,10 +77,15 @@ class Opener:
         self._domains = domains
         self._now = now
         self._good: dict[bytes, None] = {}
+        self._good_newcomers: dict[bytes, None] = {}
 
     def open(self, author: str, data: bytes) -> Offer:
         """The offer in `data`, published by the peer `author`; RemoteError says what is wrong with it. Code `stale`
         where an honest peer may see it differently."""
+        return self.check(author, self.read(author, data))
+
+    def read(self, author: str, data: bytes) -> Unchecked:
+        """All but the signatures: cheap, and nothing of it is to be believed."""
         if len(data) > MAX_OFFER_BYTES:
             raise RemoteError("too_large", f"An offer of {len(data)} bytes.", peer=author)
         try:
@@ -90,17 +106,23 @@ class Opener:
             raise RemoteError(
                 "stale", f"The offer is not valid now (clock off by {offer.issued - now:.0f} s?).", peer=author
             )
-        keys.check(self._domains, signed, offer.account, peer=author)
-        self._check_binding(author, offer, envelope)
+        return Unchecked(offer, signed, envelope)
+
+    def check(self, author: str, unchecked: Unchecked, *, newcomer: bool = False) -> Offer:
+        """Its signatures: of the account, and of both sides of the binding."""
+        offer = unchecked.offer
+        keys.check(self._domains, unchecked.signed, offer.account, peer=author)
+        self._check_binding(author, offer, unchecked.envelope, newcomer)
         return offer
 
-    def _check_binding(self, author: str, offer: Offer, envelope: Envelope) -> None:
+    def _check_binding(self, author: str, offer: Offer, envelope: Envelope, newcomer: bool) -> None:
         if not 0 <= envelope.binding_version < 1 << 32:
             raise RemoteError("bad_binding", "The version of the binding does not fit 32 bits.", peer=author)
         binding = PeerBinding(peer_id_hash=offer.peer_id_hash, account=offer.account, version=envelope.binding_version)
         digest = self._domains.digest(binding)
         known = digest + envelope.account_signature + envelope.peer_signature
-        if known in self._good:
+        good, limit = (self._good_newcomers, MAX_NEWCOMER_BINDINGS) if newcomer else (self._good, MAX_BINDINGS)
+        if known in good:
             return
         try:
             signer = keys.recover(digest, envelope.account_signature)
@@ -110,6 +132,6 @@ class Opener:
             raise RemoteError("bad_binding", "The account did not sign the binding of this peer.", peer=author)
         if not verify_peer_signature(author, digest, envelope.peer_signature):
             raise RemoteError("bad_binding", "The peer did not sign the account back.", peer=author)
-        while len(self._good) >= MAX_BINDINGS:
-            self._good.pop(next(iter(self._good)))
-        self._good[known] = None
+        while len(good) >= limit:
+            good.pop(next(iter(good)))
+        good[known] = None

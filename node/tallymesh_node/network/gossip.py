@@ -49,7 +49,8 @@ class Verdict(Enum):
     REJECT = "reject"
 
 
-Validator = Callable[[str, bytes], Verdict]  # (peer id of the author, message), at once; what it raises means IGNORE
+# (peer id of the author, message, peer id of the neighbour that brought it), at once; what it raises means IGNORE
+Validator = Callable[[str, bytes, str], Verdict]
 
 
 class Buckets:
@@ -114,7 +115,8 @@ class Gossip:
         """Send `data` to everybody. CallerError where our own validator does not accept it: nobody would relay it."""
         if len(data) > MAX_MESSAGE_BYTES:
             raise CallerError("too_large", f"A gossip message of {len(data)} bytes is over {MAX_MESSAGE_BYTES}.")
-        if self._judge(self._me.to_base58(), data) is not Verdict.ACCEPT:
+        me = self._me.to_base58()
+        if self._judge(me, data, me) is not Verdict.ACCEPT:
             raise CallerError("bad_message", "The message would not pass this node's own validator.")
         await self._pubsub.publish(self.topic, data)
         self._counters.gossip_published += 1
@@ -171,7 +173,7 @@ class Gossip:
         if not self._authors.take(message.from_id, trio.current_time()):
             self._counters.gossip_ignored += 1
             return False
-        verdict = self._judge(author.to_base58(), message.data)
+        verdict = self._judge(author.to_base58(), message.data, forwarder.to_base58())
         if verdict is Verdict.REJECT:
             self._counters.gossip_rejected += 1
             self._misbehaved(forwarder)
@@ -179,11 +181,11 @@ class Gossip:
             self._counters.gossip_ignored += 1
         return verdict is Verdict.ACCEPT
 
-    def _judge(self, author: str, data: bytes) -> Verdict:
+    def _judge(self, author: str, data: bytes, neighbour: str) -> Verdict:
         if self._validator is None:
             return Verdict.IGNORE
         try:
-            return self._validator(author, data)
+            return self._validator(author, data, neighbour)
         except Exception:
             log.exception("the gossip validator failed on a message of %s", author)
             return Verdict.IGNORE

@@ -21,6 +21,10 @@ from tallymesh.errors import CallerError, ChainError, LocalError, RemoteError, T
 from tallymesh.ids import BlobId, blob_id
 
 CONNECT_S: Final = 5.0
+ONCE: Final = {  # requests that are not sent again by themselves, and what to do instead
+    "/v1/jobs": "See 'tallymesh ls' whether it took the job.",
+    "/v1/withdraw": "See 'tallymesh balance' whether it was carried.",
+}
 ANSWER_S: Final = 60.0  # the slowest answer is `submit`, which waits for nothing but the node's disk
 SILENCE_S: Final = 35.0  # three heartbeats of an event stream
 RETRIES: Final = 6  # of a stream that broke, with 0.1 s, 0.2 s, … 3.2 s between them: a node restarts in less
@@ -72,8 +76,9 @@ class Session:
     def get(self, path: str, kind: type[T]) -> T:
         return _decode(self._send("GET", path), kind)
 
-    def post(self, path: str, body: bytes, kind: type[T]) -> T:
-        return _decode(self._send("POST", path, content=body), kind)
+    def post(self, path: str, body: bytes, kind: type[T], *, timeout_s: float = ANSWER_S) -> T:
+        timeout = httpx.Timeout(timeout_s, connect=CONNECT_S)
+        return _decode(self._send("POST", path, content=body, timeout=timeout), kind)
 
     def rows(self, path: str, kind: type[T]) -> list[T]:
         """All pages of a list that only grows."""
@@ -167,14 +172,12 @@ class Session:
         try:
             answer = self._http.request(method, path, **more)
         except httpx.TransportError as error:
-            # An idle connection was closed, or the node came back elsewhere. Every request is idempotent but one:
-            # a job is submitted once, and its second sending would be a second job.
+            # An idle connection was closed, or the node came back elsewhere. Every request is idempotent but these:
+            # their second sending would be a second job, or a second withdrawal.
             unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-            if method == "POST" and path == "/v1/jobs" and not unsent:
+            if method == "POST" and path in ONCE and not unsent:
                 raise LocalError(
-                    "node_unreachable",
-                    f"The node at {self.address.url} did not answer.",
-                    remedy="See 'tallymesh ls' whether it took the job.",
+                    "node_unreachable", f"The node at {self.address.url} did not answer.", remedy=ONCE[path]
                 ) from None
             self._reopen()
             try:

@@ -17,6 +17,7 @@ from tallymesh_ledger.keys import AccountKey
 from tallymesh_node.market import book as book_module
 from tallymesh_node.market.book import UNREACHABLE_S, OfferBook
 from tallymesh_node.market.envelope import MAX_OFFER_BYTES, Binding, Envelope, Opener, bind, seal
+from tallymesh_node.market.lane import MAX_OF_BLOCK
 from tallymesh_node.market.publisher import Capacity, Publisher
 from tallymesh_node.network import Verdict, keys
 
@@ -24,6 +25,7 @@ NOW = 1_800_000_000
 ACCOUNT, OTHER = AccountKey(b"\1" * 32), AccountKey(b"\2" * 32)
 PEER, STRANGER = keys.generate(), keys.generate()
 BINDING = bind(DOMAINS, ACCOUNT, PEER, 1)
+NEIGHBOUR = "12D3KooWNeighbour"
 
 
 def offer(account: AccountKey = ACCOUNT, peer: keys.PeerKey = PEER, **more: object) -> Offer:
@@ -132,16 +134,18 @@ def book(world: World | None = None, learner: object = None) -> OfferBook:
 def test_replayed_or_older_offer_changes_nothing() -> None:
     market = book()
     newer = seal(DOMAINS, ACCOUNT, BINDING, offer(seq=5))
-    assert market.validate(PEER.peer_id, newer) is Verdict.ACCEPT
-    assert market.validate(PEER.peer_id, newer) is Verdict.IGNORE
-    assert market.validate(PEER.peer_id, seal(DOMAINS, ACCOUNT, BINDING, offer(seq=4))) is Verdict.IGNORE
+    assert market.validate(PEER.peer_id, newer, NEIGHBOUR) is Verdict.ACCEPT
+    assert market.validate(PEER.peer_id, newer, NEIGHBOUR) is Verdict.IGNORE
+    assert market.validate(PEER.peer_id, seal(DOMAINS, ACCOUNT, BINDING, offer(seq=4)), NEIGHBOUR) is Verdict.IGNORE
     assert [listed.offer.seq for listed in market.offers()] == [5]
 
 
 def test_forged_offer_is_rejected_and_stale_one_only_ignored() -> None:
     market = book()
-    assert market.validate(STRANGER.peer_id, seal(DOMAINS, ACCOUNT, BINDING, offer())) is Verdict.REJECT
-    assert market.validate(PEER.peer_id, seal(DOMAINS, ACCOUNT, BINDING, offer(expires=NOW))) is Verdict.IGNORE
+    assert market.validate(STRANGER.peer_id, seal(DOMAINS, ACCOUNT, BINDING, offer()), NEIGHBOUR) is Verdict.REJECT
+    assert (
+        market.validate(PEER.peer_id, seal(DOMAINS, ACCOUNT, BINDING, offer(expires=NOW)), NEIGHBOUR) is Verdict.IGNORE
+    )
     assert market.offers() == []
 
 
@@ -155,7 +159,7 @@ def test_a_flood_of_unstaked_offers_never_pushes_out_a_staked_one(monkeypatch: p
     for number in range(20):
         market.add(offer(account=AccountKey(bytes([9, number] * 16)), expires=NOW + 2 + number), f"peer{number}")
     held = market.offers()
-    assert len(held) == 5
+    assert len(held) == 1 + MAX_OF_BLOCK, "they name one block of addresses"
     assert ACCOUNT.address in {listed.offer.account for listed in held}
 
 

@@ -34,7 +34,7 @@ async def test_a_message_reaches_all_of_eight_hosts() -> None:
 
 @pytest.mark.parametrize("verdict", [Verdict.IGNORE, Verdict.REJECT])
 async def test_what_the_validator_does_not_accept_is_neither_delivered_nor_relayed(verdict: Verdict) -> None:
-    def judge(author: str, data: bytes) -> Verdict:
+    def judge(author: str, data: bytes, neighbour: str) -> Verdict:
         return verdict if data == b"bad" else Verdict.ACCEPT
 
     async with peer(validator=judge) as middle, peer(address_of(middle)) as author, peer(address_of(middle)) as far:
@@ -48,7 +48,7 @@ async def test_what_the_validator_does_not_accept_is_neither_delivered_nor_relay
 
 
 async def test_validator_that_raises_ignores_the_message_and_the_host_goes_on() -> None:
-    def judge(author: str, data: bytes) -> Verdict:
+    def judge(author: str, data: bytes, neighbour: str) -> Verdict:
         if data == b"bad":
             raise ZeroDivisionError
         return Verdict.ACCEPT
@@ -76,7 +76,7 @@ async def test_nothing_is_accepted_before_a_validator_is_set() -> None:
 
 
 async def test_message_that_our_own_validator_refuses_is_the_callers_error() -> None:
-    async with peer(validator=lambda author, data: Verdict.REJECT) as network:
+    async with peer(validator=lambda author, data, neighbour: Verdict.REJECT) as network:
         with pytest.raises(CallerError) as error:
             await network.gossip.publish(b"offer")
         assert error.value.code == "bad_message"
@@ -124,7 +124,7 @@ async def test_neighbour_who_floods_is_ignored_before_its_signatures_are_checked
 async def test_neighbour_who_forwards_rejected_messages_is_banned(monkeypatch: Patch) -> None:
     monkeypatch.setattr(gossip, "STRIKES", 3.0)
 
-    def judge(author: str, data: bytes) -> Verdict:
+    def judge(author: str, data: bytes, neighbour: str) -> Verdict:
         return Verdict.REJECT if data.startswith(b"bad") else Verdict.ACCEPT
 
     async with (
