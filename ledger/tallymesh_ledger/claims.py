@@ -154,6 +154,14 @@ class SignedOpening(msgspec.Struct, frozen=True):
     path: Sequence[bytes]
 
 
+class Shown(msgspec.Struct, frozen=True):
+    """A leaf of a claim as it was opened on chain, with its path to the claim's root."""
+
+    position: int
+    leaf: bytes
+    path: Sequence[bytes]
+
+
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What an auditor says, beside the leaf as it was opened. `end` zero: UNAVAILABLE."""
 

@@ -53,6 +53,9 @@ from tallymesh_node.network import (
     open_network,
 )
 from tallymesh_node.payer import PayerService
+from tallymesh_node.quarrels import QuarrelsService
+from tallymesh_node.quarrels.chain import court_of
+from tallymesh_node.quarrels.grounds import Grounds, grounds_of
 from tallymesh_node.sandbox import SandboxExecutor
 from tallymesh_node.status import NodeStatus
 from tallymesh_node.store import Database, FolderLock, Life, SqlJournal
@@ -89,6 +92,7 @@ class Node:
         self.worker: WorkerService | None = None
         self.auditor: AuditorService | None = None
         self.claims: ClaimsService | None = None
+        self.quarrels: QuarrelsService | None = None
 
     def stop(self) -> None:
         self._stop.set()
@@ -179,7 +183,9 @@ class Node:
         if self.config.submits:
             self.payer = PayerService(**shared, offers=self.book, numeric_class=self._numeric_class)
 
-        self._open_claims({name: part for name, part in shared.items() if name != "clock"})
+        timeless = {name: part for name, part in shared.items() if name != "clock"}
+        self._open_claims(timeless)
+        self._open_quarrels(timeless)
 
     def _open_carriers(self, binding: Binding) -> None:
         """Both sides: this node carries for others, and asks others where its own account has no gas."""
@@ -207,6 +213,30 @@ class Node:
                 policy=Policy(patience_s=self.config.claim_patience_s),
             )
 
+    def _open_quarrels(self, shared: dict[str, Any]) -> None:
+        """On a network that has them: who orders may accuse, who works be accused, who audits be a member."""
+        court = court_of(self.chain, self.network_file)
+        if court is None:
+            return
+        self.quarrels = QuarrelsService(
+            **shared,
+            court=court,
+            cores=self.cores,
+            source_of=self.book.source_of,
+            account_of=self.book.account_of,
+            numeric_class=self._numeric_class,
+            grounds=self._grounds,
+            books=self.payer.books if self.payer is not None else tuple,
+            claims=claims_of(self.chain, self.network_file) if self.payer is not None else None,
+            audits=self.config.audits,
+        )
+        if self.payer is not None:
+            self.payer.aside = self.quarrels.accused
+
+    def _grounds(self) -> list[Grounds]:
+        """For accusations, of all jobs of this node's owner."""
+        return [] if self.payer is None else [each for book in self.payer.books() for each in grounds_of(book)]
+
     async def _serve(self, task_status: TaskStatus[str]) -> None:
         status = NodeStatus(self)
         server = ApiServer(
@@ -220,7 +250,7 @@ class Node:
             if self.config.works:
                 self.publisher.offer(self.capacity)
                 nursery.start_soon(self.publisher.run)
-            for service in (self.worker, self.auditor, self.payer, self.claims):
+            for service in (self.worker, self.auditor, self.payer, self.claims, self.quarrels):
                 if service is not None:
                     await nursery.start(service.run)
             url = await nursery.start(server.run)
@@ -245,7 +275,7 @@ class Node:
             self.publisher.offer(self.capacity)
 
     def _may_fetch(self, peer_id: str, blob: BlobId, ticket: bytes) -> bool:
-        roles = (self.worker, self.auditor, self.payer, self.claims)
+        roles = (self.worker, self.auditor, self.payer, self.claims, self.quarrels)
         return any(role.may_fetch(peer_id, blob, ticket) for role in roles if role is not None)
 
     async def _drain(self) -> None:

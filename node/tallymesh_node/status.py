@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from tallymesh_learning.runtime import profile
 from tallymesh_ledger.keys import checksum
 from tallymesh_node.blobs import BlobStore
 from tallymesh_node.payer import PayerService
+from tallymesh_node.worker.admission import SEAT_BY_MAX_S
 
 if TYPE_CHECKING:
     from tallymesh_node.daemon import Node
@@ -79,6 +81,14 @@ class NodeStatus:
         refused = node.database.refused
         if refused is not None:  # while it lasts nothing is signed: no lease, no receipt, no Accept
             found.append(Problem(code=refused.code, sentence=refused.sentence, remedy=refused.remedy))
+        if node.restored is not None and time.time() < node.restored.at + SEAT_BY_MAX_S:
+            found.append(
+                Problem(
+                    code="restored",
+                    sentence="The node's folder was put back from a backup: it takes no leases for a few minutes, and "
+                    "has left every seat that it knew.",
+                )
+            )
         sandbox = node.executor.status
         if sandbox is not None and not sandbox.available:
             found.append(Problem(code="no_sandbox", sentence=sandbox.sentence, remedy=sandbox.remedy))
@@ -102,6 +112,8 @@ class NodeStatus:
             )
         if node.claims is not None:
             found += node.claims.problems()
+        if node.quarrels is not None:
+            found += node.quarrels.problems()
         if node.chain.unavailable:
             found.append(Problem(code="chain_unavailable", sentence=node.chain.unavailable))
         held_back = node.chain.held_back
@@ -143,7 +155,13 @@ class NodeStatus:
         counts["offer_bytes"] = node.publisher.bytes_last
         counts["blob_store_bytes"] = node.blobs.bytes_used
         counts |= node.money.figures
-        for name, role in (("worker", node.worker), ("auditor", node.auditor), ("claims", node.claims)):
+        roles = (
+            ("worker", node.worker),
+            ("auditor", node.auditor),
+            ("claims", node.claims),
+            ("quarrels", node.quarrels),
+        )
+        for name, role in roles:
             if role is not None:
                 counts |= {f"{name}_{key}": float(value) for key, value in role.counters.items()}
         return counts

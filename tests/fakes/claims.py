@@ -16,8 +16,9 @@ from fakes.chain import STARTED, UNLIMITED, World
 from tallymesh.errors import ChainError
 from tallymesh.messages import Lease, Order
 from tallymesh.wire import Signed
+from tallymesh_ledger import merkle
 from tallymesh_ledger.chain.contract import compact
-from tallymesh_ledger.claims import RANKS, Claim, ClaimState, Draw, Finding, Heard, Sample, SignedOpening, Terms
+from tallymesh_ledger.claims import RANKS, Claim, ClaimState, Draw, Finding, Heard, Sample, Shown, SignedOpening, Terms
 from tallymesh_ledger.model import quarrels, trials
 from tallymesh_ledger.model.panels import CourtTerms
 from tallymesh_ledger.model.rulings import ClaimTerms
@@ -64,6 +65,10 @@ class FakeClaims:
         self.model = world.contracts.claims
         self.refuse: dict[str, str] = {}
         self.sent: list[str] = []
+        # What the real one reads out of calls: who opened what is the world's knowledge.
+        self._shown: dict[bytes, list[tuple[SignedOpening, int]]] = world.contracts.claims.__dict__.setdefault(
+            "shown", {}
+        )
 
     async def terms(self) -> Terms:
         await self._reach()
@@ -119,6 +124,13 @@ class FakeClaims:
                 return event.values["start"], event.values["end"]
         return None
 
+    async def shown(self, claim: bytes, seat: bytes, since_block: int) -> list[Shown]:
+        await self._reach()
+        return [
+            Shown(position, merkle.leaf(seat, position, each.opening), tuple(each.path))
+            for each, position in self._shown.get(claim, ())
+        ]
+
     async def lease_of(self, claim: bytes, since_block: int) -> Lease | None:
         await self._reach()
         return self.world.leases.get(self.model.claim_of(claim).seat)
@@ -170,6 +182,8 @@ class FakeClaims:
             for each in openings
         ]
         await self._do("show", lambda: self.model.open(self.account, claim, shown))
+        positions = Claim.positions(self.model.claim_of(claim))  # type: ignore[arg-type]
+        self._shown.setdefault(claim, []).extend((each, positions[each.sample]) for each in openings)
 
     async def reveal(self, claim: bytes, sample: int, finding: Finding) -> None:
         said = quarrels.Finding(*msgspec.structs.astuple(finding))

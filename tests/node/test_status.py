@@ -18,6 +18,8 @@ def healthy() -> Any:
         reachability=SimpleNamespace(reachable=True, sentence=""),
         config=SimpleNamespace(works=True),
         claims=None,
+        quarrels=None,
+        restored=None,
         chain=SimpleNamespace(unavailable="", held_back=None),
     )
 

@@ -9,15 +9,17 @@ from typing import Any
 
 import msgspec
 
+from tallymesh.exchange import Opening
 from tallymesh.messages import Lease, Order, Tally
 from tallymesh.schema import camel, fields
+from tallymesh_ledger import merkle
 from tallymesh_ledger.chain.abi import Event, Function, snake
 from tallymesh_ledger.chain.contract import At, Contract, Outcome, compact
 from tallymesh_ledger.chain.logs import read_logs
 from tallymesh_ledger.chain.rpc import Rpc
 from tallymesh_ledger.chain.staking import Token
 from tallymesh_ledger.chain.transactions import Sender
-from tallymesh_ledger.claims import RANKS, Claim, ClaimState, Draw, Finding, Heard, Sample, SignedOpening, Terms
+from tallymesh_ledger.claims import RANKS, Claim, ClaimState, Draw, Finding, Heard, Sample, Shown, SignedOpening, Terms
 
 ALLOWANCE = 2**256 - 1  # given once: the contract has no key and takes only what the account itself calls for
 RULED = 6  # ICourt.State
@@ -94,6 +96,25 @@ class Claims(Contract):
                 _, lease, *_ = Function({"name": "claim", "inputs": [], "outputs": called.inputs}).decode(data[4:])
                 return Lease(**{name: lease[camel(name)] for name, _ in fields(Lease)})
         return None
+
+    async def shown(self, claim: bytes, seat: bytes, start: int, end: int) -> list[Shown]:
+        """The leaves of a claim that were opened, out of the calls that opened them; those that another contract's call
+        opened are left out."""
+        found: dict[int, Shown] = {}
+        opened = await self.events(["LeafOpened"], start, end, claim=claim)
+        positions = {event.values["sample"]: event.values["position"] for event in opened}
+        for transaction in dict.fromkeys(event.transaction for event in opened):
+            sent = await self.rpc.call("eth_getTransactionByHash", "0x" + transaction.hex())
+            data, called = bytes.fromhex(sent["input"][2:]) if sent else b"", self.interface.functions["open"]
+            if data[:4] != called.selector:
+                continue
+            of, openings = Function({"name": "open", "inputs": [], "outputs": called.inputs}).decode(data[4:])
+            for each in openings if of == claim else ():
+                position = positions.get(each["sample"])
+                if position is not None and position not in found:
+                    opening = Opening(each["unitId"], each["start"], each["end"], each["salt"], each["aux"])
+                    found[position] = Shown(position, merkle.leaf(seat, position, opening), tuple(each["path"]))
+        return list(found.values())
 
     async def events(self, names: Sequence[str], start: int, end: int, *, claim: bytes | None = None) -> list[Event]:
         """In order, in pages."""

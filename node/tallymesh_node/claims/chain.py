@@ -13,7 +13,7 @@ from tallymesh.messages import Lease, Order
 from tallymesh.network import Network
 from tallymesh.wire import Signed
 from tallymesh_ledger.chain.claims import Claims, first_block_at
-from tallymesh_ledger.claims import Claim, Draw, Finding, Sample, SignedOpening, Terms
+from tallymesh_ledger.claims import Claim, Draw, Finding, Sample, Shown, SignedOpening, Terms
 from tallymesh_node.escrow import EscrowChain
 from tallymesh_node.interfaces import ClaimsChain
 
@@ -90,6 +90,9 @@ class ContractClaims:
             if event.values["sample"] == sample:
                 return event.values["start"], event.values["end"]
         return None
+
+    async def shown(self, claim: bytes, seat: bytes, since_block: int) -> list[Shown]:
+        return await self.claims.shown(claim, seat, since_block, await self.head())
 
     async def lease_of(self, claim: bytes, since_block: int) -> Lease | None:
         return await self.claims.lease_of(claim, since_block)

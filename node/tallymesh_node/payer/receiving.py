@@ -31,6 +31,7 @@ from tallymesh_ledger import keys, merkle
 from tallymesh_ledger.registry import RegistryAt
 from tallymesh_ledger.seat import TwoLeaves
 from tallymesh_node.interfaces import Limits
+from tallymesh_node.payer import contradictions
 from tallymesh_node.payer.held import Held
 from tallymesh_node.payer.records import Failed, Left, Received, Shown, Tallied
 from tallymesh_scheduler.leases import LeaseState
@@ -82,6 +83,7 @@ class Receiving:
         seat, opening = held.seat, request.opening
         if receipt.position in seat.leaves:
             if seat.leaves[receipt.position] != receipt.leaf:
+                await self._keep(held, request.receipt)
                 await self.driver.watching.give_up(held, "two_leaves", "It signed two outputs for one position.")
                 raise TwoLeaves(receipt.position)
             return
@@ -101,6 +103,12 @@ class Receiving:
         await self.driver.commit(Received(request.receipt, opening, request.report.metrics, seconds, check))
         held.live.received_at = trio.current_time()
         self.driver.placing.made(held, opening.end)
+
+    async def _keep(self, held: Held, second: bytes) -> None:
+        driver = self.driver
+        if held.agreed is not None:
+            book, journal = driver.book, driver.tools.journal
+            await contradictions.keep(journal, book.id, book.order_signed.body, held.agreed.body, held.receipts, second)
 
     def _check_opening(self, held: Held, peer: str, receipt: Receipt, request: ReceiptRequest) -> None:
         """Refuse before anything is fetched: whoever lies about a leaf gets no work out of us."""

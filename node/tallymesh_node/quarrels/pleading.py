@@ -151,7 +151,8 @@ class Pleading:
         if not plea.values_here or not worth.appeals(found, self.terms, accused=me, at_stake=await self.at_stake(plea)):
             return
         mine = found.accused_value if me else found.accuser_value
-        if await self._value(plea, found.hi) != mine:
+        # The last value that the accuser counted is the unit's end, however many steps that really takes.
+        if mine not in (await self._value(plea, found.hi), await self._value(plea, steps_of(plea.unit))):
             plea.problem = "wrong", f"Case {plea.case[:4].hex()}: this node finds that the panel was right."
             return
         if await court.tokens() < fee:
@@ -227,7 +228,7 @@ def winner(ruling: Ruling) -> Side:
 
 def told(plea: Plea, found: Case) -> str:
     """Where a case stands, for its owner."""
-    name = f"Case {plea.case[:4].hex()} about a unit of seat {plea.lease.worker[:4].hex()}"
+    name = f"Case {plea.case[:4].hex()} about a unit of worker {plea.lease.worker[:4].hex()}"
     if found.state in (CaseState.POSTING, CaseState.ANSWERING):
         who = Side.ACCUSED if found.state is CaseState.POSTING else Side.ACCUSER
         steps = f"steps {found.lo} to {found.hi} of {steps_of(plea.unit)}"

@@ -17,11 +17,13 @@ from tallymesh_ledger.court import Terms
 from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_node.cores import Cores
-from tallymesh_node.interfaces import Blobs, Chain, CourtChain, Executor, Journal, PeerNetwork
+from tallymesh_node.interfaces import Blobs, Chain, ClaimsChain, CourtChain, Executor, Journal, PeerNetwork
 from tallymesh_node.network import peer_id_hash
+from tallymesh_node.payer.book import Book
 from tallymesh_node.quarrels.accusing import Accusing
 from tallymesh_node.quarrels.collecting import collect
 from tallymesh_node.quarrels.defending import Defending
+from tallymesh_node.quarrels.fraud import Fraud
 from tallymesh_node.quarrels.grounds import Grounds
 from tallymesh_node.quarrels.members import Members
 from tallymesh_node.quarrels.pleading import Plea, Pleading
@@ -39,8 +41,8 @@ MAX_PROBLEMS = 8  # told at a time: the first say what is wrong
 
 
 class QuarrelsService:
-    """Takes interfaces only. `grounds` are the payer's (none: this node orders nothing), `numeric_class` is this
-    machine's, b"" while it is measured; `audits` says whether it sits on panels. `run` goes on until cancelled."""
+    """Takes interfaces only. `grounds` and `books` are the payer's (none: this node orders nothing), `numeric_class` is
+    this machine's, b"" while it is measured; `audits` says whether it sits on panels. `run` goes on until cancelled."""
 
     def __init__(
         self,
@@ -59,6 +61,8 @@ class QuarrelsService:
         account_of: Callable[[str], bytes | None],
         numeric_class: Callable[[], bytes],
         grounds: Callable[[], Iterable[Grounds]] = tuple,
+        books: Callable[[], Iterable[Book]] = tuple,
+        claims: ClaimsChain | None = None,
         audits: bool = True,
         drawing: SettlePolicy | None = None,
         hash_of: Callable[[str], bytes] = peer_id_hash,
@@ -81,11 +85,14 @@ class QuarrelsService:
             counters=Counter(),
         )
         self._grounds = grounds
+        self._books = books
+        self._claims = claims
         self._numeric_class = numeric_class
         self._audits = audits
         self._drawing = drawing or SettlePolicy()
         self.accusing: Accusing | None = None
         self.defending: Defending | None = None
+        self.fraud: Fraud | None = None
         self.serving: Serving | None = None
         self.members: Members | None = None
 
@@ -95,12 +102,14 @@ class QuarrelsService:
         pleading = Pleading(self.tools, terms, self.whereabouts)
         self.accusing = Accusing(self.tools, terms, pleading, self._grounds, self._numeric_class)
         self.defending = Defending(self.tools, terms, pleading)
+        self.fraud = Fraud(self.tools, terms, self._claims, self._books)
         self.serving = Serving(self.tools, terms, self._dossier)
         self.serving.open()
         self.whereabouts.open()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.accusing.run)
             nursery.start_soon(self.defending.run)
+            nursery.start_soon(self.fraud.run)
             if self._audits:
                 self.members = Members(self.tools, terms)
                 nursery.start_soon(self.members.run)
@@ -123,6 +132,7 @@ class QuarrelsService:
             found += [each.problem for each in self.accusing.accusations.values() if each.end is None]
             found += [plea.problem for plea in self.pleas()]
             found += self.defending.lost.values()
+            found.append(self.fraud.problem if self.fraud is not None else None)
         if self.members is not None:
             found += self.members.problems()
         told = dict.fromkeys(problem for problem in found if problem is not None)

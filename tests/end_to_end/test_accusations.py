@@ -1,0 +1,112 @@
+"""A worker that made up its work is gone for good: its payer gets stake through an accusation, exact to the wei."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+import tallymesh
+from end_to_end import functions, shop
+from end_to_end.scene import ENDED, Market, wait_until
+from tallymesh_ledger.chain import Contracts, Rpc
+from tallymesh_ledger.chain.abi import Event, Interface
+from tallymesh_ledger.chain.court import Accusations, Court
+from tallymesh_ledger.chain.logs import read_logs
+from tallymesh_ledger.court import Ruling
+
+pytestmark = pytest.mark.end_to_end
+
+WAIT_S = 150.0
+LIES = 2  # units that were made up when the worker's process ends
+
+
+def events(market: Market, *names: str) -> list[Event]:
+    """Of the escrow and of Accusations, as the chain has them."""
+    network = market.local.network
+
+    async def read(rpc: Rpc, contracts: Contracts) -> list[Event]:
+        accusing = Accusations(rpc, bytes.fromhex(network.contracts.accusations[2:]), contracts.token)
+        head, found = (await rpc.block()).number, []
+        for contract in (contracts.escrow, accusing):
+            interface: Interface = contract.interface
+            topics = [interface.topics[name] for name in names if name in interface.topics]
+            if topics:
+                logs = await read_logs(rpc, contract.address, [topics], network.contracts.deployed_block, head)
+                found += [event for event in map(interface.event, logs) if event is not None]
+        return found
+
+    seen: list[Event] = market.ask(read)
+    return seen
+
+
+def wealth(market: Market, account: str) -> int:
+    """Tokens, and what escrow, Accusations and Court owe; stake is left alone."""
+    network, address = market.local.network, bytes.fromhex(account[2:])
+
+    async def read(rpc: Rpc, contracts: Contracts) -> int:
+        token = contracts.token
+        accusing = Accusations(rpc, bytes.fromhex(network.contracts.accusations[2:]), token)
+        court = Court(rpc, bytes.fromhex(network.contracts.court[2:]), token)
+        credits = [await contract.credit_of(address) for contract in (contracts.escrow, accusing, court)]
+        return int(await token.balance_of(address) + sum(credits))
+
+    found: int = market.ask(read)
+    return found
+
+
+def stake(market: Market, account: str) -> int:
+    balance = market.balance(account)
+    return balance.stake_free_wei + balance.stake_locked_wei + balance.stake_unbonding_wei
+
+
+def test_a_payer_that_was_cheated_gets_stake_though_the_workers_process_is_gone_for_good(market: Market) -> None:
+    began = time.monotonic()
+    lazy = market.add_ready("lazy", command=shop.module("cheats.lazy_worker"), roles=("worker",), ask_price="0.005")
+    cheat, payer = market.account("lazy"), market.account("payer")
+    before, cheats_stake = wealth(market, payer), stake(market, cheat)
+    market.connect()
+    try:
+        job = tallymesh.map(
+            functions.slow, range(12), seconds=0.3, budget="2.0", work=0.2, workers=1, verify="integrity"
+        )
+
+        def lied() -> Any:
+            return next((peer for peer in job.view.peers if peer.received > LIES), None)
+
+        peer = wait_until("the payer has receipts for made-up work", lied, timeout_s=WAIT_S)
+        assert peer.account == cheat, "the cheapest worker has the job"
+        lazy.kill()
+
+        def convicted() -> Event | None:
+            ended = [e for e in events(market, "AccusationEnded") if e.values["seat"] == bytes.fromhex(peer.seat)]
+            return ended[0] if ended else None
+
+        ended = wait_until("the accusation has ended", convicted, timeout_s=WAIT_S, pause_s=0.5)
+        assert Ruling(ended.values["ruling"]) is Ruling.FOR_ACCUSER, market.node("payer").tail()
+        assert not lazy.running
+        wait_until("the job is done", lambda: job.status in ENDED, timeout_s=WAIT_S)
+        assert job.results() == [3 * x + 1 for x in range(12)], "the work was done by others"
+
+        # Exact to the wei: the lock, its shares, and the payer's money beside what the job cost.
+        (slashed,) = (e for e in events(market, "Slashed") if e.values["seat"] == bytes.fromhex(peer.seat))
+        lock = slashed.values["amount"]
+        assert lock == cheats_stake - stake(market, cheat) > 0
+        assert slashed.values["toPayer"] == lock * 4_000 // 10_000
+        assert slashed.values["toProver"] == lock * 2_000 // 10_000
+        seats = {bytes.fromhex(each.seat) for each in job.view.peers}
+        wait_until("the escrow holds nothing", lambda: not market.held_by(job.id, [s.hex() for s in seats]))
+        wages = sum(e.values["amount"] for e in events(market, "Settled") if e.values["seat"] in seats)
+        audits = sum(e.values["amount"] for e in events(market, "AuditPaid") if e.values["seat"] in seats)
+        fee = 3 * market.local.network.parameters.court_member_fee_wei
+        assert lock * 1_500 // 10_000 >= fee, "all of the Court's fee came out of its share"
+        gained = slashed.values["toPayer"] + slashed.values["toProver"]
+        assert wealth(market, payer) - before == gained - wages - audits
+        assert market.paid_units(peer.seat) <= 1, "nothing that it made up was paid"
+
+        wait_until("the bond was drawn", lambda: market.view("payer").counters.get("quarrels_withdrawals"))
+        assert market.view("payer").counters["quarrels_accusations_for_accuser"] == 1
+        print(f"accused and convicted {time.monotonic() - began:.0f} s after the cheat's node was started")
+    finally:
+        market.drop(lazy)

@@ -1,0 +1,139 @@
+"""What an auditor finds in a claim goes before the Court: auditor and worker plead, others judge, all from their own
+journals."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from fakes.chain import DOMAINS, FakeChain
+from fakes.claim_scene import ClaimScene, Story
+from fakes.claims import COURT
+from fakes.court import FakeCourt
+from fakes.executor import honest
+from fakes.worker_scene import CLASS
+from tallymesh.ids import BlobId
+from tallymesh.units import Unit
+from tallymesh_ledger.claims import Heard
+from tallymesh_ledger.eip712 import keccak
+from tallymesh_node.cores import Cores
+from tallymesh_node.quarrels.service import QuarrelsService
+from tallymesh_node.worker.policy import SettlePolicy
+
+LOCK = 100
+
+
+def lie(unit: Unit, inputs: Mapping[BlobId, bytes]) -> tuple[bytes, dict[str, float]]:
+    output, metrics = honest(unit, inputs)
+    return b"a lie" + output, metrics
+
+
+class Trial(ClaimScene):
+    """Every node of a claim with its quarrels."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.quarrels: dict[str, QuarrelsService] = {}
+        self.courts: dict[str, FakeCourt] = {}
+
+    def may_fetch(self, holder: str, asker: str, blob: BlobId, ticket: bytes) -> bool:
+        service = self.quarrels.get(holder)
+        found = service is not None and service.may_fetch(asker, blob, ticket)
+        return found or super().may_fetch(holder, asker, blob, ticket)
+
+    @asynccontextmanager
+    async def quarrelling(self, *nodes: Any) -> AsyncIterator[trio.CancelScope]:
+        async with trio.open_nursery() as nursery:
+            for node in nodes:
+                await nursery.start(self.make(node).run)
+            yield nursery.cancel_scope
+            nursery.cancel_scope.cancel()
+
+    def make(self, node: Any) -> QuarrelsService:
+        court = self.courts[node.peer_id] = FakeCourt(self.chain, node.key.address)
+        service = self.quarrels[node.peer_id] = QuarrelsService(
+            network=self.network.networks[node.peer_id],
+            blobs=node.blobs,
+            executor=node.executor,
+            chain=FakeChain(self.chain, node.key.address),
+            court=court,
+            journal=node.journal,
+            domains=DOMAINS,
+            key=node.key,
+            parameters=self.parameters,
+            cores=Cores(1),
+            source_of=self.sources.get,
+            account_of=self.accounts.get,
+            numeric_class=lambda: CLASS,
+            drawing=SettlePolicy(withdraw_idle_wei=1),
+            hash_of=lambda peer: keccak(peer.encode()),
+        )
+        return service
+
+
+async def tried(tmp_path: Path, *, liars: tuple[int, ...], cheat: bool, silent_s: float = 0.0) -> tuple[Trial, Story]:
+    """A claim by a worker that is a cheat or not, among auditors of whom some lie. `silent_s`: the worker's quarrels
+    begin so much later than the claim."""
+    scene = Trial(tmp_path)
+    story = Story(scene)
+    if cheat:
+        story.worker.executor.functions["m:f"] = lie
+    for number in liars:
+        story.auditors[number].executor.functions["m:f"] = lie
+    async with story.everybody():
+        await story.work(units=6, accepted=1)
+        story.vanish()
+        async with scene.quarrelling(*story.auditors):
+            await story.until(lambda: story.state() == "revealing")
+            await trio.sleep(silent_s)
+            async with scene.quarrelling(story.worker):
+                await story.until(story.ended)
+                await trio.sleep(600)
+    story.chain.check()
+    return scene, story
+
+
+def heard(story: Story) -> set[Heard]:
+    return {story.chain.contracts.claims.sample_of(story.claim_id, i).heard for i in range(story.found().k)}
+
+
+async def test_a_cheat_that_claims_is_convicted_by_the_auditors_that_were_drawn_for_it(tmp_path: Path) -> None:
+    scene, story = await tried(tmp_path, liars=(), cheat=True)
+    assert story.ended() == "failed"
+    assert Heard.UPHELD in heard(story)
+    assert story.chain.contracts.escrow.lock_left(story.payer.lease) == 0
+    assert any(scene.quarrels[auditor.peer_id].counters.get("cases_for") for auditor in story.auditors)
+    assert scene.quarrels[story.worker.peer_id].counters["cases_against"] >= 1
+
+
+@pytest.mark.parametrize("silent_s", [0.0, COURT.move_window / 2])
+async def test_an_honest_worker_wins_against_an_auditor_that_lies(tmp_path: Path, silent_s: float) -> None:
+    """One of the four auditors lies, whichever samples it is drawn for."""
+    for liar in range(4):
+        _, story = await tried(tmp_path / str(liar), liars=(liar,), cheat=False, silent_s=silent_s)
+        assert story.ended() == "paid"
+        assert story.paid() == 6
+        assert story.chain.contracts.escrow.lock_left(story.payer.lease) == LOCK
+        if Heard.ACQUITTED in heard(story):
+            return
+    pytest.fail("no liar was drawn")
+
+
+async def test_a_case_whose_unit_the_journal_lost_is_told_to_the_owner(tmp_path: Path) -> None:
+    scene = Trial(tmp_path)
+    story = Story(scene)
+    for auditor in story.auditors:
+        auditor.executor.functions["m:f"] = lie
+    async with story.everybody():
+        await story.work(units=6, accepted=1)
+        story.vanish()
+        await story.until(lambda: heard(story) & {Heard.DISPUTED} if story.claim() else None)
+        await story.worker.journal.drop(f"worker/{story.seat.hex()}")
+        async with scene.quarrelling(story.worker):
+            service = scene.quarrels[story.worker.peer_id]
+            await story.until(lambda: {p.code for p in service.problems()} == {"no_evidence"}, timeout_s=60)
