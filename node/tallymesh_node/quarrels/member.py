@@ -194,9 +194,12 @@ class Membership:
         decided = found.first_round == line.round and (found.state is CaseState.APPEALABLE or found.appealed)
         if not decided:
             raise _Over("redrawn")
+        if self._now > found.deadline + self.terms.case_s:
+            raise _Over("left")  # nobody moves the case on; what it owes is drawn whenever somebody does
         if found.state is CaseState.APPEALABLE:
             await self._move_on(found, self._now > found.deadline)
-        # An appeal is its own panel's to count; what it pays this one comes with its end.
+        elif found.state is CaseState.VOTING:  # on the appeal, which is its own panel's to count, if it is there
+            await self._move_on(found, self._now > found.reveal_until)
 
     async def _move_on(self, found: Case, due: bool) -> None:
         """Anybody may; members take turns, so that only one of them pays for it."""

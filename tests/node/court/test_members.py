@@ -351,3 +351,32 @@ async def test_a_reorganisation_that_draws_anew_ends_the_old_panel(scene: CourtS
     ended = sum(member.counters["panels_reorganised"] for member in scene.members)
     right = sum(member.counters["panels_right"] for member in scene.members)
     assert (ended, right) == (len(drawn), len(again))
+
+
+async def test_an_appeal_without_its_panel_is_moved_on_by_the_first_one(scene: CourtScene) -> None:
+    """It waits for its pay; where no member of the appeal comes, and no party, the first ruling stands."""
+    async with scene.everybody():
+        await scene.accuse(steps=1)
+        await scene.draw()
+        first = [member for member in scene.members if member.key.address in scene.seats()]
+        await scene.until(lambda: scene.found().state is CaseState.APPEALABLE)
+        for member in scene.members:
+            member.executor.fail[SEGMENT] = Failure("sandbox", "No room.")
+        await scene.payer.court.appeal(scene.case)
+        assert await scene.ruled() is Ruling.FOR_ACCUSER
+        await scene.until(lambda: all(member.members.idle for member in scene.members))
+    assert scene.payer.court.sent.count("advance") == 1
+    assert all(member.counters["panels_right"] == 1 for member in first)
+
+
+async def test_a_case_that_nobody_moves_on_does_not_keep_a_member_for_ever(scene: CourtScene) -> None:
+    async with scene.everybody():
+        await scene.accuse(steps=1)
+        await scene.draw()
+        drawn = [member for member in scene.members if member.key.address in scene.seats()]
+        await scene.until(lambda: scene.found().state is CaseState.APPEALABLE)
+        for member in scene.members:
+            member.court.refuse["advance"] = "not_worth_gas"
+        await scene.until(lambda: all(member.members.problems() for member in drawn))
+        await scene.until(lambda: all(member.members.idle for member in scene.members), timeout_s=100_000)
+    assert all(member.counters["panels_left"] == 1 for member in drawn)
