@@ -29,10 +29,27 @@ from tallymesh_node.cores import Cores
 from tallymesh_node.quarrels.grounds import Grounds
 from tallymesh_node.quarrels.service import QuarrelsService
 from tallymesh_node.quarrels.values import SEGMENT
+from tallymesh_node.quarrels.whereabouts import Whereabouts
 from tallymesh_node.worker.policy import SettlePolicy
 from tallymesh_node.worker.record import SCOPE, LeaseLine, Line, ReceiptLine
 
 POSITION = 0
+
+
+def hashed(peer: str) -> bytes:
+    """The peers of these tests have names."""
+    return keccak(peer.encode())
+
+
+class Told:
+    """Where members find others: by offers, and by what they were told."""
+
+    def __init__(self, offers: dict[bytes, Source], told: Sequence[Whereabouts]) -> None:
+        self.offers, self.told = offers, told
+
+    def get(self, account: bytes) -> Source | None:
+        found = [each.source_of(account) for each in self.told]
+        return self.offers.get(account) or next((each for each in found if each is not None), None)
 
 
 class Door:
@@ -78,7 +95,7 @@ class Host(Party):
             grounds=lambda: self.grounds,
             audits=False,
             drawing=SettlePolicy(withdraw_wei=1, withdraw_idle_wei=1),
-            hash_of=lambda peer: keccak(peer.encode()),
+            hash_of=hashed,
         )
 
     @asynccontextmanager
@@ -116,6 +133,10 @@ class PartyScene(CourtScene):
         await super().prepare(unit)
         # A payer publishes no offer: members hear from itself where it is.
         self.offers |= {key: source for key, source in self.sources.items() if key != self.payer.key.address}
+        told = [Whereabouts(each.network, DOMAINS, each.key, hash_of=hashed) for each in self.members]
+        for each in told:
+            each.open()
+        self.sources: Any = Told(self.offers, told)
         end = self.honest[-1] if self.is_honest else self.told[-1]
         salt = merkle.salt(self.worker.key.secret, self.seat, POSITION)
         self.opening = Opening(units.unit_id(self.unit), self.unit.start, end, salt, blob_id(b"{}"))

@@ -174,6 +174,9 @@ class Accusing:
 
     async def _missing(self, ground: Ground) -> tuple[str, str] | None:
         bond, have = self.terms.accusation_bond(ground.order), await self.tools.court.tokens()
+        if have < bond <= have + await self.tools.chain.credits(self.tools.key.address):
+            await self.tools.chain.withdraw()
+            have = await self.tools.court.tokens()
         if have < bond:
             return "no_bond", f"It needs a bond of {amounts.show_up(bond)}, and the account has {amounts.show(have)}."
         witnesses = await self.tools.court.witnesses(ground.order, ground.lease)

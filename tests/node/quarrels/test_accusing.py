@@ -159,6 +159,64 @@ async def test_without_the_tokens_for_the_bond_nobody_is_accused(tmp_path: Path)
     await not_made(scene, "no_bond")
 
 
+async def test_credits_in_the_escrow_are_drawn_for_the_bond(tmp_path: Path) -> None:
+    scene = await scene_of(tmp_path)
+    escrow, token, me = scene.chain.contracts.escrow, scene.chain.contracts.token, scene.payer.key.address
+    have = token.balance_of(me)
+    scene.chain.run(lambda: token.transfer(me, escrow.address, have))
+    escrow.credits[me] = have
+    async with scene.everybody(scene.payer):
+        assert await scene.ended() is Ruling.FOR_ACCUSER
+
+
+async def test_a_chain_that_is_away_delays_and_loses_nothing(tmp_path: Path) -> None:
+    scene = await scene_of(tmp_path, steps=16, wrong=11)
+    before = scene.all_of(scene.payer.key.address)
+    async with scene.everybody():
+        while not scene.found().taken:
+            scene.chain.down = True
+            await trio.sleep(10)
+            scene.chain.down = False
+            await trio.sleep(10)
+        await scene.ended()
+    convicted(scene, before)
+    assert scene.moves("accuse") == 1
+
+
+@pytest.mark.parametrize(("line", "after"), [("begin", False), ("begin", True), ("end", False), ("end", True)])
+async def test_a_worker_killed_at_any_line_of_its_defence_is_acquitted(tmp_path: Path, line: str, after: bool) -> None:
+    scene = await scene_of(tmp_path, honest=True)
+    worker = scene.all_of(scene.worker.key.address)
+    trap = scene.trap(scene.worker, line, after=after)
+    async with scene.everybody():
+        assert await scene.ended() is Ruling.FOR_ACCUSED
+        await scene.until(trap)
+        await scene.until(lambda: scene.killed == 1)
+        await trio.sleep(60)
+    assert scene.all_of(scene.worker.key.address) - worker == BOND
+    assert scene.moves("post") == 3
+
+
+async def test_the_defence_outlives_the_workers_journal_of_the_seat(tmp_path: Path) -> None:
+    """The worker forgets a seat when its lock's tail is over; the case goes on."""
+    scene = await scene_of(tmp_path, honest=True)
+    async with scene.everybody():
+        await scene.until(lambda: scene.moves("post") == 1)
+        await scene.stop(scene.worker)
+        await scene.worker.journal.drop(f"worker/{scene.seat.hex()}")
+        await scene.start(scene.worker)
+        assert await scene.ended() is Ruling.FOR_ACCUSED
+
+
+async def test_members_ask_the_payer_where_it_says_that_it_is(tmp_path: Path) -> None:
+    """Its worker is gone, and it publishes no offer: who does not hear from it could not judge."""
+    scene = await scene_of(tmp_path)
+    scene.network.lose = lambda sender, receiver, name: name == "where"
+    async with scene.everybody(scene.payer):
+        await scene.until_state(CaseState.RULED)
+    assert scene.found().ruling is Ruling.UNSERVED
+
+
 async def test_a_lock_that_is_too_small_for_the_risk_is_left_alone(tmp_path: Path) -> None:
     scene = await scene_of(tmp_path)
     escrow = scene.chain.contracts.escrow
