@@ -164,9 +164,13 @@ async def test_a_claim_is_made_moved_on_and_paid_through_the_real_contracts(chai
     samples = await worker.samples(id_, found.k)
     assert all(sample.heard is Heard.COMMITTED and sample.taken and not sample.shown for sample in samples)
     assert await worker.leaf(id_, 0, found.block_number) is None
+    assert await worker.shown(id_, chain.id, found.block_number) == []
 
     shown = {position: (chain.openings[position], chain.assign(position)) for position in found.positions()}
     await worker.show(id_, claims.openings(found, samples, chain.leaves, shown))
+    seen = {each.position: each for each in await worker.shown(id_, chain.id, found.block_number)}
+    assert {position: each.leaf for position, each in seen.items()} == {p: chain.leaves[p] for p in found.positions()}
+    assert all(merkle.verify(found.root, UNITS, p, each.leaf, each.path) for p, each in seen.items())
     for draw in drawn:
         opening = chain.openings[found.positions()[draw.sample]]
         leaf = await worker.leaf(id_, draw.sample, found.block_number)
