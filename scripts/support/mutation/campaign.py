@@ -1,0 +1,184 @@
+"""A run over many mutants: what is drawn, in which order it is tried, and what is kept of it, so that a run goes on
+where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from mutation import trials
+from mutation.compiler import FILES, Compiler, Stillborn, users
+from mutation.operators import CHECK, Finder, Mutant
+from tallymesh_ledger.chain import abi
+
+COUNT = 300
+FIRST_EPISODES = 3  # most changes show within these: a second each
+MORE_EPISODES = 40
+RESULTS = "mutation.jsonl"
+
+
+class Result(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`by`: who noticed it; empty where nobody did."""
+
+    id: str
+    file: str
+    operator: str
+    line: int
+    shown: str
+    by: str = ""
+    test: str = ""
+    seconds: float = 0.0
+    same_bytecode: bool = False
+    stillborn: bool = False
+
+    @property
+    def counts(self) -> bool:
+        return not self.same_bytecode and not self.stillborn
+
+
+class Sources(msgspec.Struct):
+    """What was read once."""
+
+    text: dict[str, bytes]
+    mutants: list[Mutant]
+
+
+def read(compiler: Compiler) -> Sources:
+    sources = Sources({}, [])
+    for file in FILES:
+        tree, text, enums = compiler.tree(file)
+        sources.text[file] = text
+        sources.mutants += Finder(file, tree, text, enums).all()
+    return sources
+
+
+def order(mutants: list[Mutant], seed: str) -> list[Mutant]:
+    """All of them, drawn so that any beginning is spread: over the contracts by the root of what each offers, and
+    within a contract over the operators in turn."""
+    rng = random.Random(seed)
+    groups: dict[str, dict[str, list[Mutant]]] = defaultdict(lambda: defaultdict(list))
+    for mutant in mutants:
+        groups[mutant.file][mutant.operator].append(mutant)
+    streams = {file: list(_in_turn(groups[file], rng)) for file in groups}
+    weights = {file: len(stream) ** 0.5 for file, stream in streams.items()}
+    drawn: list[Mutant] = []
+    taken: Counter[str] = Counter()
+    while len(drawn) < len(mutants):
+        open_ = [file for file in streams if taken[file] < len(streams[file])]
+        file = min(open_, key=lambda each: ((taken[each] + 0.5) / weights[each], each))
+        drawn.append(streams[file][taken[file]])
+        taken[file] += 1
+    return drawn
+
+
+def _in_turn(groups: dict[str, list[Mutant]], rng: random.Random) -> Iterator[Mutant]:
+    for name in sorted(groups):
+        rng.shuffle(groups[name])
+    waiting = sorted(groups)
+    rng.shuffle(waiting)
+    while waiting:
+        for name in list(waiting):
+            yield groups[name].pop()
+            if not groups[name]:
+                waiting.remove(name)
+
+
+def kept(path: Path) -> dict[str, Result]:
+    if not path.exists():
+        return {}
+    lines = path.read_text().splitlines()
+    return {result.id: result for line in lines if (result := msgspec.json.decode(line, type=Result))}
+
+
+def keep(path: Path, result: Result) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(msgspec.json.encode(result) + b"\n")
+
+
+def run(path: Path, count: int | None, seed: str) -> int:
+    """`count` mutants that can be told from the original at all, or all there are."""
+    with Compiler() as compiler, trials.Solidity() as solidity:
+        sources = read(compiler)
+        known = kept(path)
+        originals = {name: abi.load(name).bytecode for file in FILES for name in users(file)}
+        results: list[Result] = []
+        for mutant in order(sources.mutants, seed):
+            if count is not None and sum(result.counts for result in results) >= count:
+                break
+            result = known.get(mutant.id)
+            if result is None:
+                result = tried(mutant, sources.text[mutant.file], compiler, solidity, originals)
+                keep(path, result)
+                say(len(results), result)
+            results.append(result)
+    return summary(results, len(sources.mutants))
+
+
+def tried(
+    mutant: Mutant, source: bytes, compiler: Compiler, solidity: trials.Solidity, originals: dict[str, bytes]
+) -> Result:
+    began = time.monotonic()
+    told = Result(mutant.id, mutant.file, mutant.operator, mutant.line, mutant.shown)
+    try:
+        codes = compiler.bytecode({mutant.file: mutant.applied(source)})
+    except Stillborn:
+        return msgspec.structs.replace(told, stillborn=True)
+    if all(code == originals[name] for name, code in codes.items()):
+        return msgspec.structs.replace(told, same_bytecode=True)
+    by, test = noticed(codes, solidity)
+    return msgspec.structs.replace(told, by=by, test=test, seconds=round(time.monotonic() - began, 1))
+
+
+def noticed(codes: trials.Codes, solidity: trials.Solidity) -> tuple[str, str]:
+    """(who, how), the quick ones first."""
+    if how := trials.judged(codes, FIRST_EPISODES):
+        return "judge", how
+    if failed := solidity.failing(codes, solidity.files(slow=False)):
+        return "solidity", trials.best(failed, {})
+    told = {"bytecode": {name: code.hex() for name, code in codes.items()}}
+    if failed := trials.by_pytest(told, trials.python_tests()):
+        return "pytest", failed[0]
+    if how := trials.judged(codes, MORE_EPISODES):
+        return "judge", how
+    if failed := solidity.failing(codes, solidity.files(slow=True), seconds=trials.SLOW_S):
+        return "solidity", failed[0]
+    return "", ""
+
+
+def say(number: int, result: Result) -> None:
+    how = "no code" if result.stillborn else "same code" if result.same_bytecode else result.by or "LIVES"
+    print(f"{number:4} {result.seconds:5.1f} s {how:9} {result.operator}: {result.shown}", flush=True)
+
+
+def summary(results: list[Result], all_: int) -> int:
+    counted = [result for result in results if result.counts]
+    living = [result for result in counted if not result.by]
+    print(f"\n{'':22} {'drawn':>6} {'killed':>7}")
+    for title, key in (("contract", "file"), ("operator", "operator")):
+        print(f"by {title}")
+        for name, group in sorted(_by(counted, key).items()):
+            print(f"  {name:24} {len(group):4} {sum(bool(each.by) for each in group):7}")
+    for result in living:
+        print(f"LIVES {result.id} {result.operator}: {result.shown}")
+    share = 1 - len(living) / len(counted) if counted else 0.0
+    print(json.dumps({
+        "mutants": len(counted), "killed": len(counted) - len(living), "share": round(share, 4), "of": all_,
+        "by": Counter(result.by for result in counted), "same_bytecode": sum(r.same_bytecode for r in results),
+        "stillborn": sum(r.stillborn for r in results), "seconds": round(sum(r.seconds for r in results)),
+        "checks": sum(r.operator == CHECK for r in counted),
+    }))  # fmt: skip
+    return 0 if share >= 0.9 else 1
+
+
+def _by(results: list[Result], key: str) -> dict[str, list[Result]]:
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        groups[getattr(result, key)].append(result)
+    return groups

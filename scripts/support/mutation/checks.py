@@ -1,0 +1,145 @@
+"""Each check of the money path is switched off by itself, and the test that docs/TRUST.md names must fail.
+
+`verify` runs the named tests only. `find` looks for tests of checks that have no row: all quick Solidity tests and,
+where none of them names the case, the Python ones on the changed bytecode.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from mutation import campaign, guards, table, trials
+from mutation.compiler import PROJECT, Compiler, Stillborn
+from mutation.operators import CHECK, Mutant
+from mutation.table import Row
+
+FOUND = PROJECT / "cache/mutation/checks.jsonl"
+MOST = 4  # tests of Python that are asked for: one would be whichever comes first
+
+
+class Failing(msgspec.Struct, frozen=True):
+    """Tests that fail without a check."""
+
+    id: str
+    tests: list[str]
+
+
+def row_of(mutant: Mutant, test: str = "") -> Row:
+    file = mutant.file.rpartition("/")[2].removesuffix(".sol")
+    check = re.sub(r"\s+", " ", mutant.before).removesuffix(";")
+    return Row(f"{file}.{mutant.function}", check, mutant.why, test)
+
+
+def verify(only: str) -> int:
+    """0 where each check has a row whose test fails without it."""
+    bad = _verify_contracts(only) + _verify_programs(only)
+    for line in bad:
+        print(f"BAD {line}")
+    return 1 if bad else 0
+
+
+def _verify_contracts(only: str) -> list[str]:
+    told = {row.key: row for row in table.rows(table.CONTRACTS)}
+    bad = []
+    with Compiler() as compiler, trials.Solidity() as solidity:
+        sources = campaign.read(compiler)
+        mutants = [mutant for mutant in sources.mutants if mutant.operator == CHECK]
+        present = {row_of(mutant).key for mutant in mutants}
+        bad += [f"{' '.join(key)}: no such check" for key in told if key not in present]
+        for mutant in mutants:
+            row = told.get(row_of(mutant).key)
+            if only not in f"{mutant.file} {mutant.shown}":
+                continue
+            if row is None:
+                bad.append(f"{mutant.shown}: no row")
+                continue
+            if not row.named:
+                print(f"argued  {row.where}: {row.check}", flush=True)
+                continue
+            codes = compiler.bytecode({mutant.file: mutant.applied(sources.text[mutant.file])})
+            failed = _fails(codes, row.test, solidity)
+            print(f"{'fails ' if failed else 'PASSES'}  {row.where}: {row.check}: {row.test}", flush=True)
+            if not failed:
+                bad.append(f"{row.where}: {row.check}: {row.test} passes without it")
+    return bad
+
+
+def _fails(codes: trials.Codes, test: str, solidity: trials.Solidity) -> bool:
+    path, _, name = test.partition("::")
+    if path.endswith(".sol"):
+        files = [path.removeprefix("contracts/")]
+        return bool(solidity.failing(codes, files, grep=name, seconds=trials.SLOW_S))
+    return bool(trials.by_pytest({"bytecode": {key: code.hex() for key, code in codes.items()}}, [test]))
+
+
+def _verify_programs(only: str) -> list[str]:
+    bad = []
+    for row in table.rows(table.PROGRAMS):
+        if only not in f"{row.where} {row.check}":
+            continue
+        module, _, function = row.where.partition(":")
+        changed = guards.switched_off(guards.source_of(module), function, row.check)
+        failed = trials.by_pytest({"sources": {module: changed}}, [row.test])
+        print(f"{'fails ' if failed else 'PASSES'}  {row.where}: {row.check}: {row.test}", flush=True)
+        if not failed:
+            bad.append(f"{row.where}: {row.check}: {row.test} passes without it")
+    return bad
+
+
+def find(only: str) -> int:
+    """Rows for checks that have none, and none for what is no check any more."""
+    with Compiler() as compiler, trials.Solidity() as solidity:
+        sources = campaign.read(compiler)
+        mutants = [mutant for mutant in sources.mutants if mutant.operator == CHECK]
+        known = _kept(FOUND)
+        told = {row.key: row for row in table.rows(table.CONTRACTS)}
+        for mutant in mutants:
+            wanted = only in f"{mutant.file} {mutant.shown}"
+            if not wanted or mutant.id in known or row_of(mutant).key in told:
+                continue
+            found = Failing(mutant.id, _failing(mutant, sources, compiler, solidity))
+            known[mutant.id] = found.tests
+            FOUND.parent.mkdir(parents=True, exist_ok=True)
+            with FOUND.open("ab") as file:
+                file.write(msgspec.json.encode(found) + b"\n")
+            print(f"{mutant.shown}: {found.tests[:2]}", flush=True)
+    often = Counter(test for tests in known.values() for test in tests)
+    rows, living = [], []
+    for mutant in mutants:
+        tests = known.get(mutant.id, [])
+        row = row_of(mutant, trials.best(tests, often) if tests else "**open**")
+        rows.append(told.get(row.key, row))
+        if rows[-1].test == "**open**":
+            living.append(mutant)
+    table.write(table.CONTRACTS, _once(rows))
+    for mutant in living:
+        print(f"LIVES {mutant.id} {mutant.shown} ({mutant.why})")
+    return 1 if living else 0
+
+
+def _failing(mutant: Mutant, sources: campaign.Sources, compiler: Compiler, solidity: trials.Solidity) -> list[str]:
+    try:
+        codes = compiler.bytecode({mutant.file: mutant.applied(sources.text[mutant.file])})
+    except Stillborn as error:
+        return [f"does not compile without it: {error}"[:60]]
+    failed = [test for test in solidity.failing(codes, solidity.files(slow=False)) if not test.endswith("::setUp")]
+    if any(test.split("::")[0].rpartition("/")[2] not in trials.GENERIC for test in failed):
+        return failed
+    told = {"bytecode": {name: code.hex() for name, code in codes.items()}}
+    return failed + trials.by_pytest(told, trials.python_tests(), MOST)
+
+
+def _once(rows: Iterable[Row]) -> list[Row]:
+    return list({row.key: row for row in rows}.values())
+
+
+def _kept(path: Path) -> dict[str, list[str]]:
+    if not path.exists():
+        return {}
+    results = [msgspec.json.decode(line, type=Failing) for line in path.read_text().splitlines()]
+    return {result.id: result.tests for result in results}

@@ -1,0 +1,160 @@
+"""Who notices a change: the differential's judge, the Solidity tests on swapped artifacts, the Python tests on swapped
+bytecode or on a swapped module. Each says which test failed first, or nothing.
+
+Knows neither operators nor tables. A trial that takes far longer than the unchanged one counts as noticed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from judge import teeth
+from judge.modules import load
+
+from mutation.compiler import NODE, PROJECT, ROOT
+from mutation.swapped import VARIABLE
+
+SOLIDITY_S = 90  # all but the slow files take 5
+SLOW_S = 300
+PYTEST_S = 300  # tests/contracts takes 40 on a busy machine
+SLOW_FILES = ("Invariants.t.sol", "QuarrelPaths.t.sol")
+# They show what is refused in every state: right, but a test whose name states the case says more.
+GENERIC = (
+    "QuarrelStates.t.sol",
+    "Invariants.t.sol",
+    "QuarrelPaths.t.sol",
+    "test_states.py",
+    "test_money_invariants.py",
+)
+# Gas is no sense of the money: a change that only costs more is not noticed by these.
+PYTHON_TESTS = tuple(
+    f"tests/contracts/test_{name}.py"
+    for name in (
+        "attacks", "dust", "rewards", "newcomers", "debt", "digests", "cases", "checks", "constructors", "review",
+        "states", "money_invariants",
+    )
+)  # fmt: skip
+Codes = Mapping[str, bytes]
+
+
+def python_tests() -> list[str]:
+    """Those that run on the bytecode, the specific ones first."""
+    known = [path for path in PYTHON_TESTS if (ROOT / path).exists()]
+    others = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests/contracts").glob("test_*.py"))
+    return known[:-2] + [path for path in others if path not in known and "gas" not in path] + known[-2:]
+
+
+def judged(codes: Codes, episodes: int) -> str:
+    """How contract and model came to differ within so many episodes; empty where they did not."""
+    calls, how = teeth.noticed(load(), codes, episodes)
+    return f"after {calls} calls: {how}" if how else ""
+
+
+def by_pytest(
+    told: Mapping[str, Mapping[str, str]], tests: Sequence[str], most: int = 1, seconds: int = PYTEST_S
+) -> list[str]:
+    """Ids of tests that fail with these `bytecode` and `sources` (swapped.py), at most `most`; the first come first."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(told, file)
+        file.flush()
+        environment = {**os.environ, VARIABLE: file.name, "PYTHONDONTWRITEBYTECODE": "1"}
+        path = [str(ROOT / "scripts/support"), os.environ.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+        command = [
+            sys.executable, "-m", "pytest", "-q", "-m", "", f"--maxfail={most}", "-p", "mutation.swapped",
+            "-p", "no:cacheprovider", "-rfE", "--tb=no", *tests,
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return [f"{tests[0]} (no end)"]
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    assert done.returncode in (0, 1) or failed, done.stdout[-2000:] + done.stderr[-2000:]
+    return list(dict.fromkeys(failed))
+
+
+class Solidity:
+    """A context: a copy of the contracts' project, whose artifacts may be swapped."""
+
+    def __enter__(self) -> Solidity:
+        self._folder = tempfile.TemporaryDirectory(prefix="tallymesh-mutation-")
+        top = Path(self._folder.name)
+        self._project = top / "contracts"
+        self._project.mkdir()
+        for name in ("hardhat.config.js", "package.json"):
+            shutil.copy(PROJECT / name, self._project)
+        for name in ("src", "test", "artifacts"):
+            shutil.copytree(PROJECT / name, self._project / name)
+        shutil.copytree(PROJECT / "cache", self._project / "cache", ignore=shutil.ignore_patterns("mutation"))
+        shutil.copytree(ROOT / "tests/vectors", top / "tests/vectors")
+        (self._project / "node_modules").symlink_to((PROJECT / "node_modules").resolve())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._folder.cleanup()
+
+    def files(self, slow: bool) -> list[str]:
+        names = sorted(path.name for path in (self._project / "test").glob("*.t.sol"))
+        return [f"test/{name}" for name in names if (name in SLOW_FILES) == slow]
+
+    def failing(self, codes: Codes, files: Iterable[str], grep: str = "", seconds: int = SOLIDITY_S) -> list[str]:
+        """`contracts/test/File.t.sol::test_name` of each test that fails with this code."""
+        kept = {name: self._swap(name, code) for name, code in codes.items()}
+        try:
+            return self._run(list(files), grep, seconds)
+        finally:
+            for name, text in kept.items():
+                self._artifact(name).write_text(text)
+
+    def _artifact(self, name: str) -> Path:
+        return self._project / f"artifacts/src/{name}.sol/{name}.json"
+
+    def _swap(self, name: str, code: bytes) -> str:
+        text = self._artifact(name).read_text()
+        self._artifact(name).write_text(json.dumps({**json.loads(text), "bytecode": f"0x{code.hex()}"}))
+        return text
+
+    def _run(self, files: list[str], grep: str, seconds: int) -> list[str]:
+        command = [
+            str(NODE), "node_modules/hardhat/dist/src/cli.js", "test", "solidity", "--no-compile",
+            *(["--grep", grep] if grep else []), *files,
+        ]  # fmt: skip
+        path = f"{NODE.parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "HARDHAT_DISABLE_TELEMETRY": "true", "PATH": path}
+        try:
+            done = subprocess.run(
+                command, cwd=self._project, env=environment, capture_output=True, text=True, timeout=seconds
+            )
+        except subprocess.TimeoutExpired:
+            return [f"contracts/{files[0]} (no end)"]
+        ended = re.search(r"^\s+\d+ (passing|failing)", done.stdout, re.MULTILINE)
+        assert ended, done.stdout[-2000:] + done.stderr[-2000:]
+        failed, file = [], ""
+        for line in done.stdout.splitlines():
+            if suite := re.match(r"\s+(test/\S+\.sol):", line):
+                file = suite[1]
+            elif re.match(r"\s+\d+ (passing|failing)", line):
+                break
+            elif found := re.match(r"\s+\d+\) (\w+)\(", line):
+                failed.append(f"contracts/{file}::{found[1]}")
+        return failed
+
+
+def best(failed: Sequence[str], often: Mapping[str, int]) -> str:
+    """Of the tests that notice a switched-off check the one that says most: not a generic one, not a set-up, and the
+    one that fewest other checks make fail."""
+
+    def order(test: str) -> tuple[bool, bool, int, str]:
+        file = test.split("::")[0].rpartition("/")[2]
+        return test.endswith("::setUp"), file in GENERIC, often.get(test, 0), test
+
+    return min(failed, key=order)
