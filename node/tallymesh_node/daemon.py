@@ -27,6 +27,7 @@ from tallymesh_ledger.keys import checksum
 from tallymesh_node.auditor import AuditorService
 from tallymesh_node.blobs import BlobExchange, BlobStore, open_blobs
 from tallymesh_node.blobs.store import limit
+from tallymesh_node.blobs.sweeping import Sweeper
 from tallymesh_node.capacity import Canaries, Canary, from_machine
 from tallymesh_node.carriers.asking import Asking
 from tallymesh_node.carriers.chain import RegistryChain
@@ -53,6 +54,7 @@ from tallymesh_node.network import (
     open_network,
 )
 from tallymesh_node.payer import PayerService
+from tallymesh_node.purse import Purse
 from tallymesh_node.quarrels import QuarrelsService
 from tallymesh_node.quarrels.chain import court_of
 from tallymesh_node.quarrels.grounds import Grounds, grounds_of
@@ -126,6 +128,7 @@ class Node:
             )
             disk = self.config.disk_gib << 30 or int((self.machine.disk_mib << 20) * DISK_SHARE)
             self.money = MoneyWatch(rpc, self.chain.contracts, self.account.address, self._escrow_wei)
+            self.purse = Purse(self.chain, period_s=self.parameters.period_s, credits=not self.config.works)
             self.blobs = BlobStore(self.home / "blobs", admit=lambda size: admit(size))
             admit = limit(lambda: self.blobs.bytes_used, disk)
             self.capacity = from_machine(self.machine, self.config, None, confirmed=False)
@@ -181,7 +184,12 @@ class Node:
         if self.config.audits:
             self.auditor = AuditorService(**shared, cores=self.cores)
         if self.config.submits:
-            self.payer = PayerService(**shared, offers=self.book, numeric_class=self._numeric_class)
+            self.payer = PayerService(
+                **shared,
+                offers=self.book,
+                numeric_class=self._numeric_class,
+                funded=lambda: self.enrolment.done,
+            )
 
         timeless = {name: part for name, part in shared.items() if name != "clock"}
         self._open_claims(timeless)
@@ -243,13 +251,22 @@ class Node:
             status, self.home, host=self.config.api_host, port=self.config.api_port, hosts=self.config.api_names
         )
         async with trio.open_nursery() as nursery:
-            for loop in (self.chain.run, self.enrolment.run, self.money.run, self._drain, self._watch_reachability):
+            for loop in (
+                self.chain.run,
+                self.enrolment.run,
+                self.money.run,
+                self.purse.run,
+                self._drain,
+                self._watch_reachability,
+            ):
                 nursery.start_soon(loop)
             nursery.start_soon(self.book.run, REFRESH_S if self.config.submits else REFRESH_IDLE_S)
             nursery.start_soon(Canaries(self.machine, self.executor.run_task).run, self._found_class)
             if self.config.works:
                 self.publisher.offer(self.capacity)
                 nursery.start_soon(self.publisher.run)
+            if not self.config.submits:  # else what lies in the store is its owner's own
+                nursery.start_soon(self._sweeper().run)
             for service in (self.worker, self.auditor, self.payer, self.claims, self.quarrels):
                 if service is not None:
                     await nursery.start(service.run)
@@ -258,6 +275,20 @@ class Node:
             task_status.started(url)
             await self._stop.wait()
             nursery.cancel_scope.cancel()
+
+    def _sweeper(self) -> Sweeper:
+        auditing = (self.auditor, self.claims, self.quarrels)
+
+        async def held() -> set[BlobId]:
+            return await self.worker.held() if self.worker is not None else set()
+
+        return Sweeper(
+            self.blobs,
+            held,
+            wanted=lambda blob: self.worker is not None and self.worker.wants(blob),
+            busy=lambda: any(not role.idle for role in auditing if role is not None),
+            clock=time.time,
+        )
 
     def _escrow_wei(self) -> int:
         """What the escrow holds for the owner's own jobs."""

@@ -128,6 +128,8 @@ class EscrowChain:
             until=found.until,
             open=found.state is SeatStatus.OPEN,
             bond=found.bond,
+            cases=found.cases,
+            unlocked=found.state is SeatStatus.UNLOCKED,
         )
 
     async def job_state(self, job: bytes) -> JobState | None:
@@ -185,6 +187,9 @@ class EscrowChain:
 
     async def expire(self, order: Order, leases: Sequence[Lease]) -> bytes:
         return (await self.contracts.escrow.expire(self.sender, order, leases)).mined.hash
+
+    async def unlock(self, leases: Sequence[Lease]) -> bytes:
+        return (await self.contracts.escrow.unlock(self.sender, leases)).mined.hash
 
     async def refund(self, order: Order) -> bytes:
         return (await self.contracts.escrow.refund(self.sender, order)).mined.hash

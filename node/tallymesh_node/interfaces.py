@@ -160,6 +160,8 @@ class SeatState(msgspec.Struct, frozen=True, kw_only=True):
     until: int
     open: bool
     bond: int = 0  # what is left of the payer's side of claims
+    cases: int = 0  # live ones about it: they hold its stake
+    unlocked: bool = False  # over, and its stake is free again
 
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,6 +229,9 @@ class Chain(Protocol):
 
     async def expire(self, order: Order, leases: Sequence[Lease]) -> bytes:
         """Close seats past `until` and the claim window, by anyone."""
+
+    async def unlock(self, leases: Sequence[Lease]) -> bytes:
+        """Free the stake of seats whose lock's tail is over, by anyone; others are left out."""
 
     async def refund(self, order: Order) -> bytes:
         """Credit the payer with what no open seat holds, and with the reserve's rest once its window has passed."""

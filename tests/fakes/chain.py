@@ -79,6 +79,10 @@ class SeatView:
         return self._stored.state == terms.SeatState.OPEN
 
     @property
+    def unlocked(self) -> bool:
+        return self._stored.state == terms.SeatState.UNLOCKED
+
+    @property
     def closed_at(self) -> int | None:
         return None if self.open else self._stored.until
 
@@ -297,7 +301,14 @@ class FakeChain:
         found = self.world.seats.get(seat)
         if found is None:
             return None
-        return SeatState(units=found.units, paid_units=found.paid_units, until=found.until, open=found.open)
+        return SeatState(
+            units=found.units,
+            paid_units=found.paid_units,
+            until=found.until,
+            open=found.open,
+            cases=found._stored.cases,
+            unlocked=found.unlocked,
+        )
 
     async def job_state(self, job: bytes) -> JobState | None:
         await self._reach()
@@ -350,6 +361,11 @@ class FakeChain:
         await self._reach()
         self.world.run(lambda: self.world.contracts.escrow.expire(self.account, order, leases))
         return self._mined("expire")
+
+    async def unlock(self, leases: Sequence[Lease]) -> bytes:
+        await self._reach()
+        self.world.run(lambda: self.world.contracts.escrow.unlock(self.account, leases))
+        return self._mined("unlock")
 
     async def refund(self, order: Order) -> bytes:
         await self._reach()

@@ -37,6 +37,7 @@ from tallymesh_node.worker.sender import Sender
 from tallymesh_node.worker.settlement import Settlement
 from tallymesh_node.worker.stake import OwnStake
 from tallymesh_node.worker.tools import Tools, Work, log
+from tallymesh_node.worker.unlocking import Unlocking
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # trio's own name, under the stubs that libp2p brings along
@@ -103,6 +104,7 @@ class WorkerService:
         own_stake = OwnStake(self.tools)
         self._doors = Doors(self.tools, self, own_stake, current_offer)
         self._settlement = Settlement(self.tools, self.works, policy or SettlePolicy(), own_stake, self._over)
+        self._unlocking = Unlocking(self.tools)
         self.may_fetch: Callable[[str, BlobId, bytes], bool] = Access(self.tools, self.works, account_of).may_fetch
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -116,8 +118,10 @@ class WorkerService:
                     work = Work(self.tools, record)
                     work.restored = restored is not None and entries[0].sequence < restored.sequence
                     self._begin(work)
+                self._unlocking.add(record)
             self._doors.open()
             nursery.start_soon(self._settlement.run)
+            nursery.start_soon(self._unlocking.run)
             nursery.start_soon(self._prune)
             task_status.started()
 
@@ -197,6 +201,7 @@ class WorkerService:
                 if work.record.over is None:
                     line = OverLine(code, self.tools.chain.block_time())
                     await work.commit(Line.OVER, exchange.encode(line))
+                    self._unlocking.add(work.record)
                     log.info("seat %s is over (%s)", work.record.id[:4].hex(), code)
         except LocalError as error:  # the next look at the chain tries again
             log.error("seat %s is over and that cannot be stored: %s", work.record.id[:4].hex(), error)
@@ -226,7 +231,9 @@ class WorkerService:
                 entries = self.tools.journal.read(scope)
                 if entries and entries[-1].kind == Line.OVER:
                     over = exchange.decode(entries[-1].body, OverLine)
-                    if self.tools.chain.block_time() > over.at + keep_s:
+                    # … and its lease is what frees its stake
+                    locked = bytes.fromhex(scope.removeprefix(SCOPE)) in self._unlocking.locked
+                    if self.tools.chain.block_time() > over.at + keep_s and not locked:
                         try:
                             await self.tools.journal.drop(scope)
                         except LocalError as error:
