@@ -40,12 +40,25 @@ class Hardhat:
     """From creation to `stop`. Raises TimeoutError or AssertionError with its output where it does not start. With an
     older `hardfork` it is a chain without our contracts, which are not for it."""
 
+    INTERVAL = 1000  # argument of evm_setIntervalMining for a block every second
+
     network: Network
 
     def __init__(self, folder: Path, parameters: Parameters, *, hardfork: str = "", chain_id: int = 0) -> None:
         self.folder = folder
         self.key = AccountKey.generate()
         self.chain_id = chain_id or secrets.choice(range(*CHAIN_IDS))
+        self.process = self._start(hardfork)
+        try:
+            self.url = self._wait_url()
+            if not hardfork:
+                self.network = trio.run(self._deploy, parameters)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self, hardfork: str) -> subprocess.Popen[bytes]:
+        folder = self.folder
         (folder / "package.json").write_text('{"type": "module", "private": true}')
         more = f' hardfork: "{hardfork}",' if hardfork else ""
         config = _CONFIG.format(chain_id=self.chain_id, secret=self.key.secret.hex(), more=more)
@@ -55,27 +68,28 @@ class Hardhat:
         environment = {**os.environ, "PATH": f"{node}:{os.environ['PATH']}", "HARDHAT_DISABLE_TELEMETRY": "true"}
         command = [str(node / "node"), "node_modules/hardhat/dist/src/cli.js", "node"]
         with (folder / "log").open("wb") as log:
-            self.process = subprocess.Popen(
+            return subprocess.Popen(
                 [*command, "--hostname", "127.0.0.1", "--port", "0"],
                 cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
-        try:
-            self.url = self._wait_url()
-            if not hardfork:
-                self.network = trio.run(self._deploy, parameters)
-        except BaseException:
-            self.stop()
-            raise
 
     def _wait_url(self) -> str:
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             said = (self.folder / "log").read_text(errors="replace")
-            if "Started HTTP" in said:
-                return said.split("server at ")[1].split("/\x1b")[0].split("\n")[0].rstrip("/")
-            assert self.process.poll() is None, f"hardhat's node ended:\n{said}"
+            url = self._said_url(said)
+            if url:
+                return url
+            assert self.process.poll() is None, f"the node ended:\n{said}"
             time.sleep(0.05)
         raise TimeoutError((self.folder / "log").read_text(errors="replace"))
+
+    @staticmethod
+    def _said_url(said: str) -> str:
+        """ "" while it does not listen."""
+        if "Started HTTP" not in said:
+            return ""
+        return said.split("server at ")[1].split("/\x1b")[0].split("\n")[0].rstrip("/")
 
     async def _deploy(self, parameters: Parameters) -> Network:
         async with Rpc([self.url], chain_id=self.chain_id) as rpc:

@@ -1,7 +1,8 @@
 """One real chain for all tests of this folder, and accounts with coin and tokens on it.
 
 A test that asks for `chain` (or for what is built on it) runs twice: against the embedded chain, and, as a slow test,
-against hardhat's node, which is another implementation. A module that is about one of them replaces `chain`.
+against hardhat's node, which is another implementation; `scripts/chains` runs all of them on Foundry's anvil, too
+(TEST_ANVIL=required). A module that is about one of them replaces `chain`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ import msgspec
 import pytest
 import trio
 
+from fakes import anvil as anvils
 from fakes import hardhat as hardhats
 from fakes import virtual
+from fakes.anvil import Anvil
 from fakes.hardhat import Hardhat
 from tallymesh import network as networks
 from tallymesh.messages import Accept, AuditOrder, AuditReason, Lease, Order, Release, Result, Verdict
@@ -101,7 +104,18 @@ def hardhat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hardhat]:
     process.stop()
 
 
-@pytest.fixture(scope="session", params=["embedded", pytest.param("hardhat", marks=pytest.mark.slow)])
+@pytest.fixture(scope="session")
+def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Anvil]:
+    assert anvils.binary().is_file(), "npm has no anvil for this machine, or scripts/contracts build was not run"
+    process = Anvil(tmp_path_factory.mktemp("anvil"), msgspec.structs.replace(development_parameters(), **SHORT))
+    yield process
+    process.stop()
+
+
+OTHERS = ("hardhat", "anvil") if os.environ.get("TEST_ANVIL") else ("hardhat",)
+
+
+@pytest.fixture(scope="session", params=["embedded", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def chain(request: pytest.FixtureRequest) -> Chain:
     made: Chain = request.getfixturevalue(request.param)
     return made
