@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tallymesh.errors import CallerError
+from tallymesh.errors import CallerError, ChainError
 from tallymesh_node.cli.account import PasswordFile, open_wallet
+from tallymesh_node.cli.begun import BegunFile
 from tallymesh_node.cli.output import Json, facts, say_json
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def deploy(
     has none, such a network needs --accepts-only, or a preset that says so.
 
     The account receives the whole supply of MESH. Nothing else may be sent from it meanwhile. A file that exists is
-    not overwritten.
+    not overwritten. Where it breaks off, the same command goes on: what is on the chain already is kept.
 
     \b
     Examples:
@@ -73,8 +75,9 @@ def deploy(
     if not yes and not typer.confirm(question, err=True):
         raise CallerError("not_confirmed", "Nothing was deployed.")
     title = name or (known.name if known else "network")
-    made = trio.run(_deploy, urls, key, terms, known, title, bootstrap or [], accepts_only)
+    made = trio.run(_deploy, urls, key, terms, known, title, bootstrap or [], accepts_only, out)
     network_file.save(made, out)
+    BegunFile(out).drop()
     pays = "Accepts and claims" if made.contracts.claims else "Accepts only"
     told = {"network": str(out), "chain_id": made.chain_id, "pays": pays, **_addresses(made)}
     if json_:
@@ -133,13 +136,16 @@ async def _deploy(
     name: str,
     bootstrap: list[str],
     accepts_only: bool,
+    out: Path,
 ) -> Network:
     import msgspec
 
     from tallymesh.chain_facts import ANY_CHAIN
     from tallymesh.network import Network
     from tallymesh_ledger.chain import Rpc, Sender, machine
+    from tallymesh_ledger.deploy import begin
     from tallymesh_ledger.deploy import deploy as put
+    from tallymesh_ledger.keys import checksum
 
     chain = known.chain if known else ANY_CHAIN
     async with Rpc(urls, chain_id=known.chain_id if known else None) as rpc:
@@ -149,7 +155,21 @@ async def _deploy(
         draws = "none" if accepts_only else await _randomness(rpc, runs)
         if draws == "none":
             terms = msgspec.structs.replace(terms, claim_bond_wei=0)  # nobody can claim it
-        contracts = await put(Sender(rpc, key, facts=chain), terms, randomness=draws, machine=runs)
+        sender, file = Sender(rpc, key, facts=chain), BegunFile(out)
+        of = {"account": checksum(key.address), "chain_id": chain_id, "randomness": draws, "machine": runs}
+        of |= {"parameters": msgspec.to_builtins(terms)}
+        begun = file.found(of)
+        if begun is None:
+            begun = await begin(sender)
+            file.keep(begun, of)
+        else:
+            print("going on with the deployment that broke off …", file=sys.stderr, flush=True)
+        try:
+            contracts = await put(sender, terms, randomness=draws, machine=runs, begun=begun)
+        except ChainError as error:
+            if error.code == "deploy_raced":  # these contracts can never know each other
+                file.drop()
+            raise
     return Network(
         name=name, chain_id=chain_id, rpc_urls=urls, contracts=contracts, parameters=terms, bootstrap=tuple(bootstrap),
         chain=chain,
@@ -158,7 +178,6 @@ async def _deploy(
 
 async def _randomness(rpc: Rpc, runs: Machine) -> Randomness:
     """What claims and the Court draw from on this chain. ChainError `no_randomness` where there is nothing."""
-    from tallymesh.errors import ChainError
     from tallymesh_ledger.chain import randomness
 
     found = await randomness.find(rpc)

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -74,6 +75,67 @@ def test_one_command_puts_the_contracts_on_a_chain_and_records_where(chain, owne
     again = call("network", "deploy", "--rpc", chain.url, "--out", str(out), "--yes", code=1)
     assert again["error"]["code"] == "file_exists"
     assert networks.load(out) == made
+
+
+def test_a_deployment_that_breaks_off_is_gone_on_with(
+    chain, owner: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "mine.json"
+    command = ["network", "deploy", "--rpc", chain.url, "--name", "mine", "--out", str(out), "--yes"]
+    send, sent = Sender.send, []
+
+    async def breaks(self: Sender, *arguments: Any, **options: Any) -> Any:
+        if len(sent) == fails_at:
+            raise ChainError("chain_unavailable", "The chain went away.", reverted=False)
+        sent.append(await send(self, *arguments, **options))
+        return sent[-1]
+
+    monkeypatch.setattr(Sender, "send", breaks)
+    for fails_at in (0, 3, 8):  # noqa: B007 - read by `breaks`; before the first, in the middle, before what is for rewards
+        assert call(*command, code=1)["error"]["code"] == "chain_unavailable"
+        assert not out.exists()
+    terms = tmp_path / "terms.json"
+    terms.write_text(json.dumps({"unbonding_s": 77}))
+    other = call(*command, "--parameters", str(terms), code=1)["error"]
+    assert (other["code"], "another parameters" in other["sentence"]) == ("other_deployment", True)
+    fails_at = -1
+    told = call(*command)
+    assert len(sent) == 9, "nothing is made twice"
+    made = networks.load(out)
+    assert [each.contract for each in sent[:3]] == [
+        bytes.fromhex(told[name][2:]) for name in ("token", "registry", "escrow")
+    ]
+    assert made.contracts.deployed_block <= sent[0].block_number
+    assert not out.with_name("mine.json.begun").exists()
+
+    async def look() -> None:
+        async with Rpc(made.rpc_urls, chain_id=made.chain_id) as rpc:
+            contracts = Contracts.of(rpc, made)
+            assert await contracts.token.balance_of(bytes.fromhex(told["rewards"][2:])) == made.parameters.rewards_wei
+            assert await contracts.registry.read("escrow") == contracts.escrow.address
+
+    trio.run(look)
+
+
+def test_a_deployment_is_not_gone_on_with_after_something_else_was_sent(
+    chain, owner: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "mine.json"
+    command = ["network", "deploy", "--rpc", chain.url, "--out", str(out), "--yes"]
+    send, count = Sender.send, 0
+
+    async def breaks(self: Sender, *arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 3:
+            await send(self, b"\x11" * 20, value=1)
+            raise ChainError("chain_unavailable", "The chain went away.", reverted=False)
+        return await send(self, *arguments, **options)
+
+    monkeypatch.setattr(Sender, "send", breaks)
+    assert call(*command, code=1)["error"]["code"] == "chain_unavailable"
+    assert call(*command, code=1)["error"]["code"] == "deploy_raced"
+    assert networks.load(Path(call(*command)["network"])).contracts.escrow, "the next one begins anew"
 
 
 def test_a_preset_of_another_chain_is_refused_before_anything_is_sent(chain, owner: bytes, tmp_path: Path) -> None:
