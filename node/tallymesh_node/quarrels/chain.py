@@ -21,6 +21,7 @@ from tallymesh_node.interfaces import CourtChain
 
 AGAIN_BLOCKS = 64  # below the newest block, read again at every look: reorganisations, and nodes that index late
 BEFORE_S = 24 * 3600  # kept before the time that was asked for last: who asks for an earlier one pays a new reading
+OPENED, CALLED, DRAWN, ACCUSED = "CaseOpened", "PanelCalled", "PanelDrawn", "Accused"  # events
 MAX_WITNESSES = 32  # accounts looked at for the few that an accusation names: most are good
 
 
@@ -38,33 +39,44 @@ class _Seen(msgspec.Struct, frozen=True):
 
 
 class _Recent:
-    """Events of one kind since a time that moves on."""
+    """Events of one contract since a time that moves on: read together, and once a block for all who ask."""
 
-    def __init__(self, chain: EscrowChain, contract: Court | Accusations, name: str, deployed_block: int) -> None:
+    def __init__(
+        self, chain: EscrowChain, contract: Court | Accusations, names: Sequence[str], deployed_block: int
+    ) -> None:
         self._chain = chain
         self._contract = contract
-        self._name = name
+        self._names = names
         self._deployed_block = deployed_block
         self._seen: dict[tuple[int, int], _Seen] = {}  # (block, index in it)
         self._since: int | None = None
+        self._reach_s = 0  # how far back the most patient of those who ask looks
         self._scanned = 0  # block up to which events were read
+        self._read_at = 0  # time of the newest block then, as the node's loop knew it; 0 where none runs
         self._turn = trio.Lock()
 
-    async def since(self, time: int) -> list[_Seen]:
+    async def since(self, name: str, time: int) -> list[_Seen]:
         async with self._turn:
-            head = (await self._chain.rpc.block()).number
-            if self._since is None or time < self._since:
-                self._seen, self._since = {}, time
-                start = await first_block_at(self._chain.rpc, time, self._deployed_block)
-            else:
-                self._since = max(self._since, time - BEFORE_S)
-                start = max(self._deployed_block, min(self._scanned, head) - AGAIN_BLOCKS)
-            found = {place: seen for place, seen in self._seen.items() if place[0] < start and seen.at >= self._since}
-            for event in await self._contract.events([self._name], start, head):
-                block = await self._chain.rpc.block(event.block_number)
-                found[event.block_number, event.index] = _Seen(event, block.timestamp)
-            self._seen, self._scanned = dict(sorted(found.items())), head
-            return [seen for seen in self._seen.values() if seen.at >= time]
+            now = self._chain.block_time()
+            if self._since is None or time < self._since or not now or now != self._read_at:
+                await self._read(time)
+                self._read_at = now
+            return [seen for seen in self._seen.values() if seen.event.name == name and seen.at >= time]
+
+    async def _read(self, time: int) -> None:
+        newest = await self._chain.rpc.block()
+        head, self._reach_s = newest.number, max(self._reach_s, newest.timestamp - time)
+        if self._since is None or time < self._since:
+            self._seen, self._since = {}, time
+            start = await first_block_at(self._chain.rpc, time, self._deployed_block)
+        else:
+            self._since = max(self._since, newest.timestamp - self._reach_s - BEFORE_S)
+            start = max(self._deployed_block, min(self._scanned, head) - AGAIN_BLOCKS)
+        found = {place: seen for place, seen in self._seen.items() if place[0] < start and seen.at >= self._since}
+        for event in await self._contract.events(self._names, start, head):
+            block = await self._chain.rpc.block(event.block_number)
+            found[event.block_number, event.index] = _Seen(event, block.timestamp)
+        self._seen, self._scanned = dict(sorted(found.items())), head
 
 
 class ContractCourt:
@@ -75,10 +87,8 @@ class ContractCourt:
         self.court = Court(chain.rpc, bytes.fromhex(contracts.court[2:]), token)
         self.accusing = Accusations(chain.rpc, bytes.fromhex(contracts.accusations[2:]), token)
         self.disputes = Disputes(chain.rpc, bytes.fromhex(contracts.claims[2:]), token)
-        self._opened = _Recent(chain, self.court, "CaseOpened", contracts.deployed_block)
-        self._called = _Recent(chain, self.court, "PanelCalled", contracts.deployed_block)
-        self._drawn = _Recent(chain, self.court, "PanelDrawn", contracts.deployed_block)
-        self._accused = _Recent(chain, self.accusing, "Accused", contracts.deployed_block)
+        self._events = _Recent(chain, self.court, [OPENED, CALLED, DRAWN], contracts.deployed_block)
+        self._accused = _Recent(chain, self.accusing, [ACCUSED], contracts.deployed_block)
         self._terms: court.Terms | None = None
 
     # ---- reads
@@ -104,14 +114,14 @@ class ContractCourt:
         return await self.court.ballots(case, round_, size)
 
     async def panels(self, since: int) -> list[bytes]:
-        return list(dict.fromkeys(seen.event.values["id"] for seen in await self._drawn.since(since)))
+        return list(dict.fromkeys(seen.event.values["id"] for seen in await self._events.since(DRAWN, since)))
 
     async def called(self, since: int) -> list[bytes]:
-        return list(dict.fromkeys(seen.event.values["id"] for seen in await self._called.since(since)))
+        return list(dict.fromkeys(seen.event.values["id"] for seen in await self._events.since(CALLED, since)))
 
     async def cases(self, account: bytes, since: int) -> list[court.Opened]:
         found = []
-        for seen in await self._opened.since(since):
+        for seen in await self._events.since(OPENED, since):
             values = seen.event.values
             if account in (values["accused"], values["accuser"]):
                 found.append(
@@ -129,7 +139,7 @@ class ContractCourt:
     async def origin(self, case: bytes) -> court.Origin | None:
         newest = await self.chain.rpc.block()
         since = newest.timestamp - (await self.terms()).case_s - BEFORE_S
-        opened = [seen for seen in await self._opened.since(since) if seen.event.values["id"] == case]
+        opened = [seen for seen in await self._events.since(OPENED, since) if seen.event.values["id"] == case]
         if not opened:
             return None
         event = opened[-1].event
@@ -142,7 +152,7 @@ class ContractCourt:
 
     async def accusations(self, seat: bytes, since: int) -> list[court.Accused]:
         found = []
-        for seen in await self._accused.since(since):
+        for seen in await self._accused.since(ACCUSED, since):
             values: dict[str, Any] = seen.event.values
             if values["seat"] == seat:
                 found.append(
