@@ -121,10 +121,10 @@ def test_a_debt_cannot_be_left_by_buying_or_by_a_new_owner() -> None:
 
 
 def test_a_shield_of_cases_does_not_stop_a_slash_nor_the_pay() -> None:
-    """Eight accusations by the worker's own sybils: the proof of its fraud needs none of them to end first."""
+    """Accusations by the worker's own sybils: the proof of its fraud needs none of them to end first."""
     scene = Quarrel()
     for _ in range(8):
-        scene.hold()
+        scene.hold(by=scene.accusations)
     assert scene.slash(MAX).value == scene.lease.lock
     assert scene.settle(10).value == 1
     scene.forfeit()

@@ -45,6 +45,7 @@ class Market(Quarrel):
         job.leases, job.seats, job.workers = [], [], []
         self.accepted: list[int] = []
         self.cases: list[int] = []
+        self.claimed: list[bool] = []  # one of them is a claim
         self.taken = self.refunded = self.audited = 0
         self.done = self.failed = 0
         self.first_period = self.world.now // self.world.parameters.period_s
@@ -70,6 +71,7 @@ class Market(Quarrel):
             return
         self.accepted.append(0)
         self.cases.append(0)
+        self.claimed.append(False)
 
     def settle_some(self) -> None:
         i = self.any()
@@ -97,13 +99,17 @@ class Market(Quarrel):
 
     def begin_case(self) -> None:
         i = self.any()
-        self.hold(i)
+        claim = not self.claimed[i] and self.seat(i)["state"] == 1 and self.rng.random() < 0.5
+        self.hold(i, by=self.claims if claim else self.accusations)
         self.cases[i] += 1
+        self.claimed[i] |= claim
 
     def end_case(self) -> None:
         i = self.any_held()
-        self.let_go(i)
+        claim = self.claimed[i] and (self.cases[i] == 1 or self.rng.random() < 0.5)
+        self.let_go(i, by=self.claims if claim else self.accusations)
         self.cases[i] -= 1
+        self.claimed[i] &= not claim
 
     def pay_a_claim(self) -> None:
         i = self.any()
@@ -207,10 +213,10 @@ class Market(Quarrel):
             assert len(open_) <= 3
             assert sum(open_) <= SLOT // 100
         assert self.balance("Registry") == total, "the registry has all stakes and nothing else"
-        for s, accepted, cases in zip(seats, self.accepted, self.cases, strict=True):
+        for s, accepted, cases, claimed in zip(seats, self.accepted, self.cases, self.claimed, strict=True):
             assert s["paidUnits"] <= accepted <= s["units"]
             assert s["cases"] == cases
-            assert s["bond"] == 0 or s["state"] == 1 or cases > 0
+            assert s["bond"] == 0 or s["state"] == 1 or claimed, "only a claim may still spend a closed seat's bond"
         bound = sum(s["paidUnits"] * lease.price - net(s["paidUnits"] * lease.price)
                     for s, lease in zip(seats, job.leases, strict=True))  # fmt: skip
         period = self.world.now // self.world.parameters.period_s
@@ -220,8 +226,8 @@ class Market(Quarrel):
     def free_all(self) -> None:
         """By a stranger alone, but for releases and withdrawals that the owners want: nothing is left anywhere."""
         for i, cases in enumerate(self.cases):
-            for _ in range(cases):
-                self.let_go(i)
+            for n in range(cases):
+                self.let_go(i, by=self.claims if self.claimed[i] and n == 0 else self.accusations)
             self.cases[i] = 0
         self.world.wait(10**6)
         self.world.wait(max(0, self.job.order.deadline + 1 - self.world.now))

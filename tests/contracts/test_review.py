@@ -1,5 +1,7 @@
-"""Ways to money that a review of the quarrel's contracts found, on the real bytecode: docs/decisions/what-a-review-found.md
-says how each was shut."""
+"""Ways to money that a review of the quarrel's contracts found, tried on the bytecode.
+
+docs/decisions/what-a-review-found.md says how each was shut.
+"""
 
 from __future__ import annotations
 

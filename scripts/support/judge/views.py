@@ -33,7 +33,8 @@ def touched(scene: Scene, step: Step) -> list[View]:
         elif isinstance(value, bytes) and len(value) == 20:
             accounts.add(value)
     quarrels = of_quarrels(scene, [one for one in step.arguments if isinstance(one, bytes) and len(one) == 32])
-    return [*of_all(scene), *of_accounts(accounts), *of_jobs(scene, orders), *of_seats(scene, leases), *quarrels]
+    seats = [*of_seats(scene, leases), *of_slots(scene, step.block, 2)]
+    return [*of_all(scene), *of_accounts(accounts), *of_jobs(scene, orders), *seats, *quarrels]
 
 
 def everything(scene: Scene) -> list[View]:
@@ -51,6 +52,7 @@ def everything(scene: Scene) -> list[View]:
         *(View("Token", "allowance", (account, to.address)) for account in accounts for to in contracts),
         View("Registry", "slotsFrom", (max(0, count - 40), 60)),
         View("Registry", "slotsFrom", (0, 7)),
+        *of_slots(scene, scene.block, 40),
         *of_jobs(scene, scene.orders),
         *of_seats(scene, [held.lease for held in scene.leases]),
         *of_quarrels(scene, [*scene.cases[-40:], *(one.id for one in scene.claims[-20:])]),
@@ -67,6 +69,13 @@ def of_all(scene: Scene) -> list[View]:
         View("Court", "pool", ()),
         View("Court", "owed", ()),
     ]
+
+
+def of_slots(scene: Scene, block: int, newest: int) -> list[View]:
+    """Whom they draw in this block and in the one before: what was added or released in one counts from there on."""
+    count = scene.world.registry.slot_count()
+    numbers = range(max(0, count - newest), count)
+    return [View("Registry", "drawn", (number, at)) for number in numbers for at in (block - 1, block)]
 
 
 def of_accounts(accounts: Iterable[bytes]) -> list[View]:
