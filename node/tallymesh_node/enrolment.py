@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 RETRY_S = 2.0  # while something is missing
 WATCH_S = 30.0  # when all is as it should be
 FAUCET_TIMEOUT_S = 10.0
+PROBATION_S = 5.0  # … but for what is still to be earned: people watch it grow
 CARRIED_S = 600.0  # between two rounds of asking carriers: they are asked a fee, and remember who asks often
 GAS_MIN = 1_500_000  # about ten transactions: an account that cannot buy so much asks a faucet
 
@@ -79,7 +80,8 @@ class Enrolment:
                 if all(each.code != error.code for each in self.problems):  # once, not every few seconds
                     log.log(level(error), "not enrolled yet: %s", error)
                 self.problems = (Problem(code=error.code, sentence=error.sentence, remedy=error.remedy),)
-            with trio.move_on_after(WATCH_S if self.done else RETRY_S):
+            settled_s = PROBATION_S if self.newcomer is not None else WATCH_S
+            with trio.move_on_after(settled_s if self.done else RETRY_S):
                 await changed.wait()
 
     async def _reconcile(self) -> bool:

@@ -24,7 +24,7 @@ from tallymesh_ledger.chain.registry_view import RegistryView
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_ledger.newcomers import Newcomer
 from tallymesh_ledger.registry import RegistryAt
-from tallymesh_node.complaints import LIMITS
+from tallymesh_node.complaints import LIMITS, NO_COIN
 from tallymesh_node.interfaces import JobState, SeatEnding, SeatState, SignedLease
 
 log = logging.getLogger(__name__)
@@ -205,7 +205,7 @@ class EscrowChain:
         try:
             yield
         except ChainError as error:
-            if error.code in LIMITS:
+            if error.code in LIMITS or error.code == NO_COIN:
                 if self.held_back is None or self.held_back.code != error.code:
                     log.warning("not redeemed: %s", error)
                 self.held_back = error

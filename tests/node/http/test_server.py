@@ -475,3 +475,36 @@ def _until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_withdrawal_is_handed_to_carriers(served: Served, client: httpx.Client) -> None:
+    answer = client.post("/v1/withdraw", json={"slots": 1, "deposit": True, "fee_max_wei": "70"})
+    assert answer.status_code == 200
+    assert answer.json() == {"transaction": "ab" * 32, "fee_wei": str(10**16), "carrier": "12D3KooWCarrier"}
+    [asked] = served.node.withdrawn
+    assert (asked.slots, asked.deposit, asked.fee_max_wei) == (1, True, "70")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"slots": -1},
+        {"slots": 51},
+        {"slots": "1"},
+        {"fee_max_wei": "1.5"},
+        {"fee_max_wei": "-1"},
+        {"fee_max_wei": "9" * 30},
+    ],
+)
+def test_a_withdrawal_that_makes_no_sense_is_refused(
+    served: Served, client: httpx.Client, body: dict[str, Any]
+) -> None:
+    assert client.post("/v1/withdraw", json=body).status_code == 400
+    assert served.node.withdrawn == []
+
+
+def test_where_nobody_carries_it_the_owner_is_told(served: Served, client: httpx.Client) -> None:
+    served.node.carriers = False
+    answer = client.post("/v1/withdraw", json={})
+    assert answer.status_code >= 500
+    assert answer.json()["code"] == "no_carrier"
