@@ -26,6 +26,7 @@ from tallymesh_node.quarrels import worth
 from tallymesh_node.quarrels.tools import Tools, log, look_s, tried
 
 SLACK_S = 3600  # a claim is looked at for so much longer than its windows: the Court may hold it up
+KEPT_LOOK_S = 10.0  # between looks for pairs of Receipts: the lock lasts for longer
 MAX_CHECKED = 4096  # claims whose leaves were all compared, and fit
 
 
@@ -53,9 +54,12 @@ class Fraud:
 
     async def run(self) -> None:
         """Until cancelled."""
+        kept_at = trio.current_time()
         while True:
             try:
-                await self._kept()
+                if trio.current_time() >= kept_at:
+                    await self._kept()
+                    kept_at = trio.current_time() + KEPT_LOOK_S
                 await self._claimed()
                 self.problem = None
             except (ChainError, LocalError, RemoteError) as error:
