@@ -11,16 +11,19 @@ import pytest
 import trio
 from msgspec.structs import replace
 
+from fakes.chain import DOMAINS
 from fakes.claims import COURT
 from fakes.court import trained
 from fakes.court_scene import CourtScene
 from tallymesh import units
 from tallymesh.errors import ChainError
 from tallymesh.ids import BlobId
+from tallymesh.plan import Plan
 from tallymesh.units import Unit
 from tallymesh_ledger import court
 from tallymesh_ledger.claims import NO_OUTPUT
 from tallymesh_ledger.court import CaseState, Ruling
+from tallymesh_ledger.jobs import job_id
 from tallymesh_node.interfaces import Failure
 from tallymesh_node.quarrels.values import SEGMENT
 
@@ -162,18 +165,40 @@ async def test_a_party_that_serves_other_bytes_is_not_believed(scene: CourtScene
     assert units.unit_id(other) not in ran(scene)
 
 
-async def test_other_bytes_under_the_leafs_own_unit_id_are_seen(scene: CourtScene) -> None:
+async def test_another_unit_of_the_job_with_an_opening_that_fits_it_is_not_believed(scene: CourtScene) -> None:
     """The unit is proven by the opening, and the opening by the case's id."""
-    other = replace(scene.unit, seed=scene.unit.seed + 1)
+    spec = units.decode_spec(scene.payer.blobs.get(scene.template))
+    other = Plan(spec).round_tasks(1, BlobId(scene.honest[3]))[0].unit
+    async with scene.everybody():
+        await scene.accuse(steps=1)
+        opening = replace(scene.opening, unit_id=units.unit_id(other))
+        scene.worker.dossiers[scene.case] = scene.dossier(unit=units.encode(other), opening=opening)
+        await scene.draw()
+        assert await scene.ruled() is Ruling.FOR_ACCUSER
+    assert scene.worker.counters["units_served"], "it was asked, and did answer"
+    assert ran(scene) == {units.unit_id(scene.unit)}
+
+
+@pytest.mark.parametrize("lease_too", [False, True])
+async def test_an_order_that_does_not_pay_for_the_unit_is_not_believed_from_a_party(
+    scene: CourtScene, lease_too: bool
+) -> None:
+    """Else a cheat would make its own unit a foreign one. The seat proves the lease, and that the order."""
+    spec = units.decode_spec(scene.payer.blobs.get(scene.template))
+    template = scene.worker.blobs.put(units.encode(replace(spec, program=b"q" * 32)))
+    order = replace(scene.order, template=template)
+    lease = replace(scene.lease, job=job_id(DOMAINS, order)) if lease_too else scene.lease
     async with scene.everybody():
         await scene.accuse()
         await scene.narrow()
-        opening = replace(scene.opening, unit_id=units.unit_id(other))
-        for party in scene.parties:
-            party.dossiers[scene.case] = scene.dossier(unit=units.encode(other), opening=opening)
+        scene.worker.dossiers[scene.case] = scene.dossier(
+            order=scene.payer.key.sign(DOMAINS, order).body,
+            lease=scene.signer.sign(DOMAINS, lease).body,
+            template=template,
+        )
         await scene.draw()
-        assert await scene.ruled() is Ruling.UNSERVED
-    assert not ran(scene)
+        assert await scene.ruled() is Ruling.FOR_ACCUSER
+    assert scene.worker.counters["units_served"], "it was asked, and did answer"
 
 
 async def test_a_unit_that_the_order_does_not_pay_is_not_run(tmp_path: Path) -> None:
