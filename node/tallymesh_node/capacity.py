@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from tallymesh.api import Problem
 from tallymesh.errors import LocalError
 from tallymesh_learning.runtime import profile
 from tallymesh_node.config import Config
@@ -52,6 +53,25 @@ def from_machine(machine: Machine, config: Config, canary: Canary | None, *, con
         numeric_class=bytes.fromhex(canary.numeric_class) if canary else bytes(32),
         provisional=not (canary and confirmed),
     )
+
+
+def shortfalls(machine: Machine, config: Config) -> list[Problem]:
+    """Where the owner allows more than there is: less is offered than the config says, and nobody should wonder why."""
+    memory = max(0, machine.memory_mib - RESERVED_MIB)
+    terms = (
+        ("cores", config.cores, machine.cores, ""),
+        ("memory-mib", config.memory_mib, memory, f" (and keeps {RESERVED_MIB} MiB for itself)"),
+        ("disk-gib", config.disk_gib, machine.disk_mib // 1024, " free"),
+    )
+    return [
+        Problem(
+            code="more_than_there_is",
+            sentence=f"The owner allows --{name} {allowed}, this machine has {has}{kept}: {has} are offered.",
+            remedy=f"Start with --{name} {has} or less; 0 offers what there is.",
+        )
+        for name, allowed, has, kept in terms
+        if allowed > has
+    ]
 
 
 class Canaries:

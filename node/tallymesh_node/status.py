@@ -14,6 +14,7 @@ from tallymesh.api import NodeView, OfferView, ProbationView, Problem, WithdrawR
 from tallymesh_learning.runtime import profile
 from tallymesh_ledger.keys import checksum
 from tallymesh_node.blobs import BlobStore
+from tallymesh_node.capacity import shortfalls
 from tallymesh_node.payer import PayerService
 from tallymesh_node.worker.admission import SEAT_BY_MAX_S
 
@@ -110,6 +111,7 @@ class NodeStatus:
                     remedy="What it earns there becomes its first slot. With tokens: 'tallymesh node start --stake 1'.",
                 )
             )
+        found += shortfalls(node.machine, node.config)
         if node.claims is not None:
             found += node.claims.problems()
         if node.quarrels is not None:

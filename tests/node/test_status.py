@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tallymesh.errors import LocalError
+from tallymesh_node.machine import Machine
 from tallymesh_node.status import NodeStatus
 
 
@@ -16,7 +17,8 @@ def healthy() -> Any:
         executor=SimpleNamespace(status=None),
         database=SimpleNamespace(refused=None),
         reachability=SimpleNamespace(reachable=True, sentence=""),
-        config=SimpleNamespace(works=True),
+        config=SimpleNamespace(works=True, cores=2, memory_mib=1024, disk_gib=0),
+        machine=Machine(cores=2, memory_mib=4096, disk_mib=10_240, cpu="x", architecture="x"),
         claims=None,
         quarrels=None,
         restored=None,
@@ -33,3 +35,14 @@ def test_a_disk_that_takes_nothing_is_a_problem_until_it_does() -> None:
     assert (problem.code, problem.sentence, problem.remedy) == ("disk", "The disk is full.", "Free some space.")
     node.database.refused = None
     assert NodeStatus(node).problems() == []
+
+
+def test_more_than_the_machine_has_is_told_and_not_offered_in_silence() -> None:
+    node = healthy()
+    node.config.cores, node.config.memory_mib, node.config.disk_gib = 400, 4096, 11
+    sentences = [problem.sentence for problem in NodeStatus(node).problems()]
+    assert sentences == [
+        "The owner allows --cores 400, this machine has 2: 2 are offered.",
+        "The owner allows --memory-mib 4096, this machine has 3584 (and keeps 512 MiB for itself): 3584 are offered.",
+        "The owner allows --disk-gib 11, this machine has 10 free: 10 are offered.",
+    ]

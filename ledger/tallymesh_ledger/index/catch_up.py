@@ -135,19 +135,19 @@ class Follower:
                     remedy="Name another place with --index, or make it anew with 'tallymesh index rebuild'.",
                 )
         self._constants = {name: int(found[name]) for name in effects.CONSTANTS if name in found}
-        parties = {name: getattr(addresses, name, "") for name in effects.PARTIES}
-        self._constants |= {name: bytes.fromhex(text[2:]) for name, text in parties.items() if text}
+        self._constants |= {name: bytes.fromhex(found[name]) for name in effects.PARTIES}
 
     async def _read_constants(self) -> dict[str, str]:
         """Of the contracts that this network has."""
         found = {}
         for address, source in self._sources.items():
-            for name, (contract, view) in effects.CONSTANTS.items():
+            for name, (contract, view) in {**effects.CONSTANTS, **effects.PARTIES}.items():
                 if contract == source.name:
                     function = source.interface.functions[view]
                     call = {"to": "0x" + address.hex(), "data": "0x" + function.encode().hex()}
                     answer = await self._rpc.call("eth_call", call, "latest")
-                    found[name] = str(function.decode(bytes.fromhex(answer[2:])))
+                    value = function.decode(bytes.fromhex(answer[2:]))
+                    found[name] = value.hex() if isinstance(value, bytes) else str(value)
         return found
 
     def _meta(self) -> dict[str, str]:

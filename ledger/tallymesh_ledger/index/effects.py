@@ -90,7 +90,8 @@ def _term(term: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> int
 
 # what never changes: its contract, and the view that says it
 CONSTANTS = {"slotWei": ("Registry", "slotWei"), "courtFee": ("Court", "fee")}
-PARTIES = ("court",)  # contracts of the network file that are credited like anybody
+# who is credited like anybody: on a network without a Court the escrow names Rewards in its place
+PARTIES = {"court": ("JobEscrow", "court")}
 
 # One line an event: (contract, event) -> what it says, what it moves.
 RULES: dict[tuple[str, str], Rule] = {

@@ -273,6 +273,8 @@ async def _announce(node: Node, as_json: bool) -> None:
         return
     url = msgspec.json.decode(published.read_bytes())["url"]
     facts([*summary(view), ("api", url), ("ready", f"after {time.monotonic() - began:.1f} s")])
+    for problem in view.problems:
+        print(f"problem  {problem.sentence} {problem.remedy}".rstrip())
     sys.stdout.flush()
 
 
