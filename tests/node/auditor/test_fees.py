@@ -74,6 +74,22 @@ async def test_a_reserve_that_is_about_to_be_refunded_is_drawn_on_in_time(
         assert scene.chain.jobs[payer.lease.job].reserve_left == 0, "the rest went back"
 
 
+async def test_a_node_that_was_off_for_half_of_the_evidence_window_is_still_in_time(
+    scene: Scene, auditor: Auditor, payer: AuditPayer
+) -> None:
+    """The payer closes the job early, leaves the auditor out, and takes the reserve at the first moment."""
+    async with auditor.run():
+        await audited(payer)
+        scene.chain.seats[payer.seat].closed_at = scene.chain.now()
+    closed = scene.chain.jobs[payer.lease.job].last_closed
+    await until(closed - STARTED + 30)
+    async with auditor.run():
+        await until(closed - STARTED + 61)
+        await scene.chain.view(payer.key.address).refund(payer.order)
+    assert credited(scene, auditor) == FEE
+    assert scene.chain.jobs[payer.lease.job].reserve_left == 0
+
+
 async def test_a_fee_that_the_payer_paid_costs_no_transaction(
     scene: Scene, auditor: Auditor, payer: AuditPayer
 ) -> None:
