@@ -18,15 +18,30 @@ _skipped: list[str] = []
 _RECURSION_LIMIT = sys.getrecursionlimit()
 
 
-APART = {"test_demo": "apart", "test_chaos": "apart"}  # end-to-end tests that start networks of their own
+# End-to-end files, longest group first. Those of a group share one process, and so one market (end_to_end/conftest.py);
+# the demo and the kills start networks of their own.
+GROUPS = (
+    ("test_claims", "test_accusations", "test_faults", "test_operator", "test_probation"),
+    ("test_blindness", "test_cheats", "test_programs"),
+    ("test_demo",),
+    ("test_chaos",),
+)
 
 
 class Together(LoadScopeScheduling):
-    """Where several processes run the tests (`scripts/test`), a file stays with one of them, and so does the market."""
+    """Where several processes run the tests (`scripts/test`), a file stays with one of them, and so does a group."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.split("::")[0])
-        return str(file) if file.parent.name != "end_to_end" else APART.get(file.stem, "market")
+        return f"group {_group(file)}" if _end_to_end(file) else str(file)
+
+
+def _end_to_end(file: Path) -> bool:
+    return file.parent.name == "end_to_end"
+
+
+def _group(file: Path) -> int:
+    return next((number for number, group in enumerate(GROUPS) if file.stem in group), 0)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Together:
@@ -34,9 +49,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Together:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The end-to-end tests come last: they share one running market, whose address and environment stay set until the
-    run ends, and whose processes would take the cores of whatever came after them."""
-    items.sort(key=lambda item: item.path.parent.name == "end_to_end")
+    """The end-to-end tests come first: they wait more than they compute, and the run would else wait for the longest at
+    its end."""
+    items.sort(key=lambda item: _group(item.path) if _end_to_end(item.path) else len(GROUPS))
     unstable = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if unstable:  # the processes that share the tests must agree on their names
         raise pytest.UsageError(f"A test's name holds an address in memory: {unstable[0]}")

@@ -1,5 +1,6 @@
-"""One market for all end-to-end tests that do it no lasting harm: a chain, a payer, four contributors with a core each,
-the last of which writes down every plaintext byte that it receives (cheats/tapped_node.py) and is honest otherwise."""
+"""One market for the end-to-end tests of a process that do it no lasting harm, ended with the last of them: a chain, a
+payer, four contributors with a core each, the last of which writes down every plaintext byte that it receives
+(cheats/tapped_node.py) and is honest otherwise."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from end_to_end.scene import TESTS, Market, start
 from tallymesh.client import discover
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where every process that these tests start writes, its caches included."""
     folder = tmp_path_factory.mktemp("end_to_end")
@@ -34,13 +35,13 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tap(scratch: Path) -> Path:
     """The file in which the last contributor writes down what it receives and what it signs."""
     return scratch / "tap"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def market(scratch: Path, tap: Path) -> Iterator[Market]:
     network = start(scratch / "market", workers=3, cheats={"worker4": ("cheats.tapped_node", str(tap))})
     with network:
@@ -48,19 +49,19 @@ def market(scratch: Path, tap: Path) -> Iterator[Market]:
     discover.disconnect()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's project, outside the repository."""
     return shop.make(tmp_path_factory.mktemp("shop"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def federated(market: Market, folder: Path) -> dict[str, Any]:
     """A federated training on the network, as its program reports it."""
     return shop.train(market, folder, shop.FEDERATED)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def reference(market: Market, folder: Path) -> dict[str, Any]:
     """The same training by the local backend: what every way through the network must agree with."""
     return shop.train(market, folder, shop.FEDERATED, TALLYMESH_BACKEND="local")

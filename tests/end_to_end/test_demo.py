@@ -1,4 +1,5 @@
-"""`scripts/demo` as a newcomer runs it: in a home of one's own, with and without the cheat."""
+"""`scripts/demo` as a newcomer runs it, in a home of one's own. What it trains is compared with one process alone; with
+`--no-cheat` six show the same (docs/measurements.md)."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +20,15 @@ pytestmark = pytest.mark.end_to_end
 
 ROOT = TESTS.parent
 DEMO_S = 280.0  # a minute on a machine of one's own
+ALONE = """
+import digits, tallymesh
+job = tallymesh.train(
+    digits.model, digits.loss, digits.train_set(), test=digits.test_set(), rounds=digits.ROUNDS, clients=10,
+    partition="dirichlet:0.5", local=digits.LOCAL, backend="local",
+)
+job.wait()
+print(job.result.model_sha)
+"""
 
 
 class Run(NamedTuple):
@@ -84,8 +95,19 @@ def cheated(home: Home, before: dict[str, set[Path]]) -> Run:
 
 
 @pytest.fixture(scope="module")
-def honest(home: Home, before: dict[str, set[Path]]) -> Run:
-    return home.demo("--no-cheat")
+def alone(home: Home, before: dict[str, set[Path]]) -> str:
+    """`model_sha` of the demo's training in this machine's one process: nobody could cheat there."""
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE],
+        cwd=ROOT / "examples",
+        env=home.environment,
+        capture_output=True,
+        text=True,
+        timeout=DEMO_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout.splitlines()[-1]
 
 
 def test_the_cheat_is_caught_by_a_recomputation_and_only_the_cheat_is_unpaid(cheated: Run) -> None:
@@ -101,11 +123,8 @@ def test_the_cheat_is_caught_by_a_recomputation_and_only_the_cheat_is_unpaid(che
     )
 
 
-@pytest.mark.parametrize("which", ["cheated", "honest"])
-def test_the_period_ends_and_everybody_but_the_cheat_collects_its_reward(
-    which: str, request: pytest.FixtureRequest
-) -> None:
-    summary = request.getfixturevalue(which).summary
+def test_the_period_ends_and_everybody_but_the_cheat_collects_its_reward(cheated: Run) -> None:
+    summary = cheated.summary
     paid, rewards = summary["paid_wei"], {peer: int(wei) for peer, wei in summary["rewards_wei"].items()}
     assert rewards.keys() == paid.keys()
     assert {peer for peer, wei in rewards.items() if wei == 0} == set(summary["caught"])
@@ -113,18 +132,16 @@ def test_the_period_ends_and_everybody_but_the_cheat_collects_its_reward(
     assert all(wei <= int(paid[peer]) * 9 // 10 // 98 for peer, wei in rewards.items())
 
 
-@pytest.mark.parametrize("which", ["cheated", "honest"])
-def test_gas_is_told_by_kind_of_transaction(which: str, request: pytest.FixtureRequest) -> None:
-    gas = request.getfixturevalue(which).summary["gas"]
+def test_gas_is_told_by_kind_of_transaction(cheated: Run) -> None:
+    gas = cheated.summary["gas"]
     usual = {"Registry.buySlotsWithPermit", "JobEscrow.openWithPermit", "JobEscrow.finish", "Rewards.collect"}
     assert usual <= gas.keys()
     assert all(each["count"] * 21_000 <= each["gas"] for each in gas.values())
     assert gas["Rewards.collect"]["count"] >= 4
 
 
-@pytest.mark.parametrize("which", ["cheated", "honest"])
-def test_every_wei_is_accounted_for_and_the_model_is_good(which: str, request: pytest.FixtureRequest) -> None:
-    summary = request.getfixturevalue(which).summary
+def test_every_wei_is_accounted_for_and_the_model_is_good(cheated: Run) -> None:
+    summary = cheated.summary
     assert summary["accuracy"] >= 0.9
     assert 0 < summary["audits"] < summary["units"]
     assert summary["rounds"] <= 20
@@ -141,9 +158,8 @@ def test_every_wei_is_accounted_for_and_the_model_is_good(which: str, request: p
     assert summary["blob_bytes_libp2p"] > 0
 
 
-def test_with_and_without_the_cheat_the_model_is_the_same(cheated: Run, honest: Run) -> None:
-    assert cheated.summary["model_sha"] == honest.summary["model_sha"]
-    assert (honest.summary["caught"], honest.summary["unpaid"], honest.summary["redone"]) == ({}, {}, 0)
+def test_with_and_without_the_cheat_the_model_is_the_same(cheated: Run, alone: str) -> None:
+    assert cheated.summary["model_sha"] == alone
 
 
 def test_it_shows_offers_progress_the_catch_and_balances(cheated: Run) -> None:
@@ -161,7 +177,7 @@ def test_it_shows_offers_progress_the_catch_and_balances(cheated: Run) -> None:
     assert re.search(r"worker1 .* MESH", cheated.shown)
 
 
-def test_it_leaves_no_process_and_no_file(cheated: Run, honest: Run, home: Home, before: dict[str, set[Path]]) -> None:
+def test_it_leaves_no_process_and_no_file(cheated: Run, alone: str, home: Home, before: dict[str, set[Path]]) -> None:
     assert home.processes() == []
     assert below(home.folder) == before["home"]
     assert set((ROOT / ".tallymesh").glob("demo-*")) <= before["demos"]

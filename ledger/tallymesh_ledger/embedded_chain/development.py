@@ -31,6 +31,7 @@ def development_parameters() -> Parameters:
         exposure_work_ms=60_000,
         offer_period_s=3.0,
         offer_lifetime_s=15,
+        unit_grace_s=15.0,
         tally_time_s=60,
         confirmations=1,
     )
