@@ -34,7 +34,8 @@ def touched(scene: Scene, step: Step) -> list[View]:
             accounts.add(value)
     quarrels = of_quarrels(scene, [one for one in step.arguments if isinstance(one, bytes) and len(one) == 32])
     seats = [*of_seats(scene, leases), *of_slots(scene, step.block, 2)]
-    return [*of_all(scene), *of_accounts(accounts), *of_jobs(scene, orders), *seats, *quarrels]
+    periods = of_periods(scene, accounts, 2)
+    return [*of_all(scene), *of_accounts(accounts), *periods, *of_jobs(scene, orders), *seats, *quarrels]
 
 
 def everything(scene: Scene) -> list[View]:
@@ -53,6 +54,7 @@ def everything(scene: Scene) -> list[View]:
         View("Registry", "slotsFrom", (max(0, count - 40), 60)),
         View("Registry", "slotsFrom", (0, 7)),
         *of_slots(scene, scene.block, 40),
+        *of_periods(scene, accounts, 6),
         *of_jobs(scene, scene.orders),
         *of_seats(scene, [held.lease for held in scene.leases]),
         *of_quarrels(scene, [*scene.cases[-40:], *(one.id for one in scene.claims[-20:])]),
@@ -84,6 +86,24 @@ def of_accounts(accounts: Iterable[bytes]) -> list[View]:
         ("Claims", "creditOf"), ("Accusations", "creditOf"),
     )  # fmt: skip
     return [View(contract, name, (account,)) for account in sorted(accounts) for contract, name in names]
+
+
+def of_periods(scene: Scene, accounts: Iterable[bytes], last: int) -> list[View]:
+    """What was burned in the running period and the ones before, and what is rewarded for it."""
+    running = scene.now // scene.world.escrow.period_length
+    periods = range(max(0, running - last + 1), running + 1)
+    return [
+        *(View("JobEscrow", "burnedIn", (period,)) for period in periods),
+        *(
+            View(contract, name, arguments)
+            for period in periods
+            for account in sorted(accounts)
+            for contract, name, arguments in (
+                ("JobEscrow", "burnedOf", (period, account)), ("Rewards", "rewardOf", (account, period)),
+                ("Rewards", "collected", (account, period)),
+            )
+        ),
+    ]  # fmt: skip
 
 
 def of_jobs(scene: Scene, orders: Iterable[Order]) -> list[View]:
