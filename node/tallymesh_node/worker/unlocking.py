@@ -17,7 +17,7 @@ from tallymesh_node.worker.record import SeatRecord
 from tallymesh_node.worker.tools import Tools, log
 
 LOOKS_A_TAIL = 20
-LOOK_MIN_S, LOOK_MAX_S = 2.0, 600.0
+LOOK_MIN_S, LOOK_MAX_S = 10.0, 600.0
 BATCH = 16  # seats that are worth a transaction however much stake is free: about 25,000 gas each
 MAX_AT_ONCE = 64  # in one transaction: 1.6 M gas
 
@@ -51,17 +51,21 @@ class Unlocking:
 
     async def look(self) -> None:
         """End what can be ended, if it is worth it. ChainError where the chain refuses."""
+        for seat, found in list(self.locked.items()):
+            if not found.due:
+                await self._ask(seat, found)
         now = self.tools.chain.block_time()
-        due = [seat for seat, found in list(self.locked.items()) if await self._due(seat, found, now)]
-        held = sum(self.locked[seat].lease.lock for seat in due)
-        if not due or (len(due) < BATCH and held < await self.tools.chain.free_stake(self.tools.key.address)):
+        ripe = [seat for seat, found in self.locked.items() if 0 < found.due <= now]
+        held = sum(self.locked[seat].lease.lock for seat in ripe)
+        if not ripe or (len(ripe) < BATCH and held < await self.tools.chain.free_stake(self.tools.key.address)):
             return
-        await self.tools.chain.unlock([self.locked[seat].lease for seat in due[:MAX_AT_ONCE]])
-        self.tools.counters["unlocks"] += len(due[:MAX_AT_ONCE])
+        due = [seat for seat in ripe[:MAX_AT_ONCE] if await self._ask(seat, self.locked[seat])]
+        if due:
+            await self.tools.chain.unlock([self.locked[seat].lease for seat in due])
+            self.tools.counters["unlocks"] += len(due)
 
-    async def _due(self, seat: bytes, found: _Locked, now: int) -> bool:
-        if now < found.due:
-            return False
+    async def _ask(self, seat: bytes, found: _Locked) -> bool:
+        """Whether its lock may end now, as the chain has it."""
         state = await self.tools.chain.seat_state(seat)
         if state is None or state.open:
             return False  # a reorganisation; the chain will come to it again
@@ -69,4 +73,4 @@ class Unlocking:
             del self.locked[seat]
             return False
         found.due = state.until + self.tools.parameters.lock_tail_s
-        return now >= found.due and not state.cases
+        return self.tools.chain.block_time() >= found.due and not state.cases
