@@ -63,6 +63,8 @@ class Unlocking:
         if due:
             await self.tools.chain.unlock([self.locked[seat].lease for seat in due])
             self.tools.counters["unlocks"] += len(due)
+            for seat in due:
+                await self._ask(seat, self.locked[seat])  # what is free is forgotten
 
     async def _ask(self, seat: bytes, found: _Locked) -> bool:
         """Whether its lock may end now, as the chain has it."""

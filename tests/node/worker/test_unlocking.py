@@ -98,6 +98,8 @@ async def test_stake_that_is_needed_is_freed_at_once(
         await one_seat(payer)
         await trio.sleep(scene.parameters.lock_tail_s + 60)
         assert (locked(scene, node), unlocks(scene)) == (0, 1)
+        await trio.sleep(windows.evidence_s(scene.parameters) + 3700)
+        assert not node.journal.scopes("worker/")
 
 
 async def test_a_seat_in_a_quarrel_keeps_its_lock_and_costs_no_transactions(
