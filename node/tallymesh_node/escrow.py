@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import trio
 
 from tallymesh.errors import ChainError
-from tallymesh.messages import Lease, Order
+from tallymesh.messages import Lease, Order, Result
 from tallymesh.network import Network
 from tallymesh.wire import Signed
 from tallymesh_ledger.chain import Audit, Contracts, Rpc, SeatEnd, Seating, SeatStatus, Sender, Settlement
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 TELL_S = 3.0  # without an answer: then the owner is told, long before calls that are under way give up
 POLL_S = 1.0  # how often the newest block is looked at; blocks come every few seconds
+UNAVAILABLE_SHARE = 10  # an auditor that could not have the unit gets a tenth of its fee
 STALE_S = 300.0  # a newest block older than this, or than …
 STALE_BLOCKS = 50  # … this many usual ones, means that the node we ask has stopped following its chain
 
@@ -182,8 +183,19 @@ class EscrowChain:
         pairs = [_audit(order, verdict) for order, verdict in audits]
         if not await self.contracts.escrow.payable_audits(lease, pairs):
             return 0
-        outcome = await self.contracts.escrow.pay_audits(self.sender, lease, pairs)
+        brings_wei = self._fees(pairs) if self.policy.coin_price_wei else None
+        with self._redeeming():
+            outcome = await self.contracts.escrow.pay_audits(self.sender, lease, pairs, brings_wei=brings_wei)
         return len(outcome.of("AuditPaid"))
+
+    def _fees(self, pairs: Sequence[Audit]) -> int | None:
+        """What these audits credit to this account at most; None where it is not only about our own."""
+        if any(audit.order.auditor != self.account for audit in pairs):
+            return None
+        return sum(
+            audit.order.fee // (UNAVAILABLE_SHARE if audit.verdict.result == Result.UNAVAILABLE else 1)
+            for audit in pairs
+        )
 
     async def expire(self, order: Order, leases: Sequence[Lease]) -> bytes:
         return (await self.contracts.escrow.expire(self.sender, order, leases)).mined.hash

@@ -167,8 +167,11 @@ class JobEscrow(Contract):
         lowered = [each.lowered() for each in settlements]
         return await self.write(sender, "settle", lowered, items=len(lowered), brings_wei=brings_wei)
 
-    async def pay_audits(self, sender: Sender, lease: Lease, audits: Sequence[Audit]) -> Outcome:
-        return await self.write(sender, "payAudits", lease, [each.lowered() for each in audits], items=len(audits))
+    async def pay_audits(
+        self, sender: Sender, lease: Lease, audits: Sequence[Audit], *, brings_wei: int | None = None
+    ) -> Outcome:
+        lowered = [each.lowered() for each in audits]
+        return await self.write(sender, "payAudits", lease, lowered, items=len(audits), brings_wei=brings_wei)
 
     async def payable_audits(self, lease: Lease, audits: Sequence[Audit]) -> int:
         """How many of them `pay_audits` would pay now; asks and changes nothing."""

@@ -61,3 +61,18 @@ async def test_a_payer_settles_what_it_owes_whatever_gas_costs(
     payer = EscrowChain(rpc, network, job.payer._key, policy=DEAR)
     await payer.settle([(job.leases[0], wire.signed(one.accept, one.signature))])
     assert (await contracts.escrow.seat_of(job.seats[0])).paid_units == 4
+
+
+async def test_an_auditors_fee_is_collected_only_where_it_is_worth_more_than_its_gas(
+    rpc: Rpc, network: Network, contracts: Contracts, deal, account
+) -> None:
+    job, auditor = await deal(workers=1), await account()
+    await contracts.escrow.open(job.payer, job.order, job.seatings())
+    audit = job.audit(0, auditor)
+    pair = (wire.signed(audit.order, audit.order_signature), wire.signed(audit.verdict, audit.verdict_signature))
+    with pytest.raises(ChainError) as caught:
+        await EscrowChain(rpc, network, auditor._key, policy=DEAR).pay_audits(job.leases[0], [pair])
+    assert caught.value.code == "not_worth_gas"
+    assert await contracts.escrow.credit_of(auditor.address) == 0
+    assert await EscrowChain(rpc, network, auditor._key, policy=CHEAP).pay_audits(job.leases[0], [pair]) == 1
+    assert await contracts.escrow.credit_of(auditor.address) == audit.order.fee
