@@ -13,13 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from mutation import campaign, guards, table, trials
-from mutation.compiler import PROJECT, Compiler, Stillborn
+from mutation import campaign, guards, programs, switches, table, trials
+from mutation.compiler import PROJECT, Compiler
 from mutation.operators import CHECK, Mutant
 from mutation.table import Row
 
 FOUND = PROJECT / "cache/mutation/checks.jsonl"
-MOST = 4  # tests of Python that are asked for: one would be whichever comes first
+MOST = 2  # tests of Python that are asked for: one would be whichever comes first
 
 
 class Failing(msgspec.Struct, frozen=True):
@@ -27,6 +27,34 @@ class Failing(msgspec.Struct, frozen=True):
 
     id: str
     tests: list[str]
+
+
+class Off:
+    """Creation code without one check: of contracts in which any one can be switched off, else compiled for it."""
+
+    def __init__(self, compiler: Compiler, sources: campaign.Sources) -> None:
+        self._compiler = compiler
+        self._text = sources.text
+        self.mutants = [mutant for mutant in sources.mutants if mutant.operator == CHECK]
+        self._switchable: dict[str, list[Mutant]] = {}
+        for mutant in filter(switches.switchable, self.mutants):
+            self._switchable.setdefault(mutant.file, []).append(mutant)
+        self._prepared: dict[str, dict[str, bytes]] = {}
+
+    def codes(self, mutant: Mutant) -> dict[str, bytes]:
+        if not switches.switchable(mutant):
+            return self._compiler.bytecode({mutant.file: mutant.applied(self._text[mutant.file])})
+        return self._switched(mutant.file, self._switchable[mutant.file].index(mutant) + 1)
+
+    def untouched(self) -> list[dict[str, bytes]]:
+        """The same contracts with nothing off: every test must pass, or the switches themselves were to blame."""
+        return [self._switched(file, 0) for file in self._switchable]
+
+    def _switched(self, file: str, number: int) -> dict[str, bytes]:
+        if file not in self._prepared:
+            source = switches.prepared(self._text[file], self._switchable[file])
+            self._prepared[file] = self._compiler.bytecode({file: source})
+        return {name: switches.switched(code, number) for name, code in self._prepared[file].items()}
 
 
 def row_of(mutant: Mutant, test: str = "") -> Row:
@@ -47,11 +75,11 @@ def _verify_contracts(only: str) -> list[str]:
     told = {row.key: row for row in table.rows(table.CONTRACTS)}
     bad = []
     with Compiler() as compiler, trials.Solidity() as solidity:
-        sources = campaign.read(compiler)
-        mutants = [mutant for mutant in sources.mutants if mutant.operator == CHECK]
-        present = {row_of(mutant).key for mutant in mutants}
+        off = Off(compiler, campaign.read(compiler))
+        bad += _blamed(off, solidity)
+        present = {row_of(mutant).key for mutant in off.mutants}
         bad += [f"{' '.join(key)}: no such check" for key in told if key not in present]
-        for mutant in mutants:
+        for mutant in off.mutants:
             row = told.get(row_of(mutant).key)
             if only not in f"{mutant.file} {mutant.shown}":
                 continue
@@ -61,12 +89,17 @@ def _verify_contracts(only: str) -> list[str]:
             if not row.named:
                 print(f"argued  {row.where}: {row.check}", flush=True)
                 continue
-            codes = compiler.bytecode({mutant.file: mutant.applied(sources.text[mutant.file])})
-            failed = _fails(codes, row.test, solidity)
+            failed = _fails(off.codes(mutant), row.test, solidity)
             print(f"{'fails ' if failed else 'PASSES'}  {row.where}: {row.check}: {row.test}", flush=True)
             if not failed:
                 bad.append(f"{row.where}: {row.check}: {row.test} passes without it")
     return bad
+
+
+def _blamed(off: Off, solidity: trials.Solidity) -> list[str]:
+    files = solidity.files(slow=False)
+    failed = [test for codes in off.untouched() for test in solidity.failing(codes, files)]
+    return [f"{test} fails with nothing switched off" for test in failed]
 
 
 def _fails(codes: trials.Codes, test: str, solidity: trials.Solidity) -> bool:
@@ -94,23 +127,22 @@ def _verify_programs(only: str) -> list[str]:
 def find(only: str) -> int:
     """Rows for checks that have none, and none for what is no check any more."""
     with Compiler() as compiler, trials.Solidity() as solidity:
-        sources = campaign.read(compiler)
-        mutants = [mutant for mutant in sources.mutants if mutant.operator == CHECK]
+        off = Off(compiler, campaign.read(compiler))
+        bad = _blamed(off, solidity)
+        assert not bad, bad
         known = _kept(FOUND)
         told = {row.key: row for row in table.rows(table.CONTRACTS)}
-        for mutant in mutants:
+        for mutant in off.mutants:
             wanted = only in f"{mutant.file} {mutant.shown}"
             if not wanted or mutant.id in known or row_of(mutant).key in told:
                 continue
-            found = Failing(mutant.id, _failing(mutant, sources, compiler, solidity))
+            found = Failing(mutant.id, _failing(mutant, off, solidity))
             known[mutant.id] = found.tests
-            FOUND.parent.mkdir(parents=True, exist_ok=True)
-            with FOUND.open("ab") as file:
-                file.write(msgspec.json.encode(found) + b"\n")
+            _keep(FOUND, found)
             print(f"{mutant.shown}: {found.tests[:2]}", flush=True)
     often = Counter(test for tests in known.values() for test in tests)
     rows, living = [], []
-    for mutant in mutants:
+    for mutant in off.mutants:
         tests = known.get(mutant.id, [])
         row = row_of(mutant, trials.best(tests, often) if tests else "**open**")
         rows.append(told.get(row.key, row))
@@ -122,11 +154,36 @@ def find(only: str) -> int:
     return 1 if living else 0
 
 
-def _failing(mutant: Mutant, sources: campaign.Sources, compiler: Compiler, solidity: trials.Solidity) -> list[str]:
-    try:
-        codes = compiler.bytecode({mutant.file: mutant.applied(sources.text[mutant.file])})
-    except Stillborn as error:
-        return [f"does not compile without it: {error}"[:60]]
+def find_programs(only: str) -> int:
+    """The same for the guards of the Python side: of those that no test misses none gets a row; they are printed."""
+    known = _kept(FOUND)
+    told = {row.key: row for row in table.rows(table.PROGRAMS)}
+    kept, living = [], []
+    for guard in programs.all_guards():
+        row = Row(guard.where, guard.check, guard.why, "")
+        name = f"{guard.where} {guard.check}"
+        if row.key in told:
+            kept.append(told[row.key])
+            continue
+        if only in name and name not in known:
+            changed = guards.switched_off(guards.source_of(guard.module), guard.function, guard.check)
+            tests = trials.by_pytest({"sources": {guard.module: changed}}, programs.MODULES[guard.module], MOST)
+            known[name] = tests
+            _keep(FOUND, Failing(name, tests))
+            print(f"{name}: {tests}", flush=True)
+        tests = [test for test in known.get(name, []) if "[" not in test] or known.get(name, [])
+        if tests:
+            kept.append(msgspec.structs.replace(row, test=tests[0]))
+        elif name in known:
+            living.append(name)
+    table.write(table.PROGRAMS, _once(kept))
+    for name in living:
+        print(f"LIVES {name}")
+    return 1 if living else 0
+
+
+def _failing(mutant: Mutant, off: Off, solidity: trials.Solidity) -> list[str]:
+    codes = off.codes(mutant)
     failed = [test for test in solidity.failing(codes, solidity.files(slow=False)) if not test.endswith("::setUp")]
     if any(test.split("::")[0].rpartition("/")[2] not in trials.GENERIC for test in failed):
         return failed
@@ -136,6 +193,12 @@ def _failing(mutant: Mutant, sources: campaign.Sources, compiler: Compiler, soli
 
 def _once(rows: Iterable[Row]) -> list[Row]:
     return list({row.key: row for row in rows}.values())
+
+
+def _keep(path: Path, found: Failing) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(msgspec.json.encode(found) + b"\n")
 
 
 def _kept(path: Path) -> dict[str, list[str]]:

@@ -18,10 +18,13 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=PROJECT / "cache/mutation" / campaign.RESULTS)
     parser.add_argument("--checks", action="store_true")
     parser.add_argument("--find", action="store_true")
+    parser.add_argument("--programs", action="store_true")
     parser.add_argument("--only", default="", metavar="TEXT")
     given = parser.parse_args()
+    if given.checks and given.find:
+        return checks.find_programs(given.only) if given.programs else checks.find(given.only)
     if given.checks:
-        return checks.find(given.only) if given.find else checks.verify(given.only)
+        return checks.verify(given.only)
     return campaign.run(given.results, None if given.all else given.count, given.seed)
 
 

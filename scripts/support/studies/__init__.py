@@ -1,0 +1,1 @@
+"""Analysers of the contracts that are installed when they are asked for."""
