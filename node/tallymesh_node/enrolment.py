@@ -100,7 +100,8 @@ class Enrolment:
                         code="unstaked",
                         sentence=f"{missing} more slot{'s' * (missing > 1)} of stake cost {amounts.show_up(needed)}, "
                         f"the account has {amounts.show(tokens)}.",
-                        remedy=f"Send tokens to {checksum(account)}, or start with fewer slots.",
+                        remedy=f"Send tokens to {checksum(account)}, or start with fewer slots. An account without any "
+                        "gets work from payers that allow newcomers, and what it earns becomes its first slot.",
                     ),
                 )
                 return False

@@ -36,6 +36,7 @@ SLOT_WEI = 10**18
 UNITS = 106  # a hundredth of a slot each, less the fee: 103 of them are a slot, the others are credit
 ASK = "360"  # MESH per core-hour: 0.01 for a unit of 0.1 reference-seconds
 STAKED = 3  # auditors of the newcomer's class, which do not work at that price
+MAX_FEE = "0.02"  # MESH: three units of credit are little, and carriers ask for 0.01
 PATIENCE_S = 600.0
 SMALL = {"cores": "1", "memory_mib": "1024", "disk_gib": "1"}
 
@@ -162,7 +163,7 @@ def withdraw(newcomer: NodeProcess) -> dict[str, Any]:
     address = newcomer.api
     assert address is not None
     environment = {**os.environ, "TALLYMESH_NODE": address[0], "TALLYMESH_TOKEN": address[1]}
-    flags = ["--relayed", "--slots", "1", "--deposit", "--json"]
+    flags = ["--relayed", "--slots", "1", "--deposit", "--max-fee", MAX_FEE, "--json"]
     command = [sys.executable, "-m", "tallymesh_node.cli", "withdraw", *flags]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:

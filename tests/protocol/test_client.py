@@ -161,6 +161,24 @@ def test_terms_are_checked_before_anything_is_read(served: Served, options: dict
     assert not served.payer.views
 
 
+def test_newcomers_are_allowed_by_the_call_or_the_environment_and_never_else(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finishing(served, areas(1.0, 1))
+
+    def allowed(**options: Any) -> bool:
+        job = tallymesh.map(area, [0], budget="1", **options)
+        return served.payer.terms[job.id].newcomers
+
+    assert not allowed()
+    assert allowed(newcomers=True)
+    monkeypatch.setenv("TALLYMESH_NEWCOMERS", "1")
+    assert allowed()
+    assert not allowed(newcomers=False), "the call wins"
+    with pytest.raises(CallerError, match="newcomers"):
+        tallymesh.map(area, [0], budget="1", newcomers=1)
+
+
 def test_the_environment_gives_defaults_and_the_call_wins(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     finishing(served, areas(1.0, 1))
     monkeypatch.setenv("TALLYMESH_BUDGET", "3")

@@ -104,6 +104,7 @@ class Asking:
                 "no_carrier",
                 f"Nobody carried it for at most {amounts.show(min(limit, standing.credit))}: "
                 f"{'; '.join(said[:5]) or 'no staked peer is known'}.",
+                remedy="Allow a higher fee (--max-fee), or try again when there is more credit.",
             )
 
     async def _terms(self, *, bond: bool, slots: int, bind: bool) -> tuple[list[tuple[int, Source]], list[str]]:

@@ -19,7 +19,7 @@ from tallymesh_ledger.chain.fees import GasPolicy
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_node.carriers import terms
 from tallymesh_node.carriers.asking import Asking
-from tallymesh_node.carriers.serving import CARRIES_BURST, Carrier
+from tallymesh_node.carriers.serving import ASKS_BURST, CARRIES_BURST, MAX_AT_ONCE, Carrier
 from tallymesh_node.carriers.terms import ALL
 from tallymesh_node.market.envelope import Binding
 
@@ -258,6 +258,27 @@ async def test_one_peer_cannot_make_a_carrier_ask_the_chain_for_ever() -> None:
         await scene.carry(scene.request())
     assert caught.value.code == "too_often"
     await scene.carry(scene.request(), peer="another")
+
+
+async def test_one_peer_cannot_ask_for_terms_for_ever() -> None:
+    """Each question may cost one to the chain."""
+    scene = Scene()
+    body = exchange.encode(CarryTermsRequest(bond=True))
+    for _ in range(ASKS_BURST):
+        await scene.carriers[0].say_terms("curious", body)
+    with pytest.raises(RemoteError) as caught:
+        await scene.carriers[0].say_terms("curious", body)
+    assert caught.value.code == "too_often"
+    await scene.carriers[0].say_terms("another", body)
+
+
+async def test_a_carrier_has_few_requests_in_work_whoever_asks() -> None:
+    """Each waits for a block, and holds a nonce of the carrier's."""
+    scene = Scene()
+    scene.carriers[0]._busy |= {bytes([n]) * 20 for n in range(MAX_AT_ONCE)}
+    with pytest.raises(RemoteError) as caught:
+        await scene.carry(scene.request())
+    assert caught.value.code == "busy"
 
 
 async def test_one_account_has_one_request_in_work() -> None:
