@@ -1,16 +1,19 @@
-"""One network with all contracts on the embedded chain's own machine, and each account's way to it: a job with one
-seat, its units signed by the worker and accepted by nobody, an accusation, the votes. For tests and measurements of the
-real bindings."""
+"""One network with all contracts, on the embedded chain's own machine or on their model, and each account's way to it:
+a job with one seat, its units signed by the worker and accepted by nobody, an accusation, the votes. For the suite that
+both have to pass, and for measurements."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import trio
 
-from fakes.claims import BOND
+from fakes.chain import DOMAINS, FakeChain, World
+from fakes.claims import BOND, FakeClaims
+from fakes.court import FakeCourt
 from fakes.virtual_chain import CHAIN_ID, URL, VirtualChain
 from fakes.worker_scene import CLASS, key_of
 from tallymesh import units
@@ -21,13 +24,16 @@ from tallymesh.network import Network
 from tallymesh.parameters import Parameters
 from tallymesh.units import Unit
 from tallymesh_ledger import court, merkle
-from tallymesh_ledger.chain import Seating, Sender
+from tallymesh_ledger.chain import Sender
 from tallymesh_ledger.court import Case, Charge, Ruling, Statement, Word
 from tallymesh_ledger.deploy import deploy
 from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.jobs import job_id, seat_id
+from tallymesh_ledger.model.panels import CourtTerms
+from tallymesh_ledger.model.rulings import ClaimTerms
 from tallymesh_node.claims.chain import ContractClaims, claims_of
 from tallymesh_node.escrow import EscrowChain
+from tallymesh_node.interfaces import SignedLease
 from tallymesh_node.quarrels.chain import ContractCourt, court_of
 
 PRICE, UNITS, COIN, FEE_WEI, LOCK = 1000, 6, 10**18, 20, 5000
@@ -40,66 +46,33 @@ WORKER, PAYER, SIGNER, AUDITORS = key_of(1), key_of(50), key_of(51), [key_of(n) 
 DISPUTED = 2  # position of the unit that is accused
 
 
-class CourtChain:
-    def __init__(self, virtual: VirtualChain, parameters: Parameters) -> None:
-        self.virtual = virtual
-        self.parameters = parameters
-        self.rpc = virtual.rpc()
-        self.chains: dict[bytes, EscrowChain] = {}
-        self.claims: dict[bytes, ContractClaims] = {}
-        self.court: dict[bytes, ContractCourt] = {}
+class Quarrel:
+    """A job with one seat, what its worker signed, and a quarrel about one unit, whatever the chain is made of."""
 
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, folder: Path, parameters: Parameters = PARAMETERS) -> AsyncIterator[CourtChain]:
-        virtual = VirtualChain(folder)
-        made = cls(virtual, parameters)
-        async with made.rpc:
-            await made._prepare()
-            yield made
-        virtual.close()
-
-    async def _prepare(self) -> None:
-        bank = Sender(self.rpc, self.virtual.key)
-        contracts = await deploy(bank, self.parameters)
-        self.network = Network("test", CHAIN_ID, (URL,), contracts, self.parameters)
-        self.domains = Domains.of(self.network)
-        for key in (WORKER, PAYER, *AUDITORS):
-            chain = self.chains[key.address] = EscrowChain(self.rpc, self.network, key)
-            claiming, judging = claims_of(chain, self.network), court_of(chain, self.network)
-            assert isinstance(claiming, ContractClaims)
-            assert isinstance(judging, ContractCourt)
-            self.claims[key.address], self.court[key.address] = claiming, judging
-            await bank.send(key.address, value=COIN)
-            await chain.contracts.token.transfer(bank, key.address, 10**6)
-        for key in (WORKER, *AUDITORS):
-            registry = self.chains[key.address].contracts.registry
-            await registry.buy_slots(self.chains[key.address].sender, key.address, 1)
-            await registry.set_class(self.chains[key.address].sender, CLASS)
-        await trio.sleep(self.parameters.class_delay_s + 1)
-        self.mine()
+    parameters: Parameters
+    domains: Domains
+    chains: dict[bytes, Any]  # by account: `Chain` …
+    claims: dict[bytes, Any]  # … `ClaimsChain` …
+    court: dict[bytes, Any]  # … and `CourtChain`
 
     @property
-    def payer(self) -> ContractCourt:
+    def payer(self) -> Any:
         return self.court[PAYER.address]
 
     @property
-    def worker(self) -> ContractCourt:
+    def worker(self) -> Any:
         return self.court[WORKER.address]
-
-    def mine(self, blocks: int = 1) -> None:
-        for _ in range(blocks):
-            self.virtual.call("evm_mine")
 
     @property
     def now(self) -> int:
-        return int(self.virtual.call("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
+        raise NotImplementedError
 
-    def gas(self, since_block: int = 0) -> int:
-        """Of all transactions after that block."""
-        head = int(self.virtual.call("eth_blockNumber"), 16)
-        blocks = (self.virtual.call("eth_getBlockByNumber", hex(i), False) for i in range(since_block + 1, head + 1))
-        return sum(int(block["gasUsed"], 16) for block in blocks)
+    async def mine(self, blocks: int = 1) -> None:
+        raise NotImplementedError
+
+    async def _open(self, lease: SignedLease) -> None:
+        await self.chains[PAYER.address].open(self.order, [lease])
+        assert await self.chains[PAYER.address].seat_state(self.id) is not None
 
     # The job.
 
@@ -117,12 +90,8 @@ class CourtChain:
             secret_2=b"2" * 32, nonce=1,
         )  # fmt: skip
         self.id = seat_id(self.domains, self.lease)
-        seating = Seating(
-            self.lease, WORKER.sign(self.domains, self.lease).signature, SIGNER.sign(self.domains, self.lease).signature
-        )
-        payer = self.chains[PAYER.address]
-        outcome = await payer.contracts.escrow.open(payer.sender, self.order, [seating])
-        assert not outcome.refused
+        signatures = [key.sign(self.domains, self.lease).signature for key in (SIGNER, WORKER)]
+        await self._open(SignedLease(self.lease, *signatures))
         self.openings = [
             Opening(bytes([i]) * 32, ZERO32, b"e%d" % i + bytes(30), b"s%d" % i + bytes(30), b"a" * 32)
             for i in range(UNITS)
@@ -166,7 +135,7 @@ class CourtChain:
 
     async def found(self, case: bytes) -> Case:
         found = await self.worker.case_of(case)
-        assert found is not None
+        assert isinstance(found, Case)
         return found
 
     async def vote(self, case: bytes, result: bytes) -> int:
@@ -187,3 +156,95 @@ class CourtChain:
         await self.worker.advance(case)
         await self.payer.acquit_or_convict(self.lease, case)
         return (await self.found(case)).ruling
+
+
+class CourtChain(Quarrel):
+    """The real contracts on the embedded chain's own machine."""
+
+    def __init__(self, virtual: VirtualChain, parameters: Parameters) -> None:
+        self.virtual = virtual
+        self.parameters = parameters
+        self.rpc = virtual.rpc()
+        self.chains, self.claims, self.court = {}, {}, {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, folder: Path, parameters: Parameters = PARAMETERS) -> AsyncIterator[CourtChain]:
+        virtual = VirtualChain(folder)
+        made = cls(virtual, parameters)
+        async with made.rpc:
+            await made._prepare()
+            yield made
+        virtual.close()
+
+    async def _prepare(self) -> None:
+        bank = Sender(self.rpc, self.virtual.key)
+        contracts = await deploy(bank, self.parameters)
+        self.network = Network("test", CHAIN_ID, (URL,), contracts, self.parameters)
+        self.domains = Domains.of(self.network)
+        for key in (WORKER, PAYER, *AUDITORS):
+            chain = self.chains[key.address] = EscrowChain(self.rpc, self.network, key)
+            claiming, judging = claims_of(chain, self.network), court_of(chain, self.network)
+            assert isinstance(claiming, ContractClaims)
+            assert isinstance(judging, ContractCourt)
+            self.claims[key.address], self.court[key.address] = claiming, judging
+            await bank.send(key.address, value=COIN)
+            await chain.contracts.token.transfer(bank, key.address, 10**6)
+        for key in (WORKER, *AUDITORS):
+            registry = self.chains[key.address].contracts.registry
+            await registry.buy_slots(self.chains[key.address].sender, key.address, 1)
+            await registry.set_class(self.chains[key.address].sender, CLASS)
+        await trio.sleep(self.parameters.class_delay_s + 1)
+        await self.mine()
+
+    async def mine(self, blocks: int = 1) -> None:
+        await trio.lowlevel.checkpoint()
+        for _ in range(blocks):
+            self.virtual.call("evm_mine")
+
+    @property
+    def now(self) -> int:
+        return int(self.virtual.call("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
+
+    def gas(self, since_block: int = 0) -> int:
+        """Of all transactions after that block."""
+        head = int(self.virtual.call("eth_blockNumber"), 16)
+        blocks = (self.virtual.call("eth_getBlockByNumber", hex(i), False) for i in range(since_block + 1, head + 1))
+        return sum(int(block["gasUsed"], 16) for block in blocks)
+
+
+class ModelChain(Quarrel):
+    """The contracts' model, one block a second of the test's clock."""
+
+    def __init__(self) -> None:
+        p = self.parameters = PARAMETERS
+        self.domains = DOMAINS
+        self.world = World(DOMAINS, p)
+        self.world.contracts.claims.terms = ClaimTerms(
+            p.claim_commit_s, p.claim_open_s, p.claim_reveal_s, p.claim_challenge_s
+        )
+        self.world.contracts.court.terms = CourtTerms(
+            p.court_quorum,
+            p.court_panel,
+            p.court_appeal_panel,
+            p.court_member_fee_wei,
+            p.court_move_s,
+            p.court_commit_s,
+            p.court_reveal_s,
+            p.court_appeal_s,
+        )
+        accounts = [key.address for key in (WORKER, PAYER, *AUDITORS)]
+        self.chains = {account: FakeChain(self.world, account) for account in accounts}
+        self.claims = {account: FakeClaims(self.world, account) for account in accounts}
+        self.court = {account: FakeCourt(self.world, account) for account in accounts}
+        for account in accounts:
+            self.world.mint(account, 10**6)
+            if account != PAYER.address:
+                self.world.stake(account, 1, CLASS)
+
+    @property
+    def now(self) -> int:
+        return self.world.now()
+
+    async def mine(self, blocks: int = 1) -> None:
+        await trio.sleep(blocks)

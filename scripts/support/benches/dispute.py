@@ -136,7 +136,7 @@ async def _dispute(folder: Path, store: BlobStore, executor: Any, unit: Unit, wr
             exchanges += 1
         parties_s, moves = time.perf_counter() - began, chain.gas() - gas
         assert (found.lo, found.hi) == (wrong - 1, wrong), "the first wrong step"
-        chain.mine(SEED_DELAY + 1)
+        await chain.mine(SEED_DELAY + 1)
         await chain.payer.advance(case)
         began = time.perf_counter()
         result = await member.between(found.agreed, found.lo, found.hi)

@@ -1,5 +1,6 @@
-"""The real bindings over the real contracts, on the embedded chain's own machine and the test's clock: an accusation
-from its making to the money, and a claim's sample before the Court, asked and moved on through `CourtChain` alone."""
+"""One suite for the real bindings over the real contracts, on the embedded chain's own machine and the test's clock,
+and for the fake over their model: an accusation from its making to the money, and a claim's sample before the Court,
+asked and moved on through `CourtChain` alone."""
 
 from __future__ import annotations
 
@@ -11,7 +12,19 @@ import pytest
 import trio
 
 from fakes.claims import BOND
-from fakes.court_chain import AUDITORS, DISPUTED, FEE_WEI, LOCK, PAYER, UNITS, WORKER, CourtChain
+from fakes.court_chain import (
+    AUDITORS,
+    DISPUTED,
+    FEE_WEI,
+    LOCK,
+    PARAMETERS,
+    PAYER,
+    UNITS,
+    WORKER,
+    CourtChain,
+    ModelChain,
+    Quarrel,
+)
 from fakes.worker_scene import CLASS
 from tallymesh.errors import ChainError
 from tallymesh.ids import ZERO32
@@ -25,13 +38,26 @@ from tallymesh_node.quarrels.chain import court_of
 
 
 @pytest.fixture
-async def chain(tmp_path: Path) -> AsyncIterator[CourtChain]:
+async def real(tmp_path: Path) -> AsyncIterator[CourtChain]:
     async with CourtChain.open(tmp_path) as made:
         await made.seat()
         yield made
 
 
-async def test_an_accusation_is_made_narrowed_voted_on_and_paid_through_the_real_contracts(chain: CourtChain) -> None:
+@pytest.fixture(params=["model", "contracts"])
+async def chain(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Quarrel]:
+    """The model is the fake of all other tests: it passes what the contracts pass."""
+    if request.param == "contracts":
+        async with CourtChain.open(tmp_path) as made:
+            await made.seat()
+            yield made
+    else:
+        model = ModelChain()
+        await model.seat()
+        yield model
+
+
+async def test_an_accusation_is_made_narrowed_voted_on_and_paid_through_the_real_contracts(chain: Quarrel) -> None:
     payer, worker = chain.court[PAYER.address], chain.court[WORKER.address]
     terms = await payer.terms()
     assert (terms.panel, terms.fee, terms.appeal_fee, terms.quorum) == (3, 60, 100, 3)
@@ -74,7 +100,7 @@ async def test_an_accusation_is_made_narrowed_voted_on_and_paid_through_the_real
     assert await worker.panels(began) == []
     assert await worker.members(case, terms.size(found)) == []
 
-    chain.mine(court.SEED_DELAY + 1)
+    await chain.mine(court.SEED_DELAY + 1)
     await worker.advance(case)
     assert await worker.panels(began) == [case]
     found = await worker.case_of(case)
@@ -115,11 +141,11 @@ async def test_an_accusation_is_made_narrowed_voted_on_and_paid_through_the_real
     assert gained == LOCK * 40 // 100 + LOCK * 20 // 100, "as payer, and as whoever proved it"
 
 
-async def test_an_appeal_is_paid_and_called(chain: CourtChain) -> None:
+async def test_an_appeal_is_paid_and_called(chain: Quarrel) -> None:
     case = await chain.accuse(steps=1)
     worker = chain.court[WORKER.address]
     terms, began = await worker.terms(), chain.now
-    chain.mine(court.SEED_DELAY + 1)
+    await chain.mine(court.SEED_DELAY + 1)
     await worker.advance(case)
     found = await worker.case_of(case)
     assert found is not None
@@ -131,42 +157,42 @@ async def test_an_appeal_is_paid_and_called(chain: CourtChain) -> None:
     found = await worker.case_of(case)
     assert found is not None
     assert (found.appealed, found.appellant, terms.size(found)) == (True, WORKER.address, 5)
-    chain.mine(court.SEED_DELAY + 1)
+    await chain.mine(court.SEED_DELAY + 1)
     await worker.advance(case)
     assert len(await worker.members(case, 5)) == 5
     assert await worker.panels(began) == [case], "each case once"
 
 
-async def test_two_leaves_for_one_position_are_fraud(chain: CourtChain) -> None:
+async def test_two_leaves_for_one_position_are_fraud(chain: Quarrel) -> None:
     payer = chain.court[PAYER.address]
     one, other = chain.receipt(2, chain.leaves[2]), chain.receipt(2, chain.leaves[3])
     await payer.fraud(chain.order, chain.lease, 2, one, other, brings_wei=None)
     assert await payer.lock_left(chain.lease) == 0
 
 
-async def test_what_brings_less_than_its_gas_is_not_sent(chain: CourtChain) -> None:
+async def test_what_brings_less_than_its_gas_is_not_sent(real: CourtChain) -> None:
     policy = GasPolicy(coin_price_wei=10**18)
-    key = chain.chains[PAYER.address].sender._key
-    dear = court_of(EscrowChain(chain.rpc, chain.network, key, policy=policy), chain.network)
+    key = real.chains[PAYER.address].sender._key
+    dear = court_of(EscrowChain(real.rpc, real.network, key, policy=policy), real.network)
     assert dear is not None
-    slots = await dear.witnesses(chain.order, chain.lease)
+    slots = await dear.witnesses(real.order, real.lease)
     with pytest.raises(ChainError) as caught:
-        await dear.accuse(chain.order, chain.lease, chain.charge(), slots, brings_wei=1)
+        await dear.accuse(real.order, real.lease, real.charge(), slots, brings_wei=1)
     assert caught.value.code == "not_worth_gas"
 
 
-async def test_a_reorganisation_takes_a_case_back(chain: CourtChain) -> None:
-    payer, began = chain.court[PAYER.address], chain.now
-    mark = chain.virtual.call("evm_snapshot")
-    await chain.accuse()
-    assert len(await payer.accusations(chain.id, began)) == len(await payer.cases(PAYER.address, began)) == 1
-    assert chain.virtual.call("evm_revert", mark)
-    chain.mine()
-    assert await payer.accusations(chain.id, began) == []
+async def test_a_reorganisation_takes_a_case_back(real: CourtChain) -> None:
+    payer, began = real.court[PAYER.address], real.now
+    mark = real.virtual.call("evm_snapshot")
+    await real.accuse()
+    assert len(await payer.accusations(real.id, began)) == len(await payer.cases(PAYER.address, began)) == 1
+    assert real.virtual.call("evm_revert", mark)
+    await real.mine()
+    assert await payer.accusations(real.id, began) == []
     assert await payer.cases(PAYER.address, began) == []
 
 
-async def test_a_claims_sample_before_the_court_says_which_unit_it_is_about(chain: CourtChain) -> None:
+async def test_a_claims_sample_before_the_court_says_which_unit_it_is_about(chain: Quarrel) -> None:
     worker, began = chain.claims[WORKER.address], chain.now
     slots = await worker.witnesses(chain.order, chain.lease)
     root = merkle.root(chain.leaves)
@@ -177,7 +203,7 @@ async def test_a_claims_sample_before_the_court_says_which_unit_it_is_about(chai
     signed = WORKER.sign(chain.domains, tally)
     id_ = claims.claim_id(chain.id, root, 0, UNITS)
     await worker.claim(chain.order, chain.lease, signed, slots, bond=BOND, brings_wei=1)
-    chain.mine(claims.SEED_DELAY + 1)
+    await chain.mine(claims.SEED_DELAY + 1)
     await worker.capture(id_)
     found = await worker.claim_of(id_)
     assert found is not None
@@ -206,13 +232,14 @@ async def test_a_claims_sample_before_the_court_says_which_unit_it_is_about(chai
     )
 
 
-async def test_witnesses_are_neither_the_parties_nor_of_the_accusers_owner(chain: CourtChain) -> None:
-    accuser = AUDITORS[0].address
-    registry = chain.chains[accuser].contracts.registry
-    named = []
+async def test_witnesses_are_neither_the_parties_nor_of_the_accusers_owner(chain: Quarrel) -> None:
+    accuser, named = AUDITORS[0].address, []
+    await chain.mine(PARAMETERS.confirmations)
+    view = chain.chains[accuser]
+    registry = await view.registry_at(*await view.final_block())
     for key in (AUDITORS[0], PAYER):
         slots = await chain.court[key.address].witnesses(chain.order, chain.lease)
-        named.append([(await registry.slots_from(slot, 1))[0].account for slot in slots])
+        named.append([registry.slots[slot] for slot in slots])
     assert accuser not in named[0]
     assert len(named[0]) == 3
     assert named[1] == sorted(named[1])
@@ -220,8 +247,8 @@ async def test_witnesses_are_neither_the_parties_nor_of_the_accusers_owner(chain
     assert await chain.court[PAYER.address].witnesses(chain.order, other) == []
 
 
-async def test_a_network_without_a_court_has_none(chain: CourtChain) -> None:
+async def test_a_network_without_a_court_has_none(real: CourtChain) -> None:
     bare = msgspec.structs.replace(
-        chain.network, contracts=msgspec.structs.replace(chain.network.contracts, accusations="")
+        real.network, contracts=msgspec.structs.replace(real.network.contracts, accusations="")
     )
-    assert court_of(chain.chains[WORKER.address], bare) is None
+    assert court_of(real.chains[WORKER.address], bare) is None
