@@ -61,6 +61,7 @@ from tallymesh_node.quarrels.grounds import Grounds, grounds_of
 from tallymesh_node.sandbox import SandboxExecutor
 from tallymesh_node.status import NodeStatus
 from tallymesh_node.store import Database, FolderLock, Life, SqlJournal
+from tallymesh_node.store.life import BEAT_S
 from tallymesh_node.wallet import OUTBOX, Opening
 from tallymesh_node.worker import WorkerService
 
@@ -112,9 +113,9 @@ class Node:
             self.machine: Machine = await trio.to_thread.run_sync(measure, self.home)
             self.database = stack.enter_context(Database(self.home))
             journal = SqlJournal(self.database)
-            life = stack.enter_context(closing(Life(self.home)))
-            self.restored = await life.begin(journal, time.time())
-            journal.noted = life.note
+            self.life = stack.enter_context(closing(Life(self.home)))
+            self.restored = await self.life.begin(journal, time.time())
+            journal.noted = self.life.note
             rpc = await stack.enter_async_context(Rpc(self.network_file.rpc_urls, chain_id=self.network_file.chain_id))
             outbox = stack.enter_context(closing(FileOutbox(self.home / OUTBOX)))
             self.chain = EscrowChain(rpc, self.network_file, self.account, outbox=outbox, policy=self.config.gas_policy)
@@ -256,6 +257,7 @@ class Node:
                 self.enrolment.run,
                 self.money.run,
                 self.purse.run,
+                self._beat,
                 self._drain,
                 self._watch_reachability,
             ):
@@ -313,6 +315,11 @@ class Node:
         """Offers went into the book when gossip asked whether to pass them on; here they only leave its queue."""
         async for _ in self.network.gossip:
             pass
+
+    async def _beat(self) -> None:
+        while True:
+            self.life.beat(time.time())
+            await trio.sleep(BEAT_S)
 
     async def _watch_reachability(self) -> None:
         while True:

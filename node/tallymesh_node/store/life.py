@@ -7,14 +7,17 @@ leaf, and lose its stake by its own two words. So it has to notice. Two files be
   unpacking and synchronising cannot set: in a folder that was put back it is another one.
 - `journal.head` holds how far the journal had come: a journal that was put back alone is behind it.
 
-What neither shows is a whole disk put back as it was, by a snapshot: then its owner says so (`touch` on the file `life`
-before the node starts). A folder that was moved to another disk reads as put back, which costs nothing but open seats.
+What neither shows is a whole disk put back as it was, by a snapshot. But such a node seems to have been off for long,
+and one that was off for long has nothing to lose: its payers gave it up. So it leaves the seats of before in either
+case; a snapshot of less than `AWAY_S` ago its owner has to tell (`touch` on the file `life` before the node starts). A
+folder that was moved to another disk reads as put back, which costs nothing but open seats.
 This module does not know what follows: see `worker.service` and `worker.doors`.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,7 +32,9 @@ from tallymesh_node.store.journal import SqlJournal
 log = logging.getLogger(__name__)
 
 SCOPE = "life"  # of the journal
-MARK, RESTORED = "mark", "restored"  # kinds of its lines
+MARK, RESTORED, AWAY = "mark", "restored", "away"  # kinds of its lines
+AWAY_S = 600.0  # off for so long: payers give a worker up after seconds, and no reboot takes as much
+BEAT_S = 30.0  # between two signs of life in `journal.head`
 LIFE, HEAD = "life", "journal.head"  # files
 
 
@@ -66,15 +71,23 @@ class Life:
                 log.warning("this node's folder was put back from a backup, or moved: it leaves every seat")
                 self._life.unlink(missing_ok=True)
                 await self._mark(journal, ((RESTORED, msgspec.msgpack.encode(now)),))
+            elif now - self._beaten() > AWAY_S:
+                log.info("this node was off for long: it leaves the seats of then")
+                await journal.append(SCOPE, (AWAY, msgspec.msgpack.encode(now)))
             self._file = os.open(self._head, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise LocalError("disk", f"The files that guard against old backups cannot be written: {error}.") from None
         self.note(journal.head())
+        self.beat(now)
         return newest(journal)
 
     def note(self, sequence: int) -> None:
         """The journal has come so far. Not synchronised: what a power cut takes of it is seconds, a backup is older."""
         os.pwrite(self._file, sequence.to_bytes(8, "big"), 0)
+
+    def beat(self, now: float) -> None:
+        """The node lives at this Unix time. Every BEAT_S, while it runs."""
+        os.pwrite(self._file, int(now).to_bytes(8, "big"), 8)
 
     def close(self) -> None:
         if self._file >= 0:
@@ -100,8 +113,15 @@ class Life:
         except FileNotFoundError:
             return 0
 
+    def _beaten(self) -> float:
+        """When the node lived last; never, where a version that did not say so wrote the file."""
+        told = self._head.read_bytes()[8:16] if self._head.exists() else b""
+        return int.from_bytes(told, "big") if told else math.inf
 
-def newest(journal: Journal) -> Restored | None:
-    """When this memory was put back the last time; None where it never was."""
-    lines: list[Entry] = [entry for entry in journal.read(SCOPE) if entry.kind == RESTORED]
+
+def newest(journal: Journal, *, away: bool = False) -> Restored | None:
+    """When this memory was put back the last time; None where it never was. `away`: or may have been, because the node
+    was off for long."""
+    kinds = (RESTORED, AWAY) if away else (RESTORED,)
+    lines: list[Entry] = [entry for entry in journal.read(SCOPE) if entry.kind in kinds]
     return Restored(lines[-1].sequence, msgspec.msgpack.decode(lines[-1].body, type=float)) if lines else None

@@ -110,7 +110,7 @@ class WorkerService:
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            restored = life.newest(self.tools.journal)
+            restored = life.newest(self.tools.journal, away=True)
             for scope in self.tools.journal.scopes(SCOPE):
                 entries = self.tools.journal.read(scope)
                 record = SeatRecord.replay(self.tools.domains, entries)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tallymesh_node.store import Database, Life, SqlJournal
-from tallymesh_node.store.life import HEAD, LIFE, newest
+from tallymesh_node.store.life import AWAY_S, HEAD, LIFE, newest
 
 DATABASE = "state.sqlite"
 
@@ -49,7 +49,7 @@ async def test_a_whole_folder_that_was_put_back_is_noticed_once(tmp_path: Path, 
     else:
         shutil.unpack_archive(tmp_path / "backup.tar", home)
     assert await lives(home, lines=1, now=2000.0)
-    assert not await lives(home, lines=1, now=3000.0), "told once; what was written since is its own"
+    assert not await lives(home, lines=1, now=2060.0), "told once; what was written since is its own"
 
 
 async def test_a_journal_that_was_put_back_alone_is_noticed(tmp_path: Path) -> None:
@@ -91,3 +91,32 @@ async def test_a_folder_of_a_version_that_kept_no_such_files_is_taken_as_it_is(t
         await SqlJournal(database).append("worker/x", ("receipt", b""))
     assert not await lives(home, lines=1)
     assert not await lives(home, lines=1)
+
+
+async def seats_of_before_are_left(home: Path, *, now: float) -> bool:
+    """One run at that time; whether what was written before it may have been forgotten in part."""
+    with Database(home) as database, closing(Life(home)) as life:
+        journal = SqlJournal(database)
+        before = newest(journal, away=True)
+        await life.begin(journal, now)
+        journal.noted = life.note
+        await journal.append("worker/x", ("receipt", b""))
+        life.beat(now + 100)
+        return newest(journal, away=True) != before
+
+
+async def test_after_a_day_off_the_seats_of_then_are_left_for_it_may_be_a_snapshot(tmp_path: Path) -> None:
+    """A disk that was put back whole has the same files, inode for inode: only the time tells."""
+    home = tmp_path / "home"
+    assert not await seats_of_before_are_left(home, now=1_000.0)
+    assert not await seats_of_before_are_left(home, now=1_100.0 + AWAY_S), "a reboot"
+    assert await seats_of_before_are_left(home, now=1_300.0 + AWAY_S + 24 * 3600)
+    with Database(home) as database:
+        assert newest(SqlJournal(database)) is None, "leases are taken at once: nobody put anything back"
+
+
+async def test_a_folder_without_signs_of_life_is_not_taken_for_one_that_was_off(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    await seats_of_before_are_left(home, now=1_000.0)
+    (home / HEAD).write_bytes((home / HEAD).read_bytes()[:8])  # as an older version left it
+    assert not await seats_of_before_are_left(home, now=1e9)
