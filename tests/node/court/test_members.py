@@ -25,7 +25,7 @@ from tallymesh_ledger.claims import NO_OUTPUT
 from tallymesh_ledger.court import CaseState, Ruling
 from tallymesh_ledger.jobs import job_id
 from tallymesh_node.interfaces import Failure
-from tallymesh_node.quarrels.values import SEGMENT
+from tallymesh_node.quarrels.values import SEGMENT, cut
 
 
 async def made(folder: Path, **options: Any) -> CourtScene:
@@ -63,6 +63,20 @@ async def test_a_cheat_is_voted_down_by_one_step_and_whoever_voted_is_paid(scene
         assert len(member.executor.ran) == bool(mine), "one step, run once, however many places"
         assert member.counters.get("panels_right", 0) == bool(mine)
         assert bool(member.executor.closed) == bool(mine), "its sandbox is gone"
+
+
+async def test_the_first_wrong_step_of_1024_is_found_in_ten_exchanges_and_run_alone(tmp_path: Path) -> None:
+    scene = await made(tmp_path, steps=1024, wrong=389, total=2000)
+    async with scene.everybody():
+        await scene.accuse()
+        assert await scene.narrow() == 10
+        assert (scene.found().lo, scene.found().hi) == (388, 389)
+        await scene.draw()
+        assert await scene.ruled() is Ruling.FOR_ACCUSER
+    (unit,) = ran(scene)
+    part = cut(scene.unit, scene.honest[388], 388, 389)
+    assert isinstance(part, Unit)
+    assert unit == units.unit_id(part)
 
 
 async def test_an_honest_worker_is_acquitted(tmp_path: Path) -> None:
