@@ -26,6 +26,7 @@ from tallymesh_ledger import court, merkle
 from tallymesh_ledger.eip712 import keccak
 from tallymesh_ledger.model import quarrels, trials
 from tallymesh_node.cores import Cores
+from tallymesh_node.interfaces import Entry
 from tallymesh_node.quarrels.grounds import Grounds
 from tallymesh_node.quarrels.service import QuarrelsService
 from tallymesh_node.quarrels.values import SEGMENT
@@ -163,6 +164,15 @@ class PartyScene(CourtScene):
         await self.worker.journal.append(
             SCOPE + self.seat.hex(), *((kind.value, exchange.encode(line)) for kind, line in lines)
         )
+
+    async def sign(self, before: Sequence[Entry], *, salt: bytes) -> None:
+        """The worker's journal of the seat, with another receipt than that which the payer has."""
+        opening = replace(self.opening, salt=salt)
+        leaf = merkle.leaf(self.seat, POSITION, opening)
+        receipt = self.worker.key.sign(DOMAINS, Receipt(seat=self.seat, position=POSITION, leaf=leaf)).body
+        line = ReceiptLine(exchange.encode(ReceiptRequest(receipt, opening, Report())), self.chain.now())
+        lines = [(entry.kind, entry.body) for entry in before]
+        await self.worker.journal.append(SCOPE + self.seat.hex(), *lines, (Line.RECEIPT.value, exchange.encode(line)))
 
     def _liar(self, unit: Unit, inputs: Mapping[BlobId, bytes]) -> tuple[bytes, dict[str, float]]:
         """The same story however it is cut: where the state is one of the story's, it goes on from there."""

@@ -11,7 +11,7 @@ from collections import Counter
 from tallymesh import units, wire
 from tallymesh.exchange import Body, Opening, Source
 from tallymesh.ids import ZERO32, SeatId
-from tallymesh.messages import Assign, Lease, Order, Receipt, Result
+from tallymesh.messages import Assign, Lease, Order, Receipt
 from tallymesh.units import Unit
 from tallymesh_ledger.audit import Audit, CallState, Outcome
 from tallymesh_ledger.claims import NO_OUTPUT
@@ -62,9 +62,7 @@ def confirmed(audit: Audit) -> bytes:
     """The end that two drawn auditors found instead of the worker's, as the Court names it; b"" where there is none."""
     if audit.outcome is not Outcome.CONVICTED:
         return b""
-    ends = Counter(
-        call.end for call in audit.calls if call.state is CallState.DONE and call.result is Result.MISMATCH and call.end
-    )
+    ends = Counter(call.end for call in audit.calls if call.state is CallState.DONE and call.end)
     for end, auditors in ends.most_common(1):
         if auditors >= CONFIRMING and end != audit.subject.end:
             return NO_OUTPUT if end == ZERO32 else end

@@ -11,6 +11,7 @@ from fakes.claims import BOND, COURT
 from fakes.journal import MemoryJournal
 from fakes.party_scene import Host, PartyScene
 from tallymesh_ledger.court import CaseState, Ruling
+from tallymesh_ledger.model.machine import Event
 
 FEE = COURT.panel * COURT.member_fee
 LOCK = 10_000
@@ -159,6 +160,62 @@ async def test_without_the_tokens_for_the_bond_nobody_is_accused(tmp_path: Path)
     await not_made(scene, "no_bond")
 
 
+async def test_a_machine_whose_class_is_being_measured_waits_for_it(tmp_path: Path) -> None:
+    scene = await scene_of(tmp_path, steps=1, wrong=1)
+    scene.payer.numeric_class = b""
+    await not_made(scene, "own_class")
+
+
+async def test_a_seat_that_was_accused_for_another_unit_is_not_accused_again(tmp_path: Path) -> None:
+    """By an earlier life of this node: its journal is lost, the chain knows."""
+    scene = await scene_of(tmp_path)
+    escrow, me = scene.chain.contracts.escrow, scene.payer.key.address
+    made = {"accusation": b"a" * 32, "seat": scene.seat, "accuser": me, "position": 7, "bond": BOND}
+    scene.chain.events.append((scene.chain.now(), Event(scene.payer.court.accusing.address, "Accused", made)))
+    async with scene.everybody(scene.payer):
+        await trio.sleep(120)
+    assert not scene.moves("accuse")
+    assert escrow.lock_left(scene.lease) == LOCK
+
+
+async def test_an_accusation_that_the_journal_lost_is_taken_up_though_no_second_bond_is_there(tmp_path: Path) -> None:
+    scene = await scene_of(tmp_path)
+    async with scene.everybody(scene.payer):
+        await scene.until_state(CaseState.POSTING)
+        await scene.stop(scene.payer)
+        scene.payer.journal = MemoryJournal()
+        token, me = scene.chain.contracts.token, scene.payer.key.address
+        left = token.balance_of(me)
+        scene.chain.run(lambda: token.transfer(me, scene.signer.address, left))
+        await scene.start(scene.payer)
+        assert await scene.ended() is Ruling.FOR_ACCUSER
+    assert scene.moves("accuse") == 1
+
+
+async def test_a_lock_that_another_took_first_ends_the_accusation_before_it_is_made(tmp_path: Path) -> None:
+    scene = await scene_of(tmp_path)
+    scene.payer.court.refuse["accuse"] = "not_worth_gas"
+    async with scene.everybody(scene.payer):
+        await scene.until(lambda: "not_worth_gas" in scene.payer.problems())
+        scene.chain.contracts.escrow._locks[scene.seat] = 0
+        scene.payer.court.refuse.clear()
+        await trio.sleep(60)
+        assert scene.payer.service is not None
+        assert scene.payer.service.counters["accusations_gone"] == 1
+    assert not scene.moves("accuse")
+
+
+async def test_a_leaf_that_the_journal_does_not_know_is_not_pleaded_for(tmp_path: Path) -> None:
+    scene = await scene_of(tmp_path)
+    lines = scene.worker.journal.read(f"worker/{scene.seat.hex()}")
+    await scene.worker.journal.drop(f"worker/{scene.seat.hex()}")
+    await scene.sign(lines[:2], salt=b"another salt".ljust(32))
+    async with scene.everybody():
+        await scene.until(lambda: "no_evidence" in scene.worker.problems())
+        await scene.until_state(CaseState.RULED)
+    assert not scene.moves("post")
+
+
 async def test_credits_in_the_escrow_are_drawn_for_the_bond(tmp_path: Path) -> None:
     scene = await scene_of(tmp_path)
     escrow, token, me = scene.chain.contracts.escrow, scene.chain.contracts.token, scene.payer.key.address
@@ -195,6 +252,7 @@ async def test_a_worker_killed_at_any_line_of_its_defence_is_acquitted(tmp_path:
         await trio.sleep(60)
     assert scene.all_of(scene.worker.key.address) - worker == BOND
     assert scene.moves("post") == 3
+    assert [entry.kind for entry in scene.worker.journal.read(f"plea/{scene.case.hex()}")] == ["begin", "end"]
 
 
 async def test_the_defence_outlives_the_workers_journal_of_the_seat(tmp_path: Path) -> None:

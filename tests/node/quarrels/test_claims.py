@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from fakes.chain import DOMAINS, FakeChain
 from fakes.claim_scene import ClaimScene, Story
@@ -17,10 +18,15 @@ from fakes.claims import COURT
 from fakes.court import FakeCourt
 from fakes.executor import honest
 from fakes.worker_scene import CLASS
+from tallymesh import exchange, wire
 from tallymesh.ids import BlobId
-from tallymesh.units import Unit
+from tallymesh.messages import Lease
+from tallymesh.units import Unit, decode_unit, encode, unit_id
 from tallymesh_ledger.claims import Heard
 from tallymesh_ledger.eip712 import keccak
+from tallymesh_ledger.jobs import seat_id
+from tallymesh_node.claims.kept import Kept
+from tallymesh_node.claims.record import AUDITOR, CallLine, DrawnLine, EndLine, Line
 from tallymesh_node.cores import Cores
 from tallymesh_node.quarrels.service import QuarrelsService
 from tallymesh_node.worker.policy import SettlePolicy
@@ -122,6 +128,56 @@ async def test_an_honest_worker_wins_against_an_auditor_that_lies(tmp_path: Path
         if Heard.ACQUITTED in heard(story):
             return
     pytest.fail("no liar was drawn")
+
+
+async def decoys(auditor: Any) -> None:
+    """Beside each call that the auditor was given: other draws of the same sample, one for another unit, one of another
+    seat, as a reorganisation may leave them."""
+    for scope in auditor.journal.scopes(AUDITOR):
+        lines = auditor.journal.read(scope)
+        drawn, called = lines[0], next((line for line in lines if line.kind == Line.CALL), None)
+        if called is None:
+            continue
+        call = exchange.decode(called.body, CallLine)
+        unit = decode_unit(call.answer.unit)
+        lease = wire.decode(call.answer.lease, Lease).message
+        signed = auditor.key.sign(DOMAINS, replace(lease, nonce=lease.nonce + 1)).body
+        others = (
+            replace(call.answer, unit=encode(replace(unit, seed=unit.seed + 1))),
+            replace(call.answer, lease=signed),
+        )
+        for number, answer in enumerate(others):
+            seed = bytes([0xFE + number]) * 32
+            line = replace(exchange.decode(drawn.body, DrawnLine), seed=seed)
+            twin = scope.rpartition("/")[0] + "/" + seed.hex()
+            await auditor.journal.append(
+                twin,
+                (Line.DRAWN, exchange.encode(line)),
+                (Line.CALL, exchange.encode(replace(call, answer=answer))),
+                (Line.OVER, exchange.encode(EndLine("reorganised", 0))),
+            )
+
+
+async def test_an_auditor_pleads_for_the_unit_that_the_chain_names_and_no_other_draw_of_it(tmp_path: Path) -> None:
+    scene = Trial(tmp_path)
+    story = Story(scene)
+    story.worker.executor.functions["m:f"] = lie
+    async with story.everybody():
+        await story.work(units=6, accepted=1)
+        story.vanish()
+        await story.until(lambda: heard(story) & {Heard.DISPUTED} if story.claim() else None)
+        for auditor in story.auditors:
+            await decoys(auditor)
+        async with scene.quarrelling(*story.auditors):
+            pleas = await story.until(
+                lambda: [plea for service in scene.quarrels.values() for plea in service.pleas()], timeout_s=60
+            )
+    assert {seat_id(DOMAINS, plea.lease) for plea in pleas} == {story.seat}
+    assigned = {
+        unit_id(decode_unit(request.unit))
+        for request in Kept(DOMAINS, story.worker.journal, story.seat).assigns.values()
+    }
+    assert {unit_id(plea.unit) for plea in pleas} <= assigned
 
 
 async def test_a_case_whose_unit_the_journal_lost_is_told_to_the_owner(tmp_path: Path) -> None:

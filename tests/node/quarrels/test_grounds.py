@@ -8,9 +8,11 @@ import pytest
 
 from fakes.chain import DOMAINS
 from fakes.payer_scene import PayerNode, Scene, after_first, cheat
+from tallymesh.ids import ZERO32
 from tallymesh.messages import AuditReason, Lease, Order, Receipt, Result
 from tallymesh_ledger import keys, merkle, sampling
 from tallymesh_ledger.audit import Audit, Subject
+from tallymesh_ledger.claims import NO_OUTPUT
 from tallymesh_ledger.court import accusation_of
 from tallymesh_ledger.jobs import seat_id
 from tallymesh_node.quarrels.grounds import Ground, Grounds, confirmed, grounds_of
@@ -64,10 +66,12 @@ async def test_an_accusation_on_the_payers_own_word_alone_is_not_made(tmp_path: 
 END, OTHER, THIRD = b"\x01" * 32, b"\x02" * 32, b"\x03" * 32
 
 
-def judged(*ends: bytes, own: bytes = b"", draws: tuple[int, ...] = ()) -> Audit:
+def judged(*ends: bytes, own: bytes = b"", draws: tuple[int, ...] = (), unsteady: bool = False) -> Audit:
     """An audit of END in which these auditors found these ends."""
     audit = Audit(Subject(seed=bytes(32), index=0, end=END, reason=AuditReason.FIRST), auditors_min=3, answers_max=3)
     for number, end in enumerate(ends):
+        if number and unsteady:
+            audit.unsteady()
         auditor = bytes([number + 1]) * 20
         audit.ordered(number, number, auditor)
         audit.commit(auditor, sampling.commitment(end, bytes(32), auditor, bytes(32)))
@@ -90,9 +94,11 @@ def judged(*ends: bytes, own: bytes = b"", draws: tuple[int, ...] = ()) -> Audit
         (judged(OTHER, THIRD, END, own=OTHER), b""),
         (judged(OTHER, END, END), b""),
         (judged(OTHER), b""),
+        (judged(OTHER, OTHER, unsteady=True), b""),
+        (judged(ZERO32, ZERO32), NO_OUTPUT),
     ],
     ids=["two", "two of three", "one and the payer", "the payer", "a tie that the payer breaks", "sided by the payer",
-         "outvoted", "one"],
+         "outvoted", "one", "a program that is not deterministic", "no output"],
 )  # fmt: skip
 def test_what_counts_as_confirmed(audit: Audit, grounds: bytes) -> None:
     assert confirmed(audit) == grounds
