@@ -223,6 +223,9 @@ class LocalNetwork:
         node = self.add(name, roles=("submit",), settings=settings)
         node.wait("it listened", lambda: node.api is not None)
         view = node.get("/v1/node")
+        if not int(node.environment["TALLYMESH_LISTEN_PORT"]):  # should it start again, others look for it there
+            port = view["addresses"][0].split("/tcp/")[1].split("/")[0]
+            node.environment["TALLYMESH_LISTEN_PORT"] = port
         if not self.network.bootstrap:
             addresses = tuple(f"{address}/p2p/{view['peer_id']}" for address in view["addresses"])
             network_file.save(msgspec.structs.replace(self.network, bootstrap=addresses), self.network_path)

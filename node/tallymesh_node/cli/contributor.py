@@ -36,8 +36,8 @@ def up(
 
     That is a chain, workers, and a node that submits. It runs the public network's code; only the network file differs.
     Programs find its node by themselves. Ctrl-C ends it and everything that it started; the next start finds jobs,
-    results and balances again. Three workers or more check one another; what fewer cannot check, the submitting node
-    checks itself.
+    results and balances again. A node that ends by itself is started again, up to three times in ten minutes. Three
+    workers or more check one another; what fewer cannot check, the submitting node checks itself.
 
     \b
     Examples:
@@ -93,11 +93,16 @@ def _serve_local(network: LocalNetwork, workers: int, say: Callable[[str], None]
             ]
         )
         sys.stdout.flush()
+    from tallymesh_node.cli.restarts import Restarts
+
+    restarts = Restarts(network.nodes, _progress)  # with --json, too: it is no answer but a warning
+    chain = network.chain
+    assert chain is not None
     while True:
         time.sleep(POLL_S)
-        for node in network.nodes.values():
-            if not node.running:
-                raise LocalError("node_ended", f"{node.name} ended by itself:\n{node.tail()}")
+        if not chain.running:
+            raise LocalError("chain_ended", f"The embedded chain ended by itself:\n{chain.tail()}")
+        restarts.look(time.monotonic())
 
 
 def start(
