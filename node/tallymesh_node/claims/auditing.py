@@ -13,7 +13,7 @@ from tallymesh import exchange
 from tallymesh.errors import ChainError, LocalError
 from tallymesh.ids import ZERO32
 from tallymesh.messages import Lease
-from tallymesh_ledger import claims
+from tallymesh_ledger import claims, sampling
 from tallymesh_ledger.claims import Claim, ClaimState, Heard, Sample, Terms
 from tallymesh_node.claims.finding import Finding
 from tallymesh_node.claims.moves import move_on
@@ -73,7 +73,9 @@ class Auditing:
             return
         sample = (await self.tools.claims.samples(record.line.claim, found.k))[record.line.sample]
         mine = sample.auditor == self.tools.key.address
-        if record.commit is None:
+        if record.commit is None and mine:
+            await self._recall(found, sample)
+        elif record.commit is None:
             await self._find(found, sample)
         elif found.state is ClaimState.SAMPLING and not mine:
             await self._commit(found, sample)
@@ -148,6 +150,26 @@ class Auditing:
         assert commit is not None
         if await self._store(*lines, (Line.COMMIT, exchange.encode(commit))):
             await self._commit(found, sample)
+
+    async def _recall(self, found: Claim, sample: Sample) -> None:
+        """The journal was put back from a backup, and the chain has a commitment of this account's, with a bond on it.
+        What it says follows from the unit and the key, so it is found again while the worker serves the unit."""
+        record, tools = self.record, self.tools
+        lease = await self._lease_of(found)
+        if found.state is not ClaimState.SAMPLING or lease is None:
+            raise _Over("forgotten")
+        finding = Finding(tools, record.line.claim, found, record.line.sample, lease)
+        said = [CommitLine(ZERO32, ZERO32, ZERO32, 1)]
+        with trio.move_on_after(max(0, found.deadline - self._now)):
+            await finding.fetch()
+            again = await finding.run()
+            said += [again] if again is not None else []
+        for line in said:
+            salt = record.salt(tools.key)
+            if sampling.commitment(line.end, salt, tools.key.address, line.probe) == sample.commitment:
+                await self._store((Line.COMMIT, exchange.encode(line)))
+                return
+        raise _Over("forgotten")
 
     def _patience_s(self, found: Claim) -> float:
         """How long to try for the unit and its inputs: until most of a rank's window is over, one's own or, for a node

@@ -133,3 +133,30 @@ async def test_a_disk_that_refuses_keeps_everything_unsaid(scene: ClaimScene) ->
             auditor.journal.broken = False
         await story.until(story.ended)
     assert (story.ended(), story.paid()) == ("paid", 6)
+
+
+@pytest.mark.parametrize("kept", [0, 1], ids=["nothing", "the draw"])
+async def test_an_auditor_whose_journal_is_of_before_its_commitment_reveals_it_all_the_same(
+    scene: ClaimScene, kept: int
+) -> None:
+    """Its bond hangs on it. What it found and its salt follow from the unit and its key."""
+    story = Story(scene)
+    async with story.everybody():
+        await story.work(units=6, accepted=1)
+        story.vanish()
+        await story.until(lambda: story.claim() and story.found().committed)
+        claims = story.chain.contracts.claims
+        samples = [claims.sample_of(story.claim_id, i) for i in range(story.found().k)]
+        (first, *_) = [a for a in story.auditors if any(sample.auditor == a.key.address for sample in samples)]
+        await story.stop(first)
+        for scope in first.journal.scopes("claim-audit/"):
+            lines = [(entry.kind, entry.body) for entry in first.journal.read(scope)]
+            await first.journal.drop(scope)
+            if kept:
+                await first.journal.append(scope, *lines[:kept])
+        await story.start(first)
+        await story.until(story.ended)
+    assert (story.ended(), story.paid()) == ("paid", 6)
+    heard = {claims.sample_of(story.claim_id, i).heard for i in range(story.found().k)}
+    assert heard == {Heard.MATCH}, "nobody was silent"
+    story.chain.check()
