@@ -16,6 +16,8 @@ from tallymesh_node import purse
 from tallymesh_node.escrow import EscrowChain
 from tallymesh_node.purse import Purse
 
+pytestmark = pytest.mark.slow  # the contracts are made for each test
+
 WEEK = 7 * 24 * 3600
 
 
