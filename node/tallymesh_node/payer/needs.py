@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tallymesh_node.payer.driver import JobDriver
 
 ROOMS_MAX = 512  # newcomers looked at for one round of matching: as many as the offer book holds
+NEWCOMERS_LOST_MAX = 16  # seats of one job that newcomers took for nothing: accounts cost nothing, seats cost gas
 MORE_UNITS = 4  # another worker pays (its first unit is audited) from this many units a core on
 
 
@@ -91,10 +92,15 @@ class Needs:
                 workers_max=max(0, book.terms.workers_max - len(busy)) if book.terms.workers_max else 0,
                 class_accounts_min=parameters.class_accounts_min,
                 class_share_min_bp=parameters.class_stake_bp,
-                newcomers=order.newcomers,
+                newcomers=order.newcomers and self._newcomers_lost() < NEWCOMERS_LOST_MAX,
                 busy=busy,
             )
         return requests
+
+    def _newcomers_lost(self) -> int:
+        """Seats that newcomers left, or were thrown out of, without one accepted unit."""
+        over = (LeaseState.LOST, LeaseState.CLOSED)
+        return sum(held.newcomer and held.state in over and not held.accepts for held in self.driver.book.all())
 
     def _numeric_class(self, candidates: list[Candidate]) -> bytes:
         """The job's class once it has a lease; before, this node's own where anybody offers it, because then it can

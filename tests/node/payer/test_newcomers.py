@@ -19,6 +19,7 @@ from fakes.payer_scene import (
     result_of,
 )
 from tallymesh_ledger.newcomers import Newcomer
+from tallymesh_node.payer import needs
 
 SLOT = 100 * PRICE * 4  # so that a hundredth of it is four units
 
@@ -100,6 +101,22 @@ async def test_a_newcomer_that_is_honest_once_and_false_later_is_found_at_once(s
         assert standing(small, newcomer).deposit <= PRICE, "what it did honestly"
         assert paid_units(small, newcomer) <= 1
         assert small.chain.credits[honest.key.address] > 0
+
+
+async def test_newcomers_that_take_seats_for_nothing_are_not_asked_for_ever(
+    small: Scene, payer: PayerNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their accounts cost nothing, and each seat of theirs costs the payer gas."""
+    monkeypatch.setattr(needs, "NEWCOMERS_LOST_MAX", 2)
+    first = crowd(small)
+    for peer in (first, *(small.join(number, slots=0) for number in (10, 11, 12))):
+        peer.working.functions["m:f"] = cheat
+    async with small.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=2), newcomers=True, workers_max=1, max_price_wei=str(PRICE))
+        await trio.sleep(300)
+        assert len(small.chain.seats) == 2
+        assert payer.service.job(job).status == "running"
 
 
 @pytest.mark.slow
