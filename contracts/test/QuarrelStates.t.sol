@@ -142,12 +142,22 @@ contract QuarrelStatesTest is Quarrel {
 
     // ---------------------------------------------------------------- cases
 
-    uint256 private constant CASE_STATES = 11;
+    uint256 private constant CASE_STATES = 13;
 
     function reachCase(uint256 state) private returns (bytes32 id) {
         if (state == 0) return keccak256("no case");
-        id = accused(state < 4 ? 8 : 1);
+        id = accused(state < 4 || state > 10 ? 8 : 1);
         if (state == 1) return id; // Posting
+        if (state > 10) {
+            vm.prank(who(WORKER));
+            court.post(id, keccak256("m"));
+            if (state == 11) { // Posting again, too late
+                vm.prank(who(PAYER));
+                court.answer(id, keccak256("n"));
+            }
+            later(MOVE + 1); // 12: Answering, too late
+            return id;
+        }
         if (state == 2) { // Posting, too late
             later(MOVE + 1);
             return id;
@@ -188,7 +198,9 @@ contract QuarrelStatesTest is Quarrel {
         if (state == 2) table[0] = [l, p, p, p];
         if (state == 3) table[1] = [p, OK, p, p];
         if (state == 1 || state == 3 || state == 4) table[5] = [e, e, e, e];
-        if (state == 2) table[5] = [OK, OK, OK, OK];
+        if (state == 11) table[0] = [l, p, p, p];
+        if (state == 12) table[1] = [p, l, p, p];
+        if (state == 2 || state > 10) table[5] = [OK, OK, OK, OK];
         if (state == 5) (table[2], table[3], table[5]) = ([d, d, OK, d], [n, n, n, n], [e, e, e, e]);
         bytes4 a = ICourt.AlreadyCommitted.selector;
         if (state == 6) (table[2], table[3], table[5]) = ([a, a, a, a], [n, n, OK, n], [e, e, e, e]);
@@ -306,11 +318,12 @@ contract QuarrelStatesTest is Quarrel {
             nudge(address(court), abi.encodeCall(ICourt.withdraw, (all[i])));
         }
         nudge(address(escrow), abi.encodeCall(IJobEscrow.withdraw, (address(court))));
+        nudge(address(court), abi.encodeCall(ICourt.burnPool, ()));
         vm.stopPrank();
         vm.assertEq(token.balanceOf(address(escrow)), 0, "escrow");
         vm.assertEq(token.balanceOf(address(claims)), 0, "claims");
         vm.assertEq(token.balanceOf(address(accusations)), 0, "accusations");
-        vm.assertEq(court.owed(), 0, "court");
+        vm.assertEq(token.balanceOf(address(court)), 0, "court");
         vm.assertEq(token.balanceOf(address(registry)), held(), "registry");
     }
 
