@@ -22,7 +22,7 @@ from tallymesh.network import Network
 from tallymesh_ledger.chain import Contracts
 from tallymesh_ledger.keys import checksum
 from tallymesh_ledger.newcomers import Newcomer
-from tallymesh_node.carriers.asking import Asking
+from tallymesh_node.carriers.asking import FEE_SHARE, Asking
 from tallymesh_node.complaints import level
 from tallymesh_node.escrow import EscrowChain
 from tallymesh_node.market.envelope import Binding
@@ -129,7 +129,7 @@ class Enrolment:
             return
         self._carried_at = trio.current_time()
         try:
-            done = await self.asking.bond(missing_wei, fee_max=credit - missing_wei)
+            done = await self.asking.bond(missing_wei, fee_max=min(credit - missing_wei, missing_wei // FEE_SHARE))
             log.info(
                 "carried: %s of credit is stake now, for %s", amounts.show(missing_wei), amounts.show(done.fee_wei)
             )

@@ -7,6 +7,7 @@ pays two fees. Nothing is kept: what is due is read from the chain, after a rest
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -124,7 +125,8 @@ class Asking:
                 said.append(f"{carrier.peer_id[-8:]}: {error.sentence}")
 
         async with trio.open_nursery() as nursery:
-            for carrier in self._carriers()[:CARRIERS_MAX]:
+            known = list(self._carriers())
+            for carrier in random.sample(known, min(CARRIERS_MAX, len(known))):  # not the same ones for ever
                 nursery.start_soon(ask, carrier)
         return sorted(found, key=lambda each: (each[0], each[1].peer_id)), said
 

@@ -48,10 +48,11 @@ def enrolment(*, credit: int, coin: int = 0) -> tuple[Enrolment, Asking]:
     return found, asking
 
 
-async def test_credit_that_fills_a_slot_is_bonded_and_the_fee_is_at_most_the_rest() -> None:
-    found, asking = enrolment(credit=1_100)
+@pytest.mark.parametrize(("credit", "fee_max"), [(1_050, 50), (5_000, 100)], ids=["the rest", "a tenth"])
+async def test_credit_that_fills_a_slot_is_bonded_for_at_most_a_tenth_of_it(credit: int, fee_max: int) -> None:
+    found, asking = enrolment(credit=credit)
     await found._bond(1_000)
-    assert asking.asked == [(1_000, 100)]
+    assert asking.asked == [(1_000, fee_max)]
 
 
 @pytest.mark.parametrize(("credit", "coin"), [(1_000, 0), (1_100, 1)], ids=["no fee is left", "it has coin"])
