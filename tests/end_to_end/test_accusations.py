@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from typing import Any
 
@@ -15,6 +16,7 @@ from tallymesh_ledger.chain.abi import Event, Interface
 from tallymesh_ledger.chain.court import Accusations, Court
 from tallymesh_ledger.chain.logs import read_logs
 from tallymesh_ledger.court import Ruling
+from tallymesh_node.local_network import NodeProcess
 
 pytestmark = pytest.mark.end_to_end
 
@@ -61,6 +63,21 @@ def stake(market: Market, account: str) -> int:
     return balance.stake_free_wei + balance.stake_locked_wei + balance.stake_unbonding_wei
 
 
+def codes(market: Market, name: str) -> set[str]:
+    return {problem.code for problem in market.view(name).problems}
+
+
+def put_back(node: NodeProcess) -> None:
+    """Its folder, from a backup, with the node started on it."""
+    backup = node.folder.with_name("backup")
+    shutil.copytree(node.folder, backup, ignore=shutil.ignore_patterns("spool"))
+    shutil.rmtree(node.folder)
+    shutil.copytree(backup, node.folder)
+    (node.folder / "api.json").unlink(missing_ok=True)
+    node.start()
+    node.wait("it listened again", lambda: node.api is not None)
+
+
 def test_a_payer_that_was_cheated_gets_stake_though_the_workers_process_is_gone_for_good(market: Market) -> None:
     began = time.monotonic()
     lazy = market.add_ready("lazy", command=shop.module("cheats.lazy_worker"), roles=("worker",), ask_price="0.005")
@@ -79,13 +96,17 @@ def test_a_payer_that_was_cheated_gets_stake_though_the_workers_process_is_gone_
         assert peer.account == cheat, "the cheapest worker has the job"
         lazy.kill()
 
+        told: set[str] = set()
+
         def convicted() -> Event | None:
+            told.update(problem["sentence"] for problem in market.payer.get(f"/v1/jobs/{job.id}/why"))
             ended = [e for e in events(market, "AccusationEnded") if e.values["seat"] == bytes.fromhex(peer.seat)]
             return ended[0] if ended else None
 
         ended = wait_until("the accusation has ended", convicted, timeout_s=WAIT_S, pause_s=0.5)
         assert Ruling(ended.values["ruling"]) is Ruling.FOR_ACCUSER, market.node("payer").tail()
         assert not lazy.running
+        assert any(sentence.startswith("Case ") for sentence in told), "the owner could see where the case stood"
         wait_until("the job is done", lambda: job.status in ENDED, timeout_s=WAIT_S)
         assert job.results() == [3 * x + 1 for x in range(12)], "the work was done by others"
 
@@ -107,6 +128,8 @@ def test_a_payer_that_was_cheated_gets_stake_though_the_workers_process_is_gone_
 
         wait_until("the bond was drawn", lambda: market.view("payer").counters.get("quarrels_withdrawals"))
         assert market.view("payer").counters["quarrels_accusations_for_accuser"] == 1
+        put_back(lazy)
+        wait_until("it says that it was put back", lambda: "restored" in codes(market, "lazy"))
         print(f"accused and convicted {time.monotonic() - began:.0f} s after the cheat's node was started")
     finally:
         market.drop(lazy)

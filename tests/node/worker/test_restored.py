@@ -103,6 +103,24 @@ async def test_what_was_begun_in_the_backup_is_not_run_again(tmp_path: Path) -> 
     assert {len(found) for found in leaves(payer).values()} == {1}
 
 
+async def test_nor_what_was_begun_on_a_seat_that_was_closing(tmp_path: Path) -> None:
+    """Such a seat cannot be left any more."""
+    scene = Scene(tmp_path)
+    node = Node(scene)
+    payer = Payer(scene, node)
+    async with node.run():
+        await payer.begin()
+        await payer.assign(0)
+        await payer.close(1, final=True)
+        await payer.wait(lambda: payer.seat.leaves)
+    node.journal = node.journal.copy(3)  # the lease, the Assign and the Close
+    node.executor.functions["m:f"] = lambda unit, inputs: (b"another result", {})
+    await put_back(node.journal)
+    async with node.run():
+        await trio.sleep(30)
+    assert {len(found) for found in leaves(payer).values()} == {1}
+
+
 async def test_leases_are_taken_again_once_no_forgotten_one_can_be_seated(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     node = Node(scene)
