@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from mutation import trials
+from mutation import switches, trials
 from mutation.compiler import FILES, Compiler, Stillborn, users
 from mutation.operators import CHECK, Finder, Mutant
 from tallymesh_ledger.chain import abi
@@ -20,6 +20,8 @@ from tallymesh_ledger.chain import abi
 COUNT = 300
 FIRST_EPISODES = 3  # most changes show within these: a second each
 MORE_EPISODES = 40
+AT_ONCE = 24  # changes in one compilation: more would pass the largest size of a contract
+CODE_MAX = 25_600  # bytes of creation code: 24,576 may be deployed, and the constructor comes on top
 RESULTS = "mutation.jsonl"
 
 
@@ -109,37 +111,96 @@ def run(path: Path, count: int | None, seed: str) -> int:
         known = kept(path)
         originals = {name: abi.load(name).bytecode for file in FILES for name in users(file)}
         results: list[Result] = []
-        for mutant in order(sources.mutants, seed):
+        drawn = order(sources.mutants, seed)
+        coming = [mutant for mutant in (drawn if count is None else drawn[: count * 5 // 4]) if mutant.id not in known]
+        codes = Codes(compiler, sources, coming)
+        for mutant in drawn:
             if count is not None and sum(result.counts for result in results) >= count:
                 break
             result = known.get(mutant.id)
             if result is None:
-                result = tried(mutant, sources.text[mutant.file], compiler, solidity, originals)
+                result = tried(mutant, codes, solidity, originals)
                 keep(path, result)
                 say(len(results), result)
             results.append(result)
     return summary(results, len(sources.mutants))
 
 
-def tried(
-    mutant: Mutant, source: bytes, compiler: Compiler, solidity: trials.Solidity, originals: dict[str, bytes]
-) -> Result:
+class Codes:
+    """Creation code with one change in it: of several that were compiled at once, or compiled for it alone."""
+
+    def __init__(self, compiler: Compiler, sources: Sources, coming: list[Mutant]) -> None:
+        self._compiler = compiler
+        self._sources = sources
+        self._coming: dict[str, list[Mutant]] = defaultdict(list)
+        for mutant in coming:
+            if mutant.around:
+                self._coming[mutant.file].append(mutant)
+        self._ready: dict[str, dict[str, bytes]] = {}
+
+    def alone(self, mutant: Mutant) -> dict[str, bytes]:
+        """Raises Stillborn."""
+        return self._compiler.bytecode({mutant.file: mutant.applied(self._sources.text[mutant.file])})
+
+    def of(self, mutant: Mutant) -> dict[str, bytes]:
+        """Raises Stillborn."""
+        if mutant.around and mutant.id not in self._ready:
+            self._compile(self._together(mutant))
+        return self._ready.pop(mutant.id, None) or self.alone(mutant)
+
+    def _together(self, first: Mutant) -> list[Mutant]:
+        """It and others of its file that are due next, each in a place of its own."""
+        chosen, rest, taken = [first], [], {first.around}
+        for other in self._coming[first.file]:
+            if other.id == first.id:
+                continue
+            free = len(chosen) < AT_ONCE and other.around not in taken
+            (chosen if free else rest).append(other)
+            taken.add(other.around if free else None)
+        self._coming[first.file] = rest
+        return chosen
+
+    def _compile(self, mutants: list[Mutant]) -> None:
+        """Halves of what does not compile together or grows too large; what is left alone is compiled for itself."""
+        if len(mutants) < 3:
+            return
+        file = mutants[0].file
+        try:
+            made = self._compiler.bytecode({file: switches.alternatives(self._sources.text[file], mutants)})
+        except Stillborn:
+            made = {}
+        fits = made and all(len(code) < CODE_MAX and code.count(switches.MARK) == 1 for code in made.values())
+        if not fits or trials.judged({name: switches.switched(code, 0) for name, code in made.items()}, 1):
+            self._compile(mutants[: len(mutants) // 2])
+            self._compile(mutants[len(mutants) // 2 :])
+            return
+        for number, mutant in enumerate(mutants, 1):
+            self._ready[mutant.id] = {name: switches.switched(code, number) for name, code in made.items()}
+
+
+def tried(mutant: Mutant, source: Codes, solidity: trials.Solidity, originals: dict[str, bytes]) -> Result:
     began = time.monotonic()
     told = Result(mutant.id, mutant.file, mutant.operator, mutant.line, mutant.shown)
     try:
-        codes = compiler.bytecode({mutant.file: mutant.applied(source)})
+        codes = source.of(mutant)
+        by, test = noticed_soon(codes)
+        if not by:  # the change alone: it may be none, and the slower tests are worth the exact code
+            codes = source.alone(mutant)
+            if all(code == originals[name] for name, code in codes.items()):
+                return msgspec.structs.replace(told, same_bytecode=True)
+            by, test = noticed(codes, solidity)
     except Stillborn:
         return msgspec.structs.replace(told, stillborn=True)
-    if all(code == originals[name] for name, code in codes.items()):
-        return msgspec.structs.replace(told, same_bytecode=True)
-    by, test = noticed(codes, solidity)
     return msgspec.structs.replace(told, by=by, test=test, seconds=round(time.monotonic() - began, 1))
+
+
+def noticed_soon(codes: trials.Codes) -> tuple[str, str]:
+    how = trials.judged(codes, FIRST_EPISODES)
+    return ("judge", how) if how else ("", "")
 
 
 def noticed(codes: trials.Codes, solidity: trials.Solidity) -> tuple[str, str]:
     """(who, how), the quick ones first."""
-    if how := trials.judged(codes, FIRST_EPISODES):
-        return "judge", how
     if failed := solidity.failing(codes, solidity.files(slow=False)):
         return "solidity", trials.best(failed, {})
     told = {"bytecode": {name: code.hex() for name, code in codes.items()}}

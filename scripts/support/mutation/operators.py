@@ -29,6 +29,10 @@ LEFT_OUT = {
     "UsingForDirective", "InlineAssembly", "ElementaryTypeName", "UserDefinedTypeName", "Mapping", "ArrayTypeName",
     "StructuredDocumentation",
 }  # fmt: skip
+STATEMENTS = {"ExpressionStatement", "EmitStatement", "Return"}
+VALUES = {
+    ("IfStatement", "condition"), ("ForStatement", "condition"), ("VariableDeclarationStatement", "initialValue"),
+}  # fmt: skip
 CHECK = "check switched off"
 CHECKING = re.compile(r"_?(check[A-Z]\w*|intime|isOf)")  # functions that only check
 OPERATORS = (
@@ -49,6 +53,9 @@ class Mutant(msgspec.Struct, frozen=True):
     before: str
     text: str
     why: str = ""  # of a check: the error or the refusal
+    # the condition, value or statement around it that can be chosen at run time; none where nothing can be asked
+    around: tuple[int, int] | None = None
+    is_statement: bool = False
 
     @property
     def id(self) -> str:
@@ -77,6 +84,9 @@ class Finder:
         self._tree = tree
         self._source = source
         self._enums = enums
+        self._around: tuple[int, int] | None = None
+        self._is_statement = False
+        self._may_ask = False
 
     def all(self) -> Iterator[Mutant]:
         seen = set()
@@ -95,8 +105,22 @@ class Finder:
         kind = node.get("nodeType") if isinstance(node, dict) else None
         if kind is None or kind in LEFT_OUT:
             return
+        if kind in STATEMENTS and not (kind == "Return" and node.get("expression") is None):
+            yield from self._within(self._whole(node), True, node, function)
+        else:
+            yield from self._inside(node, kind, function)
+
+    def _within(self, span: tuple[int, int] | None, statement: bool, node: Node, function: str) -> Iterator[Mutant]:
+        kept = self._around, self._is_statement
+        self._around, self._is_statement = span, statement
+        yield from self._inside(node, node["nodeType"], function)
+        self._around, self._is_statement = kept
+
+    def _inside(self, node: Node, kind: str, function: str) -> Iterator[Mutant]:
         if kind in ("FunctionDefinition", "ModifierDefinition"):
             function = node["name"] or node["kind"]
+            asks = node.get("stateMutability") != "pure" and node.get("kind") != "constructor"
+            self._may_ask = asks and "/" not in self._file and self._file != "Domain.sol"
         change = getattr(self, f"_{kind}", None)
         if change:
             yield from change(node, function)
@@ -105,7 +129,11 @@ class Finder:
                 continue
             if kind == "FunctionDefinition" and key in ("modifiers", "parameters", "returnParameters"):
                 continue
-            if isinstance(value, list | dict):
+            if isinstance(value, dict) and (kind, key) in VALUES and "nodeType" in value:
+                single = kind != "VariableDeclarationStatement" or len(node["declarations"]) == 1
+                chosen = single and not value["typeDescriptions"].get("typeString", "").startswith("int_const")
+                yield from self._within(self._span(value) if chosen else None, False, value, function)
+            elif isinstance(value, list | dict):
                 yield from self._walk(value, function)
 
     def _BinaryOperation(self, node: Node, function: str) -> Iterator[Mutant]:
@@ -135,6 +163,8 @@ class Finder:
     def _IfStatement(self, node: Node, function: str) -> Iterator[Mutant]:
         condition = node["condition"]
         why = self._why(node["trueBody"])
+        kept = self._around, self._is_statement
+        self._around, self._is_statement = self._span(condition), False
         if why:
             for part in self._alternatives(condition):
                 yield self._mutant(CHECK, function, self._span(part), "false", why)
@@ -142,6 +172,7 @@ class Finder:
             yield self._negated(condition, function)
             if node["trueBody"]["nodeType"] == "Return":
                 yield self._mutant("early return removed", function, self._span(condition), "false")
+        self._around, self._is_statement = kept
 
     def _Conditional(self, node: Node, function: str) -> Iterator[Mutant]:
         whys = [self._refusal(node[key]) for key in ("trueExpression", "falseExpression")]
@@ -252,6 +283,12 @@ class Finder:
         end += tail.end() if tail else 0
         return self._mutant(operator, function, (start, end), "{}", why)
 
+    def _whole(self, node: Node) -> tuple[int, int] | None:
+        """A statement with its semicolon; none in the head of a loop."""
+        start, end = self._span(node)
+        tail = re.match(rb"\s*;", self._source[end:])
+        return (start, end + tail.end()) if tail else None
+
     def _member(self, node: Node) -> tuple[int, int]:
         end = self._span(node)[1]
         return end - len(node["memberName"]), end
@@ -267,4 +304,22 @@ class Finder:
     def _mutant(self, operator: str, function: str, place: tuple[int, int], text: str, why: str = "") -> Mutant:
         start, end = place
         line = self._source.count(b"\n", 0, start) + 1
-        return Mutant(self._file, operator, function, line, start, end, self._source[start:end].decode(), text, why)
+        before = self._source[start:end].decode()
+        around = (
+            self._around
+            if self._may_ask and self._around and self._around[0] <= start and end <= self._around[1]
+            else None
+        )
+        return Mutant(
+            self._file,
+            operator,
+            function,
+            line,
+            start,
+            end,
+            before,
+            text,
+            why,
+            around,
+            bool(around) and self._is_statement,
+        )

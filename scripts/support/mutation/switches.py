@@ -1,7 +1,8 @@
-"""Many checks of one contract that can be switched off one by one without compiling again.
+"""Many changes of one contract compiled at once, each of which can be switched on without compiling again.
 
-Each condition also asks for an immutable number, and the creation code has that number once, to be replaced: 0 switches
-nothing off. Constructors (where no immutable is there yet), modifiers and libraries are left to the compiler.
+Conditions, values and statements ask for an immutable number, which the creation code has once, to be replaced: 0
+switches nothing. Constructors (where no immutable is there yet), pure functions, modifiers and libraries are left to
+the compiler.
 """
 
 from __future__ import annotations
@@ -22,11 +23,18 @@ def switchable(mutant: Mutant) -> bool:
 
 def prepared(source: bytes, mutants: Sequence[Mutant]) -> str:
     """The source in which check `i + 1` of `mutants` is off where the number is `i + 1`."""
+    return _replaced(source, [(each.start, each.end, _guarded(each, i)) for i, each in enumerate(mutants, 1)])
+
+
+def alternatives(source: bytes, mutants: Sequence[Mutant]) -> str:
+    """The same for changes of any kind; no two may be in one condition, value or statement."""
+    return _replaced(source, [(*_around(each), _chosen(source, each, i)) for i, each in enumerate(mutants, 1)])
+
+
+def _replaced(source: bytes, pieces: Sequence[tuple[int, int, str]]) -> str:
     changed = source
-    numbered = sorted(enumerate(mutants, 1), key=lambda each: each[1].start, reverse=True)
-    for number, mutant in numbered:
-        assert changed[mutant.start : mutant.end].decode() == mutant.before
-        changed = changed[: mutant.start] + _guarded(mutant, number).encode() + changed[mutant.end :]
+    for start, end, text in sorted(pieces, reverse=True):
+        changed = changed[:start] + text.encode() + changed[end:]
     declared = f"    uint256 private immutable _off = 0x{MARK.hex()};\n"
     return re.sub(r"(?m)^(contract [^{]*\{\n)", lambda found: found[1] + declared, changed.decode(), count=1)
 
@@ -37,6 +45,20 @@ def _guarded(mutant: Mutant, number: int) -> str:
     if mutant.text == "false":
         return f"(_off != {number} && ({mutant.before}))"
     return f"(_off == {number} || ({mutant.before}))"
+
+
+def _around(mutant: Mutant) -> tuple[int, int]:
+    assert mutant.around
+    return mutant.around
+
+
+def _chosen(source: bytes, mutant: Mutant, number: int) -> str:
+    start, end = _around(mutant)
+    plain = source[start:end].decode()
+    other = (source[start : mutant.start] + mutant.text.encode() + source[mutant.end : end]).decode()
+    if mutant.is_statement:
+        return f"if (_off == {number}) {{ {other} }} else {{ {plain} }}"
+    return f"(_off == {number} ? ({other}) : ({plain}))"
 
 
 def switched(code: bytes, number: int) -> bytes:
