@@ -26,6 +26,7 @@ from tallymesh_ledger.newcomers import Newcomer
 from tallymesh_ledger.registry import RegistryAt
 from tallymesh_node.complaints import LIMITS, NO_COIN
 from tallymesh_node.interfaces import JobState, SeatEnding, SeatState, SignedLease
+from tallymesh_node.newest import Newest
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +63,20 @@ class EscrowChain:
         self._stale_s = max(STALE_S, STALE_BLOCKS * network.chain.block_ms / 1000)
         self._clock = clock
         self._time = 0
+        self.newest = Newest()
         self.unavailable = ""  # why the chain could not be asked the last time, "" if it could
         self.held_back: ChainError | None = None  # pay that the owner's limits on gas keep from being redeemed
 
     async def look(self) -> None:
         """Read the newest block."""
-        self._time = (await self.rpc.block()).timestamp
+        block = await self.rpc.block()
+        self._time = block.timestamp
+        self.newest.note(block)
+
+    async def head(self) -> int:
+        """The newest block's number, as the loop saw it a moment ago, or asked for."""
+        known = self.newest.number
+        return (await self.rpc.block()).number if known is None else known
 
     async def run(self) -> None:
         """Keep the newest block's time, and watch what was sent until it is final."""

@@ -44,6 +44,7 @@ class Block(msgspec.Struct, frozen=True):
     parent: bytes
     timestamp: int
     base_fee: int | None = None  # None on chains without EIP-1559
+    bloom: bytes = b""  # filter of what logged in it; empty where the node does not say
 
 
 class Rpc:
@@ -282,6 +283,7 @@ def block_of(found: dict[str, Any]) -> Block:
         parent=bytes.fromhex(found["parentHash"][2:]),
         timestamp=int(found["timestamp"], 16),
         base_fee=None if fee is None else int(fee, 16),
+        bloom=bytes.fromhex((found.get("logsBloom") or "0x")[2:]),
     )
 
 

@@ -44,6 +44,7 @@ class ContractClaims:
         self._deployed_block = deployed_block
         self._captured: dict[bytes, _Captured] = {}
         self._scanned = 0  # block up to which events were read; 0: none were
+        self._read_at = 0.0  # of trio's clock
         self._turn = trio.Lock()
         self._terms: Terms | None = None
 
@@ -71,6 +72,11 @@ class ContractClaims:
 
     async def captured(self, since: int) -> list[bytes]:
         async with self._turn:
+            newest = self.chain.newest
+            if self._scanned and newest.silent(self.claims.address, self._scanned, self._read_at):
+                self._scanned = newest.number or self._scanned
+                return [each.claim for each in self._captured.values() if each.at >= since]
+            self._read_at = trio.current_time()
             head = await self.head()
             if not self._scanned:
                 start = await first_block_at(self.chain.rpc, since, self._deployed_block)

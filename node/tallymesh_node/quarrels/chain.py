@@ -53,17 +53,27 @@ class _Recent:
         self._reach_s = 0  # how far back the most patient of those who ask looks
         self._scanned = 0  # block up to which events were read
         self._read_at = 0  # time of the newest block then, as the node's loop knew it; 0 where none runs
+        self._asked_at = 0.0  # when the chain was asked last, of trio's clock
         self._turn = trio.Lock()
 
     async def since(self, name: str, time: int) -> list[_Seen]:
         async with self._turn:
             now = self._chain.block_time()
-            if self._since is None or time < self._since or not now or now != self._read_at:
+            first = self._since is None or time < self._since
+            if first or not now or (now != self._read_at and not self._silent()):
                 await self._read(time)
-                self._read_at = now
+            self._read_at = now
             return [seen for seen in self._seen.values() if seen.event.name == name and seen.at >= time]
 
+    def _silent(self) -> bool:
+        newest = self._chain.newest
+        if not newest.silent(self._contract.address, self._scanned, self._asked_at):
+            return False
+        self._scanned = newest.number or self._scanned
+        return True
+
     async def _read(self, time: int) -> None:
+        self._asked_at = trio.current_time()
         newest = await self._chain.rpc.block()
         head, self._reach_s = newest.number, max(self._reach_s, newest.timestamp - time)
         if self._since is None or time < self._since:
@@ -99,7 +109,7 @@ class ContractCourt:
         return self._terms
 
     async def head(self) -> int:
-        return (await self.chain.rpc.block()).number
+        return await self.chain.head()
 
     async def case_of(self, case: bytes) -> court.Case | None:
         return await self.court.case_of(case)

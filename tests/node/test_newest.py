@@ -1,0 +1,92 @@
+"""Which reads a node at rest is spared, and which never: a header's "no" counts while nothing was missed."""
+
+from __future__ import annotations
+
+import trio
+from eth_bloom import BloomFilter
+from trio.testing import MockClock
+
+from fakes.contract_chain import Chain, a_job
+from tallymesh_ledger.chain.rpc import Block
+from tallymesh_node.newest import FRESH_S, KEPT, SKIP_S, Newest
+
+CLAIMS, COURT = b"\x11" * 20, b"\x22" * 20
+
+
+def block(number: int, *logged: bytes, fork: int = 0, parent_fork: int = 0, bloom: bytes | None = None) -> Block:
+    """As a chain says it; `fork` makes another block of the same number."""
+    filled = int(BloomFilter.from_iterable(logged)).to_bytes(256, "big")
+    return Block(
+        number, bytes([fork]) * 28 + number.to_bytes(4, "big"),
+        bytes([parent_fork]) * 28 + (number - 1).to_bytes(4, "big"), 1_000 + number,
+        bloom=filled if bloom is None else bloom,
+    )  # fmt: skip
+
+
+async def after(newest: Newest, *blocks: Block, pause_s: float = 1.0) -> float:
+    """Notes them a second after each other; the time of now."""
+    for each in blocks:
+        await trio.sleep(pause_s)
+        newest.note(each)
+    return trio.current_time()
+
+
+async def test_a_contract_that_logged_nothing_needs_no_look(autojump_clock: MockClock) -> None:
+    newest = Newest()
+    now = await after(newest, block(7), block(8, COURT), block(9))
+    assert newest.number == 9
+    assert newest.silent(CLAIMS, 6, now)
+    assert newest.silent(CLAIMS, 9, now)
+    assert not newest.silent(COURT, 6, now), "it said something"
+    assert not newest.silent(COURT, 9, now), "lately: a reorganisation may bring it again, a node may index late"
+
+
+async def test_an_event_counts_until_it_is_old(autojump_clock: MockClock) -> None:
+    newest = Newest()
+    now = await after(newest, block(7, CLAIMS), *(block(8 + i) for i in range(KEPT - 1)))
+    assert not newest.silent(CLAIMS, 20, now)
+    now = await after(newest, block(7 + KEPT))
+    assert newest.silent(CLAIMS, 20, now)
+    assert not newest.silent(CLAIMS, 6, now), "a reader that is so far behind reads for itself"
+
+
+async def test_a_gap_a_fork_and_a_node_that_does_not_say_mean_a_look(autojump_clock: MockClock) -> None:
+    newest = Newest()
+    now = await after(newest, block(7), block(9))
+    assert not newest.silent(CLAIMS, 7, now), "nobody saw block 8"
+    assert newest.silent(CLAIMS, 8, now)
+    now = await after(newest, block(10, fork=1, parent_fork=1))
+    assert not newest.silent(CLAIMS, 8, now), "block 9 is another one by now"
+    now = await after(newest, block(11, parent_fork=1, bloom=b""))
+    assert not newest.silent(CLAIMS, 10, now)
+
+
+async def test_nobody_relies_on_headers_for_long_or_on_old_ones(autojump_clock: MockClock) -> None:
+    newest = Newest()
+    assert newest.number is None
+    assert not newest.silent(CLAIMS, 0, trio.current_time())
+    now = await after(newest, *(block(7 + i) for i in range(12)))
+    assert newest.silent(CLAIMS, 6, now - SKIP_S)
+    assert not newest.silent(CLAIMS, 6, now - SKIP_S - 0.1), "a chain may leave its filters empty"
+    await trio.sleep(FRESH_S + 0.1)
+    assert newest.number is None, "the loop has stopped, or the chain is away"
+    assert not newest.silent(CLAIMS, 6, trio.current_time())
+
+
+async def test_no_log_of_a_real_chain_is_denied_by_its_blocks_header() -> None:
+    chain = Chain()
+    a_job(chain)
+    rpc = chain.rpc()
+    logs = await rpc.call("eth_getLogs", {"fromBlock": "0x1", "toBlock": "latest"})
+    assert len(logs) > 20
+    logged = {(int(log["blockNumber"], 16), bytes.fromhex(log["address"][2:])) for log in logs}
+    denied = 0
+    for number in range(1, chain.head + 1):
+        newest = Newest()
+        newest.note(await rpc.block(number))
+        for name in ("Token", "Registry", "JobEscrow"):
+            address = chain.world.contracts[name]
+            silent = newest.silent(address, number - 1, trio.current_time())
+            assert not (silent and (number, address) in logged)
+            denied += silent
+    assert denied > 20, "and most of what did not happen is"
