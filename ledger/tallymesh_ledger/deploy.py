@@ -75,7 +75,7 @@ async def _missing(sender: Sender, begun: Begun, addresses: Sequence[bytes]) -> 
         while await _nonce(sender, "latest") < await _nonce(sender, "pending"):  # noqa: ASYNC110 - the chain's
             await trio.sleep(PENDING_POLL_S)
     codes = [await sender.rpc.call("eth_getCode", "0x" + address.hex(), "latest") for address in addresses]
-    made = sum(code != "0x" for code in codes)
+    made: int = sum(code != "0x" for code in codes)
     sent = await _nonce(sender, "pending") - begun.nonce
     funded = made == len(addresses) and sent == made + 1
     if any(code == "0x" for code in codes[:made]) or not (sent == made or funded):
