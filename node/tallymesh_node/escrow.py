@@ -121,8 +121,7 @@ class EscrowChain:
         return self._time
 
     async def final_block(self) -> tuple[int, bytes]:
-        head = await self.rpc.block()
-        final = await self.rpc.block(max(0, head.number - self._confirmations))
+        final = await self.rpc.block(max(0, await self.head() - self._confirmations))
         return final.number, final.hash
 
     async def registry_at(self, number: int, block_hash: bytes) -> RegistryAt:
