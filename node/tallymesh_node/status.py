@@ -82,7 +82,7 @@ class NodeStatus:
         refused = node.database.refused
         if refused is not None:  # while it lasts nothing is signed: no lease, no receipt, no Accept
             found.append(Problem(code=refused.code, sentence=refused.sentence, remedy=refused.remedy))
-        if node.restored is not None and time.time() < node.restored.at + SEAT_BY_MAX_S:
+        if node.config.works and node.restored is not None and time.time() < node.restored.at + SEAT_BY_MAX_S:
             found.append(
                 Problem(
                     code="restored",

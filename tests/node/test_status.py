@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
 from tallymesh.errors import LocalError
 from tallymesh_node.machine import Machine
 from tallymesh_node.status import NodeStatus
+from tallymesh_node.store.life import Restored
+from tallymesh_node.worker.admission import SEAT_BY_MAX_S
 
 
 def healthy() -> Any:
@@ -46,3 +49,12 @@ def test_more_than_the_machine_has_is_told_and_not_offered_in_silence() -> None:
         "The owner allows --memory-mib 4096, this machine has 3584 (and keeps 512 MiB for itself): 3584 are offered.",
         "The owner allows --disk-gib 11, this machine has 10 free: 10 are offered.",
     ]
+
+
+def test_a_folder_that_was_put_back_is_told_while_no_lease_is_taken() -> None:
+    node = healthy()
+    node.restored = Restored(7, time.time())
+    (problem,) = NodeStatus(node).problems()
+    assert problem.code == "restored"
+    node.restored = Restored(7, time.time() - SEAT_BY_MAX_S)
+    assert NodeStatus(node).problems() == []
