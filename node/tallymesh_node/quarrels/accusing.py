@@ -23,7 +23,7 @@ from tallymesh_node.quarrels.tools import Tools, log, look_s
 from tallymesh_node.quarrels.values import steps_of
 
 SCOPE = "accusation/"  # of the journal: one a seat
-ACCUSE, END = "accuse", "end"  # kinds of its lines
+GROUNDS, ACCUSE, END = "grounds", "accuse", "end"  # kinds of its lines
 KEEP_S = 30 * 24 * 3600  # journals of accusations that are over: none is made twice, and money can be explained
 TRIES_MAX = 12  # sendings that the contract refused: by then the reason does not go away
 RETRY_FIRST_S, RETRY_MAX_S = 2.0, 600.0
@@ -32,7 +32,6 @@ OBSTACLE_S = 5.0  # until it is looked again whether what stands against an accu
 
 
 class AccuseLine(Body, frozen=True):
-    grounds: Grounds
     steps: int
     at: int  # chain time
 
@@ -47,6 +46,7 @@ class Accusation:
 
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
+        self.stored = False  # whether its grounds are on disk: the job may be archived before it can be made
         self.line: AccuseLine | None = None
         self.plea: Plea | None = None
         self.end: EndLine | None = None
@@ -81,9 +81,12 @@ class Accusing:
 
     def _replay(self, entries: Iterable[Entry]) -> None:
         lines = list(entries)
-        line = exchange.decode(lines[0].body, AccuseLine)
-        accusation = Accusation(Ground(self.tools.domains, line.grounds, self.tools.key.address))
-        self._begin(accusation, line)
+        grounds = exchange.decode(lines[0].body, Grounds)
+        accusation = Accusation(Ground(self.tools.domains, grounds, self.tools.key.address))
+        accusation.stored = True
+        for entry in lines:
+            if entry.kind == ACCUSE:
+                self._begin(accusation, exchange.decode(entry.body, AccuseLine))
         if lines[-1].kind == END:
             accusation.end = exchange.decode(lines[-1].body, EndLine)
         self.accusations[accusation.ground.seat] = accusation
@@ -141,10 +144,12 @@ class Accusing:
     async def _consider(self, accusation: Accusation) -> float:
         """Whatever stands against it now is told, and looked at again after so many seconds."""
         ground, court = accusation.ground, self.tools.court
+        if not accusation.stored:
+            await self._store(accusation, GROUNDS, ground.grounds)
+            accusation.stored = True
         made = await self._made(ground)
         if made and made != ground.id:
-            accusation.problem = None
-            accusation.end = EndLine("made_before", self._now)
+            await self._end(accusation, "made_before")
             return 0.0
         if not made:  # else by an earlier life of this node, whose journal was lost
             payer = ground.order.payer == self.tools.key.address
@@ -154,13 +159,24 @@ class Accusing:
             if obstacle is None and not accusation.checked:
                 obstacle = await self._doubt(ground)
                 accusation.checked = obstacle is None
+            if obstacle is not None and not lock and self._unlocked(ground):
+                await self._end(accusation, "not_made")
+                return 0.0
             if obstacle is not None:
                 if accusation.problem is None or accusation.problem[0] != obstacle[0]:
                     log.info("%r: not accused (%s): %s", accusation, *obstacle)
                 accusation.problem = obstacle[0], f"Seat {ground.seat[:4].hex()} is not accused: {obstacle[1]}"
                 return OBSTACLE_S
-        await self._accuse(accusation, AccuseLine(ground.grounds, steps_of(ground.unit), self._now))
+        line = AccuseLine(steps_of(ground.unit), self._now)
+        await self._store(accusation, ACCUSE, line)
+        self._begin(accusation, line)
+        accusation.problem = None
         return 0.0
+
+    def _unlocked(self, ground: Ground) -> bool:
+        """Whether no lock of this seat can come any more."""
+        parameters = self.tools.parameters
+        return self._now > ground.lease.until + parameters.claim_window_s + parameters.lock_tail_s
 
     async def _made(self, ground: Ground) -> bytes:
         """The accusation of this seat that this account has made, b"" where there is none."""
@@ -200,11 +216,10 @@ class Accusing:
             return "own_result", "This machine finds another result than the auditors that confirmed the mismatch."
         return None
 
-    async def _accuse(self, accusation: Accusation, line: AccuseLine) -> None:
+    async def _store(self, accusation: Accusation, kind: str, line: Body) -> None:
+        """Durable when it returns. LocalError `disk`."""
         with trio.CancelScope(shield=True):
-            await self.tools.journal.append(SCOPE + accusation.ground.seat.hex(), (ACCUSE, exchange.encode(line)))
-            self._begin(accusation, line)
-        accusation.problem = None
+            await self.tools.journal.append(SCOPE + accusation.ground.seat.hex(), (kind, exchange.encode(line)))
 
     # Afterwards.
 
@@ -242,10 +257,8 @@ class Accusing:
 
     async def _end(self, accusation: Accusation, outcome: str) -> None:
         line = EndLine(outcome, self._now)
-        with trio.CancelScope(shield=True):
-            scope = SCOPE + accusation.ground.seat.hex()
-            await self.tools.journal.append(scope, (END, exchange.encode(line)))
-            accusation.end = line
+        await self._store(accusation, END, line)
+        accusation.end, accusation.problem = line, None
         self.tools.counters[f"accusations_{outcome}"] += 1
         await self.tools.executor.close_job(self.tools.sandbox_of(accusation.ground.id))
         log.info("%r: %s", accusation, outcome)

@@ -10,6 +10,7 @@ import trio
 from fakes.claims import BOND, COURT
 from fakes.journal import MemoryJournal
 from fakes.party_scene import Host, PartyScene
+from fakes.worker_scene import CLASS, key_of
 from tallymesh_ledger.court import CaseState, Ruling
 from tallymesh_ledger.model.machine import Event
 
@@ -102,7 +103,8 @@ async def test_a_payer_that_is_off_for_half_of_each_window_goes_on_from_its_jour
     assert scene.moves("accuse") == 1
 
 
-@pytest.mark.parametrize(("line", "after"), [("accuse", False), ("accuse", True), ("end", False), ("end", True)])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("line", ["grounds", "accuse", "end"])
 async def test_a_payer_killed_at_any_line_accuses_once(tmp_path: Path, line: str, after: bool) -> None:
     scene = await scene_of(tmp_path)
     before = scene.all_of(scene.payer.key.address)
@@ -114,6 +116,32 @@ async def test_a_payer_killed_at_any_line_accuses_once(tmp_path: Path, line: str
         await trio.sleep(60)
     convicted(scene, before)
     assert scene.moves("accuse") == 1
+    kinds = [entry.kind for entry in scene.payer.journal.read(f"accusation/{scene.seat.hex()}")]
+    assert kinds == ["grounds", "accuse", "end"]
+
+
+async def test_grounds_outlive_the_job_until_the_accusation_can_be_made(tmp_path: Path) -> None:
+    """Its books are shut, and only then are there enough members."""
+    scene = await scene_of(tmp_path, members=(11, 12))
+    async with scene.everybody(scene.payer):
+        await scene.until(lambda: "no_members" in scene.payer.problems())
+        await scene.stop(scene.payer)
+        scene.payer.grounds.clear()
+        for number in (13, 14):
+            scene.chain.stake(key_of(number).address, 1, CLASS)
+        await scene.start(scene.payer)
+        await scene.until_state(CaseState.POSTING)
+
+
+async def test_grounds_are_forgotten_when_the_lock_has_ended(tmp_path: Path) -> None:
+    scene = await scene_of(tmp_path, members=(11, 12))
+    async with scene.everybody(scene.payer):
+        await scene.until(lambda: "no_members" in scene.payer.problems())
+        scene.chain.contracts.escrow._locks[scene.seat] = 0
+        await trio.sleep(3600 + scene.parameters.claim_window_s + scene.parameters.lock_tail_s + 60)
+        assert scene.payer.service is not None
+        assert scene.payer.service.counters["accusations_not_made"] == 1
+        assert not scene.payer.problems()
 
 
 async def test_a_payer_that_restores_a_day_old_backup_accuses_at_most_once(tmp_path: Path) -> None:
