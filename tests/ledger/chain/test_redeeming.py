@@ -76,3 +76,25 @@ async def test_an_auditors_fee_is_collected_only_where_it_is_worth_more_than_its
     assert await contracts.escrow.credit_of(auditor.address) == 0
     assert await EscrowChain(rpc, network, auditor._key, policy=CHEAP).pay_audits(job.leases[0], [pair]) == 1
     assert await contracts.escrow.credit_of(auditor.address) == audit.order.fee
+
+
+async def test_a_worker_frees_the_stake_of_a_seat_that_is_over(
+    rpc: Rpc, network: Network, contracts: Contracts, deal, until
+) -> None:
+    job = await deal(workers=1)
+    (worker,), (lease,), (seat,) = job.workers, job.leases, job.seats
+    await contracts.escrow.open(job.payer, job.order, job.seatings())
+    await contracts.escrow.settle(worker, [job.settlement(0, lease.positions)])
+    chain = EscrowChain(rpc, network, worker._key)
+    state = await chain.seat_state(seat)
+    assert state is not None
+    assert (state.open, state.unlocked, state.cases) == (False, False, 0)
+    assert (await contracts.registry.stake_of(worker.address)).locked == lease.lock
+
+    async def freed() -> bool:
+        await chain.unlock([lease])  # before the tail is over it does nothing
+        found = await chain.seat_state(seat)
+        return found is not None and found.unlocked
+
+    await until(freed)
+    assert (await contracts.registry.stake_of(worker.address)).locked == 0
