@@ -1,4 +1,4 @@
-"""A contributor that computes one item of a map and gives that answer to all others: well formed, quick, and wrong.
+"""A contributor that computes nothing and gives one answer to every item of a map: well formed, quick, and wrong.
 
 An ordinary node whose executor is lazy; as an auditor it is honest. Lives with the tests: the product has no switch for
 it. Started like a node: ``python -m cheats.lazy_worker`` with the node's environment.
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import trio
 
+from tallymesh import values
 from tallymesh.ids import BlobId
 from tallymesh.units import Unit
 from tallymesh_node.blobs import BlobStore
@@ -24,7 +25,7 @@ PRETENCE_S = 0.3  # that a unit seems to take
 class LazyExecutor(SandboxExecutor):
     def __init__(self, spool: Path, store: BlobStore, *, slots: int) -> None:
         super().__init__(spool, store.put, slots=slots)
-        self._answers: dict[bytes, Outcome] = {}  # by job: the first one
+        self._store = store
 
     async def run(
         self,
@@ -37,15 +38,13 @@ class LazyExecutor(SandboxExecutor):
         on_line: OnLine | None = None,
         on_metric: OnMetric | None = None,
     ) -> Outcome:
-        if not probe_key and job in self._answers:
-            await trio.sleep(PRETENCE_S)
-            return self._answers[job]
-        outcome = await super().run(
-            job, unit, inputs, limits, probe_key=probe_key, on_line=on_line, on_metric=on_metric
-        )
-        if not probe_key:
-            self._answers[job] = outcome
-        return outcome
+        if probe_key:
+            return await super().run(
+                job, unit, inputs, limits, probe_key=probe_key, on_line=on_line, on_metric=on_metric
+            )
+        await trio.sleep(PRETENCE_S)
+        answer = self._store.put(values.encode(0, what="answer"))
+        return Outcome(output=answer, metrics=b"{}", seconds={}, cpu_s=0.0, steps=1)
 
 
 class LazyNode(Node):

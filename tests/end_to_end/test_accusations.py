@@ -21,7 +21,6 @@ from tallymesh_node.local_network import NodeProcess
 pytestmark = pytest.mark.end_to_end
 
 WAIT_S = 150.0
-LIES = 2  # units that were made up when the worker's process ends
 
 
 def events(market: Market, *names: str) -> list[Event]:
@@ -85,14 +84,12 @@ def test_a_payer_that_was_cheated_gets_stake_though_the_workers_process_is_gone_
     before, cheats_stake = wealth(market, payer), stake(market, cheat)
     market.connect()
     try:
-        job = tallymesh.map(
-            functions.slow, range(12), seconds=0.3, budget="2.0", work=0.2, workers=1, verify="integrity"
-        )
+        job = tallymesh.map(functions.slow, range(12), seconds=0.3, budget="2.0", work=0.2, workers=1)
 
         def lied() -> Any:
-            return next((peer for peer in job.view.peers if peer.received > LIES), None)
+            return next((peer for peer in job.view.peers if peer.received), None)
 
-        peer = wait_until("the payer has receipts for made-up work", lied, timeout_s=WAIT_S)
+        peer = wait_until("the payer has a receipt for made-up work", lied, timeout_s=WAIT_S)
         assert peer.account == cheat, "the cheapest worker has the job"
         lazy.kill()
 
@@ -124,7 +121,7 @@ def test_a_payer_that_was_cheated_gets_stake_though_the_workers_process_is_gone_
         assert lock * 1_500 // 10_000 >= fee, "all of the Court's fee came out of its share"
         gained = slashed.values["toPayer"] + slashed.values["toProver"]
         assert wealth(market, payer) - before == gained - wages - audits
-        assert market.paid_units(peer.seat) <= 1, "nothing that it made up was paid"
+        assert market.paid_units(peer.seat) == 0, "nothing that it made up was paid"
 
         wait_until("the bond was drawn", lambda: market.view("payer").counters.get("quarrels_withdrawals"))
         assert market.view("payer").counters["quarrels_accusations_for_accuser"] == 1
