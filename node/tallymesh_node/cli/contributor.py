@@ -71,7 +71,8 @@ def _serve_local(network: LocalNetwork, workers: int, say: Callable[[str], None]
     # every job waits for ever. The payer's own node checks what they cannot check among themselves.
     others = workers - 1
     # The chain is kept, as the nodes' journals are: their jobs are about its contracts, and balances are still there.
-    network.start_chain(parameters={"class_accounts_min": others} if others < CHECKERS else None, keep=True)
+    few = {"class_accounts_min": others, **({} if others else {"class_stake_bp": 0})}  # nobody else has any stake then
+    network.start_chain(parameters=few if others < CHECKERS else None, keep=True)
     say("starting the payer's node …")
     payer = network.start_payer()
     say(f"starting {workers} workers …")
