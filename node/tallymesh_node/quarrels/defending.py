@@ -8,6 +8,7 @@ over, and a case may last longer. Pleading itself stands in pleading.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import trio
@@ -30,6 +31,7 @@ SCOPE = "plea/"  # of the journal: one a case
 BEGIN, END = "begin", "end"  # kinds of its lines
 MAX_PLEAS = 64  # cases at a time: each costs its maker a bond, and a seat has room for 255
 SLACK_S = 3600  # a case is looked for so much longer than its windows add up to: draws wait for somebody to call them
+LOST_S = 60.0  # until it is looked again whether the journal has what a case needs
 GONE = "gone"  # a case that a reorganisation took back, or that nobody ended in all the time there was
 KEEP_S = 24 * 3600  # journals of cases that are over: a case must not be taken for new
 
@@ -60,6 +62,7 @@ class Defending:
         self.cases: dict[bytes, Plea] = {}
         self.ended: dict[bytes, int] = {}  # case -> when, chain time
         self.lost: dict[bytes, tuple[str, str]] = {}  # cases that this node cannot plead in, and why
+        self._rest: dict[bytes, float] = {}  # cases that are not looked at before this trio time
         for scope in tools.journal.scopes(SCOPE):
             self._replay(tools.journal.read(scope))
 
@@ -78,15 +81,16 @@ class Defending:
     async def run(self) -> None:
         """Until cancelled: a task for each case, so that a long recomputation delays no other one's move."""
         async with trio.open_nursery() as nursery:
-            for plea in self.live:
-                nursery.start_soon(self._follow, plea)
             while True:
                 try:
-                    for plea in await self._find():
-                        nursery.start_soon(self._follow, plea)
+                    await self._find()
                     await self._forget()
                 except (ChainError, LocalError) as error:
                     log.debug("cases cannot be watched: %s", error)
+                for plea in self.live:  # those too that were found before the chain went away
+                    if not plea.followed:
+                        plea.followed = True
+                        nursery.start_soon(self._follow, plea)
                 await trio.sleep(look_s(self.terms))
 
     async def _follow(self, plea: Plea) -> None:
@@ -100,20 +104,26 @@ class Defending:
 
     # Cases.
 
-    async def _find(self) -> list[Plea]:
+    async def _find(self) -> None:
         """Those that are new."""
         me, now = self.tools.key.address, self.tools.chain.block_time()
         opened = await self.tools.court.cases(me, now - self.terms.case_s - SLACK_S)
-        self.lost = {case: why for case, why in self.lost.items() if any(each.case == case for each in opened)}
-        found = []
+        young = {each.case for each in opened}
+        self.lost = {case: why for case, why in self.lost.items() if case in young}
+        self._rest = {case: time for case, time in self._rest.items() if case in young}
         for each in opened:
             if each.case in self.cases or each.case in self.ended or len(self.cases) >= MAX_PLEAS:
                 continue
+            if trio.current_time() < self._rest.get(each.case, 0.0):
+                continue
             origin = await self.tools.court.origin(each.case)
-            if origin is None or (each.accuser == me and not origin.claim):
-                continue  # not there yet, or an accusation of our own (accusing.py)
+            if origin is None:
+                continue  # not there yet
+            if each.accuser == me and not origin.claim:
+                self._rest[each.case] = math.inf  # an accusation of our own (accusing.py)
+                continue
             try:
-                found.append(await self._begin(each, origin))
+                await self._begin(each, origin)
             except LocalError as error:
                 log.error("case %s cannot be stored: %s", each.case[:4].hex(), error)
             except (KeyError, RemoteError) as error:
@@ -121,9 +131,9 @@ class Defending:
                     log.error("case %s cannot be pleaded: %s", each.case[:4].hex(), error)
                 said = f"Case {each.case[:4].hex()} needs a unit that this node's journal does not have (any more)."
                 self.lost[each.case] = "no_evidence", said
-        return found
+                self._rest[each.case] = trio.current_time() + LOST_S
 
-    async def _begin(self, opened: Opened, origin: Origin) -> Plea:
+    async def _begin(self, opened: Opened, origin: Origin) -> None:
         accused = opened.accused == self.tools.key.address
         dossier = self._accused_of(opened, origin) if accused else self._audited(opened, origin)
         line = BeginLine(
@@ -132,11 +142,10 @@ class Defending:
         )  # fmt: skip
         with trio.CancelScope(shield=True):
             await self.tools.journal.append(SCOPE + opened.case.hex(), (BEGIN, exchange.encode(line)))
-            plea = self.cases[opened.case] = _plea(line)
+            self.cases[opened.case] = _plea(line)
         self.lost.pop(opened.case, None)
         self.tools.counters["cases_against" if accused else "cases_for"] += 1
         log.warning("case %s: this node is the %s", opened.case[:4].hex(), line.side)
-        return plea
 
     def _accused_of(self, opened: Opened, origin: Origin) -> Dossier:
         """KeyError where the journal has no such unit."""

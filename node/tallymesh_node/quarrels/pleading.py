@@ -39,7 +39,7 @@ class Side(Enum):
 
 
 class Plea:
-    """One case in which this account is a party, and what is known of it here; all from `values_here` on is found
+    """One case in which this account is a party, and what is known of it here; all from `followed` on is found
     out again after a restart."""
 
     def __init__(self, case: bytes, side: Side, dossier: Dossier, *, claim: bytes = b"", at: int = 0) -> None:
@@ -48,6 +48,7 @@ class Plea:
         self.order: Order = wire.decode(dossier.order, Order).message
         self.lease: Lease = wire.decode(dossier.lease, Lease).message
         self.unit = decode_unit(dossier.unit)
+        self.followed = False  # whether a task moves it on
         self.values_here = True  # whether this machine's results are those of the lease's class
         self.found: Case | None = None  # as last seen
         self.over = ""  # how it ended, once nothing is left to do

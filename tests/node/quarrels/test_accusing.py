@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from fakes.claims import BOND, COURT
 from fakes.journal import MemoryJournal
 from fakes.party_scene import Host, PartyScene
 from fakes.worker_scene import CLASS, key_of
-from tallymesh_ledger.court import CaseState, Ruling
+from tallymesh.errors import ChainError
+from tallymesh_ledger.court import CaseState, Opened, Origin, Ruling
 from tallymesh_ledger.model.machine import Event
 
 FEE = COURT.panel * COURT.member_fee
@@ -281,6 +283,26 @@ async def test_a_worker_killed_at_any_line_of_its_defence_is_acquitted(tmp_path:
     assert scene.all_of(scene.worker.key.address) - worker == BOND
     assert scene.moves("post") == 3
     assert [entry.kind for entry in scene.worker.journal.read(f"plea/{scene.case.hex()}")] == ["begin", "end"]
+
+
+async def test_a_case_is_pleaded_though_the_chain_goes_away_while_others_are_looked_at(tmp_path: Path) -> None:
+    scene = await scene_of(tmp_path, honest=True)
+    court = scene.worker.court
+    cases, origin = court.cases, court.origin
+
+    async def two(account: bytes, since: int) -> list[Opened]:
+        found = await cases(account, since)
+        return [*found, *(replace(each, case=b"another case".ljust(32)) for each in found)]
+
+    async def away(case: bytes) -> Origin | None:
+        if case != scene.case:
+            raise ChainError("chain_unavailable", "The chain does not answer.", reverted=False)
+        return await origin(case)
+
+    court.cases, court.origin = two, away  # type: ignore[method-assign]
+    async with scene.everybody():
+        assert await scene.ended() is Ruling.FOR_ACCUSED
+    assert scene.moves("post") == 3
 
 
 async def test_the_defence_outlives_the_workers_journal_of_the_seat(tmp_path: Path) -> None:
