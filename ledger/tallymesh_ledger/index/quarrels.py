@@ -22,8 +22,8 @@ from tallymesh_ledger.index.effects import Move, Purse
 Values = Mapping[str, Any]
 
 CONTRACTS = ("Claims", "Accusations", "Court")
-# Events of the escrow that end what a conviction pays back: its slash, and the seat's release by whoever held it.
-ESCROW = ("Slashed", "LetGo")
+# What of the escrow's a conviction pays back from.
+ESCROW = ("Slashed",)
 # The event that names a quarrel's seat first, and the field with the quarrel's id …
 BEGINNINGS = {("Claims", "Claimed"): "claim", ("Accusations", "Accused"): "accusation"}
 DISPUTED = ("Claims", "SampleDisputed")  # … and the one that names a case of a claim
@@ -183,14 +183,11 @@ class Quarrels:
             self._convicting[case.seat] = case.accuser, self._fee - case.fee
 
     def _JobEscrow_Slashed(self, v: Values) -> Iterator[Move]:
-        """The court's share of the slash gives the accuser's fee back, as far as it reaches."""
+        """The court's share of the slash gives the accuser's fee back, as far as it reaches. (Where nothing was left to
+        slash there is no such event, and never will be: a lock does not grow.)"""
         accuser, spent = self._convicting.pop(v["seat"], (b"", 0))
         if accuser:
             yield _award(accuser, min(v["toCourt"], spent))
-
-    def _JobEscrow_LetGo(self, v: Values) -> Iterator[Move]:
-        self._convicting.pop(v["seat"], None)  # nothing was left to slash
-        return iter(())
 
     # ---- the Court
 
