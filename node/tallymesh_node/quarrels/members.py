@@ -109,7 +109,7 @@ class Members:
 
     async def _draw(self) -> None:
         """The parties draw a panel; where both of them are gone, whoever may sit on it does."""
-        head, court = await self.tools.court.head(), self.tools.court
+        court = self.tools.court
         called = await court.called(self.tools.chain.block_time() - self.terms.case_s - SLACK_S)
         self._ruled &= set(called)
         for case in [case for case in called if case not in self._ruled][:MAX_CALLS]:
@@ -118,6 +118,7 @@ class Members:
                 self._ruled.add(case)
             if found is None or found.state is not CaseState.DRAWING:
                 continue
+            head = await court.head()
             turn = int.from_bytes(keccak(case + self.tools.key.address)[:8], "big") % CALL_SPREAD
             if head > found.drawn_block + SEED_DELAY + CALL_BLOCKS + turn:
                 await self._advance(case)
