@@ -9,6 +9,7 @@ import pytest
 from fakes.contract_world import Reverted, World
 from tallymesh.schema import camel
 from tallymesh_ledger.chain import abi
+from tallymesh_ledger.eip712 import keccak
 
 SOMEBODY = b"\x11" * 20
 NOBODY = bytes(20)
@@ -85,3 +86,8 @@ def test_an_argument_that_cannot_be_right_is_refused(
     assert refused.value.code == error
     if error == "bad_parameter":  # a panel that is too large would be refused for the larger one's sake, too
         assert camel(name).encode()[:4].hex() in str(refused.value)
+
+
+def test_a_chain_without_the_contract_of_history_is_refused(world: World) -> None:
+    with pytest.raises(Reverted, match=keccak(b"NoHistory()")[:4].hex()):
+        world.engine.transact(world.bank, b"", abi.load("HistoryRandomness").creation())

@@ -204,7 +204,7 @@ def noticed(codes: trials.Codes, solidity: trials.Solidity) -> tuple[str, str]:
     if failed := solidity.failing(codes, solidity.files(slow=False)):
         return "solidity", trials.best(failed, {})
     told = {"bytecode": {name: code.hex() for name, code in codes.items()}}
-    if failed := trials.by_pytest(told, trials.python_tests()):
+    if failed := trials.by_pytest(told, trials.python_tests(codes)):
         return "pytest", failed[0]
     if how := trials.judged(codes, MORE_EPISODES):
         return "judge", how

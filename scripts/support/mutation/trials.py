@@ -25,7 +25,7 @@ from mutation.swapped import VARIABLE
 
 SOLIDITY_S = 90  # all but the slow files take 5
 SLOW_S = 300
-PYTEST_S = 300  # tests/contracts takes 40 on a busy machine
+PYTEST_S = 120  # tests/contracts takes 40 on a busy machine
 SLOW_FILES = ("Invariants.t.sol", "QuarrelPaths.t.sol")
 # They show what is refused in every state: right, but a test whose name states the case says more.
 GENERIC = (
@@ -35,20 +35,37 @@ GENERIC = (
     "test_states.py",
     "test_money_invariants.py",
 )
+# contract -> Solidity tests that are about it: a second instead of five
+ABOUT = {
+    "Registry": ("Registry.t.sol",),
+    "JobEscrow": ("Open.t.sol", "Settle.t.sol", "End.t.sol", "Audits.t.sol"),
+    "Claims": ("Claims.t.sol", "Accusations.t.sol"),
+    "Accusations": ("Accusations.t.sol",),
+    "Court": ("Court.t.sol", "Accusations.t.sol"),
+}
 # Gas is no sense of the money: a change that only costs more is not noticed by these.
 PYTHON_TESTS = tuple(
     f"tests/contracts/test_{name}.py"
     for name in (
-        "attacks", "dust", "rewards", "newcomers", "debt", "digests", "cases", "checks", "constructors", "review",
+        "constructors", "attacks", "dust", "rewards", "newcomers", "debt", "digests", "cases", "checks", "review",
         "states", "money_invariants",
     )
 )  # fmt: skip
+PYTHON_ABOUT = {
+    "Registry": ("newcomers", "debt"),
+    "JobEscrow": ("attacks", "dust", "newcomers"),
+    "Rewards": ("rewards",),
+    "Claims": ("cases", "review"),
+    "Accusations": ("cases", "review"),
+    "Court": ("cases", "review"),
+}
 Codes = Mapping[str, bytes]
 
 
-def python_tests() -> list[str]:
-    """Those that run on the bytecode, the specific ones first."""
-    known = [path for path in PYTHON_TESTS if (ROOT / path).exists()]
+def python_tests(codes: Codes) -> list[str]:
+    """Those that run on the bytecode: the ones about these contracts first, the generic ones last."""
+    first = [f"tests/contracts/test_{name}.py" for code in codes for name in PYTHON_ABOUT.get(code, ())]
+    known = [path for path in dict.fromkeys((*first, *PYTHON_TESTS)) if (ROOT / path).exists()]
     others = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests/contracts").glob("test_*.py"))
     return known[:-2] + [path for path in others if path not in known and "gas" not in path] + known[-2:]
 
@@ -106,11 +123,24 @@ class Solidity:
         names = sorted(path.name for path in (self._project / "test").glob("*.t.sol"))
         return [f"test/{name}" for name in names if (name in SLOW_FILES) == slow]
 
+    def about(self, codes: Codes) -> list[str]:
+        """The quick files that are about these contracts; all quick ones where none is known to be."""
+        names = dict.fromkeys(file for name in codes for file in ABOUT.get(name, ()))
+        return [f"test/{name}" for name in names] or self.files(slow=False)
+
     def failing(self, codes: Codes, files: Iterable[str], grep: str = "", seconds: int = SOLIDITY_S) -> list[str]:
         """`contracts/test/File.t.sol::test_name` of each test that fails with this code."""
+        asked = list(files)
+        try:
+            return list(self.reasons(codes, asked, grep, seconds))
+        except subprocess.TimeoutExpired:
+            return [f"contracts/{asked[0]} (no end)"]
+
+    def reasons(self, codes: Codes, files: Iterable[str], grep: str = "", seconds: int = SOLIDITY_S) -> dict[str, str]:
+        """The same tests, and what is said of each. Raises subprocess.TimeoutExpired."""
         kept = {name: self._swap(name, code) for name, code in codes.items()}
         try:
-            return self._run(list(files), grep, seconds)
+            return _failures(self._output(list(files), grep, seconds))
         finally:
             for name, text in kept.items():
                 self._artifact(name).write_text(text)
@@ -123,38 +153,40 @@ class Solidity:
         self._artifact(name).write_text(json.dumps({**json.loads(text), "bytecode": f"0x{code.hex()}"}))
         return text
 
-    def _run(self, files: list[str], grep: str, seconds: int) -> list[str]:
+    def _output(self, files: list[str], grep: str, seconds: int) -> str:
         command = [
             str(NODE), "node_modules/hardhat/dist/src/cli.js", "test", "solidity", "--no-compile",
             *(["--grep", grep] if grep else []), *files,
         ]  # fmt: skip
         path = f"{NODE.parent}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "HARDHAT_DISABLE_TELEMETRY": "true", "PATH": path}
-        try:
-            done = subprocess.run(
-                command, cwd=self._project, env=environment, capture_output=True, text=True, timeout=seconds
-            )
-        except subprocess.TimeoutExpired:
-            return [f"contracts/{files[0]} (no end)"]
+        done = subprocess.run(
+            command, cwd=self._project, env=environment, capture_output=True, text=True, timeout=seconds
+        )
         ended = re.search(r"^\s+\d+ (passing|failing)", done.stdout, re.MULTILINE)
         assert ended, done.stdout[-2000:] + done.stderr[-2000:]
-        failed, file = [], ""
-        for line in done.stdout.splitlines():
-            if suite := re.match(r"\s+(test/\S+\.sol):", line):
-                file = suite[1]
-            elif re.match(r"\s+\d+ (passing|failing)", line):
-                break
-            elif found := re.match(r"\s+\d+\) (\w+)\(", line):
-                failed.append(f"contracts/{file}::{found[1]}")
-        return failed
+        return done.stdout
+
+
+def _failures(output: str) -> dict[str, str]:
+    """Test -> reason, out of what hardhat prints: the suites with their files first, the failures with reasons last."""
+    files = {suite: file for file, suite in re.findall(r"^\s+(test/\S+\.sol):(\w+)$", output, re.MULTILINE)}
+    failed = re.split(r"^\s+\d+ failing", output, maxsplit=1, flags=re.MULTILINE)
+    if len(failed) < 2:
+        return {}
+    parts = re.split(r"^\s+\d+\) (\w+)#(\w+)\(", failed[1], flags=re.MULTILINE)
+    return {
+        f"contracts/{files[suite]}::{name}": why
+        for suite, name, why in zip(parts[1::3], parts[2::3], parts[3::3], strict=True)
+    }
 
 
 def best(failed: Sequence[str], often: Mapping[str, int]) -> str:
-    """Of the tests that notice a switched-off check the one that says most: not a generic one, not a set-up, and the
-    one that fewest other checks make fail."""
+    """Of the tests that notice a switched-off check the one that says most."""
+    return min(failed, key=lambda test: weight(test, often))
 
-    def order(test: str) -> tuple[bool, bool, int, str]:
-        file = test.split("::")[0].rpartition("/")[2]
-        return test.endswith("::setUp"), file in GENERIC, often.get(test, 0), test
 
-    return min(failed, key=order)
+def weight(test: str, often: Mapping[str, int]) -> tuple[bool, bool, int, str]:
+    """Lightest: not a set-up, not a generic one, and the one that fewest other checks make fail."""
+    file = test.split("::")[0].rpartition("/")[2]
+    return test.endswith("::setUp"), file in GENERIC, often.get(test, 0), test
