@@ -104,7 +104,8 @@ def test_a_worker_is_paid_through_a_claim_though_its_payers_process_is_gone_for_
             seen = look(market, peer.seat)
             return seen if seen.claim is not None and seen.claim.state.ended else None
 
-        seen = wait_until("the claim has ended", over, timeout_s=WAIT_S, pause_s=0.5)
+        wait_until("the claim has ended", over, timeout_s=WAIT_S, pause_s=0.5)
+        seen = look(market, peer.seat)  # once more: it may have ended between that look's events and its claim
         claim = seen.claim
         assert claim.state is ClaimState.PAID, (claim, unpaid.tail())
         assert claim.from_ == peer.accepted, "what was accepted was settled first"

@@ -94,6 +94,14 @@ def test_it_dies_with_the_program_that_started_it(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow  # imports torch
+def test_a_script_leaves_no_file_when_it_ends_with_its_job(tmp_path: Path) -> None:
+    code = "import tallymesh; from fakes import area\ntallymesh.map(area.area, [1.0], backend='local').wait()"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=90)
+    assert list(tmp_path.iterdir()) == []
+
+
 def _runs(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"

@@ -6,6 +6,7 @@ this program; its files vanish with it. No unit runs in this interpreter.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,8 @@ class LocalSource:
                 stdout=out,
                 stderr=errors,
                 start_new_session=True,  # Ctrl-C is answered here
+                # What it and the units leave goes with the folder, also where they are stopped while they clean up.
+                env={**os.environ, "TMPDIR": str(self._folder)},
             )
         self._lines: IO[bytes] = (self._folder / "events").open("rb")
         self._rest = b""
