@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from mutation import switches, trials
+from mutation import equivalent, switches, trials
 from mutation.compiler import FILES, Compiler, Stillborn, users
 from mutation.operators import CHECK, Finder, Mutant
 from tallymesh_ledger.chain import abi
@@ -38,10 +38,11 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     seconds: float = 0.0
     same_bytecode: bool = False
     stillborn: bool = False
+    argued: str = ""  # why it is the same, though its bytecode is not
 
     @property
     def counts(self) -> bool:
-        return not self.same_bytecode and not self.stillborn
+        return not self.same_bytecode and not self.stillborn and not self.argued
 
 
 class Sources(msgspec.Struct):
@@ -122,6 +123,9 @@ def run(path: Path, count: int | None, seed: str) -> int:
                 result = tried(mutant, codes, solidity, originals)
                 keep(path, result)
                 say(len(results), result)
+            if result.counts and not result.by:  # what is argued is no matter of a run: it may be argued later
+                argued = equivalent.reason(mutant, sources.text[mutant.file])
+                result = msgspec.structs.replace(result, argued=argued)
             results.append(result)
     return summary(results, len(sources.mutants))
 
@@ -226,13 +230,17 @@ def summary(results: list[Result], all_: int) -> int:
         print(f"by {title}")
         for name, group in sorted(_by(counted, key).items()):
             print(f"  {name:24} {len(group):4} {sum(bool(each.by) for each in group):7}")
+    for result in results:
+        if result.argued:
+            print(f"SAME  {result.id} {result.operator}: {result.shown}: {result.argued}")
     for result in living:
         print(f"LIVES {result.id} {result.operator}: {result.shown}")
     share = 1 - len(living) / len(counted) if counted else 0.0
     print(json.dumps({
         "mutants": len(counted), "killed": len(counted) - len(living), "share": round(share, 4), "of": all_,
         "by": Counter(result.by for result in counted), "same_bytecode": sum(r.same_bytecode for r in results),
-        "stillborn": sum(r.stillborn for r in results), "seconds": round(sum(r.seconds for r in results)),
+        "stillborn": sum(r.stillborn for r in results), "argued": sum(bool(r.argued) for r in results),
+        "seconds": round(sum(r.seconds for r in results)),
         "checks": sum(r.operator == CHECK for r in counted),
     }))  # fmt: skip
     return 0 if share >= 0.9 else 1

@@ -87,7 +87,8 @@ def _verify_contracts(only: str) -> list[str]:
                 bad.append(f"{mutant.shown}: no row")
                 continue
             if not row.named:
-                print(f"argued  {row.where}: {row.check}", flush=True)
+                print(f"{row.test}  {row.where}: {row.check}", flush=True)
+                bad += [f"{row.where}: {row.check}: no test yet"] * (row.test == table.OPEN)
                 continue
             failed = _fails(off.codes(mutant), row.test, solidity)
             print(f"{'fails ' if failed else 'PASSES'}  {row.where}: {row.check}: {row.test}", flush=True)
@@ -131,7 +132,7 @@ def find(only: str) -> int:
         bad = _blamed(off, solidity)
         assert not bad, bad
         known = _kept(FOUND)
-        told = {row.key: row for row in table.rows(table.CONTRACTS)}
+        told = {row.key: row for row in table.rows(table.CONTRACTS) if row.test != table.OPEN}
         wanted = [
             mutant
             for mutant in off.mutants
@@ -152,9 +153,9 @@ def find(only: str) -> int:
     rows, living = [], []
     for mutant in off.mutants:
         tests = known.get(mutant.id, [])
-        row = row_of(mutant, trials.best(tests, often) if tests else "**open**")
+        row = row_of(mutant, trials.best(tests, often) if tests else table.OPEN)
         rows.append(told.get(row.key, row))
-        if rows[-1].test == "**open**":
+        if rows[-1].test == table.OPEN:
             living.append(mutant)
     table.write(table.CONTRACTS, _once(rows))
     for mutant in living:
