@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from judge.acts_claims import judged, leaves, unit, witnesses
 from judge.acts_escrow import pick, seat_state
 from judge.scene import Held, Scene
@@ -36,14 +38,25 @@ def statement(scene: Scene, held: Held, position: int, twist: int) -> Statement:
             seat=held.id, number=3, previous=ZERO_WORD, start=start, count=len(all_), root=merkle.root(all_),
             block_number=9, block_hash=ZERO_WORD,
         )  # fmt: skip
+        path = merkle.path(all_, position - start)
+        if scene.chance(0.1):
+            tally, path = taller(tally, value, position - start, path)
         tally = scene.bent(tally, often=0.02)
         signature = scene.sign(held.worker, domain, tally, honest=0.97)
-        return Statement(how, value, signature, tally, ZERO_WORD, merkle.path(all_, position - start))
+        return Statement(how, value, signature, tally, ZERO_WORD, path)
     chosen = scene.one(mine)
     claim = scene.world.claims.claim_of(chosen.id)
     at = min(max(0, position - claim.from_), claim.count - 1)
     path = merkle.path(leaves(held.id, claim.from_, claim.count), at)
     return Statement(how, value, NONE, NO_TALLY, chosen.id, path)
+
+
+def taller(tally: Tally, value: bytes, index: int, path: list[bytes]) -> tuple[Tally, list[bytes]]:
+    """A tree of one level more than its count has, which the worker signed all the same: no path in it counts."""
+    beside = b"\x0c" * 32
+    for level, sibling in enumerate(path):
+        value = keccak(sibling + value if index >> level & 1 else value + sibling)
+    return replace(tally, root=keccak(word(tally.count) + keccak(value + beside))), [*path, beside]
 
 
 def accused(scene: Scene) -> Held | None:
