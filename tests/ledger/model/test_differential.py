@@ -22,7 +22,7 @@ CHANGES = (
     ),
     ("books", "self.fee_bp // (2 * BP)", "self.fee_bp // (2 * BP + 1)"),
     ("registry", "stake.locked + amount > stake.live", "stake.locked + amount >= stake.live"),
-    ("panels", "2 * votes > case.revealed", "2 * votes >= case.revealed"),
+    ("court", "case.committed < self._size(case)", "case.committed <= self._size(case)"),
 )
 
 
