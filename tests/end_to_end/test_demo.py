@@ -95,12 +95,13 @@ def cheated(home: Home, before: dict[str, set[Path]]) -> Run:
 
 
 @pytest.fixture(scope="module")
-def alone(home: Home, before: dict[str, set[Path]]) -> str:
-    """`model_sha` of the demo's training in this machine's one process: nobody could cheat there."""
+def alone(home: Home, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """`model_sha` of the demo's training in this machine's one process: nobody could cheat there. The cache that torch
+    keeps with temporary files is not the demo's."""
     done = subprocess.run(
         [sys.executable, "-c", ALONE],
         cwd=ROOT / "examples",
-        env=home.environment,
+        env={**home.environment, "TMPDIR": str(tmp_path_factory.mktemp("alone"))},
         capture_output=True,
         text=True,
         timeout=DEMO_S,
@@ -177,7 +178,7 @@ def test_it_shows_offers_progress_the_catch_and_balances(cheated: Run) -> None:
     assert re.search(r"worker1 .* MESH", cheated.shown)
 
 
-def test_it_leaves_no_process_and_no_file(cheated: Run, alone: str, home: Home, before: dict[str, set[Path]]) -> None:
+def test_it_leaves_no_process_and_no_file(cheated: Run, home: Home, before: dict[str, set[Path]]) -> None:
     assert home.processes() == []
     assert below(home.folder) == before["home"]
     assert set((ROOT / ".tallymesh").glob("demo-*")) <= before["demos"]
