@@ -16,7 +16,9 @@ from mutation import guards
 NODE = "tests/node"
 # module -> tests that may notice, the likeliest first
 MODULES: dict[str, tuple[str, ...]] = {
-    "tallymesh_ledger.keys": ("tests/ledger/test_signatures.py", "tests/ledger/test_golden.py", "tests/ledger/test_keystore.py", f"{NODE}/auditor"),
+    "tallymesh_ledger.keys": (
+        "tests/ledger/test_signatures.py", "tests/ledger/test_golden.py", f"{NODE}/auditor",
+    ),
     "tallymesh_ledger.seat": ("tests/ledger/test_seat.py",),
     "tallymesh_ledger.audit": ("tests/ledger/test_audit.py",),
     "tallymesh_ledger.proofs": ("tests/ledger/test_proofs.py",),
