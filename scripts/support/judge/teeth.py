@@ -23,7 +23,7 @@ from judge.modules import FOLDER, Modules, load
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ROOT / "contracts/src"
-EDGES, OPPOSITES = 14, 6  # changes on either side
+EDGES, OPPOSITES = 7, 3  # changes on either side
 EPISODES = 80  # in which a change must show
 SEED = "teeth"
 FILES = (
