@@ -124,6 +124,21 @@ contract Base {
         }
     }
 
+    /// @notice Its constructor refuses these arguments, for this reason.
+    /// @dev `vm.expectRevert` would be content with a `create` in assembly that succeeds.
+    function refused(string memory name, bytes memory arguments, bytes memory reason) internal {
+        address made = create(name, arguments);
+        bytes memory said;
+        assembly ("memory-safe") {
+            said := mload(0x40)
+            mstore(said, returndatasize())
+            returndatacopy(add(said, 32), 0, returndatasize())
+            mstore(0x40, and(add(add(said, returndatasize()), 63), not(31)))
+        }
+        vm.assertEq(made, address(0), "a constructor took arguments that it should refuse");
+        vm.assertEq(keccak256(said), keccak256(reason), "a constructor refused for another reason");
+    }
+
     // ---------------------------------------------------------------- people
 
     function who(uint256 key) internal pure returns (address) {

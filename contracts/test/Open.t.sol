@@ -39,8 +39,9 @@ contract OpenTest is Base {
         for (uint256 i = 0; i < 5; ++i) {
             address kept = all[i];
             all[i] = address(0);
-            vm.expectRevert(IJobEscrow.ZeroAddress.selector);
-            create("JobEscrow", bytes.concat(abi.encode(all), rest));
+            refused(
+                "JobEscrow", bytes.concat(abi.encode(all), rest), abi.encodePacked(IJobEscrow.ZeroAddress.selector)
+            );
             all[i] = kept;
         }
         expectBad("feeBp", abi.encode(all), abi.encode(10_000, LEASE_MAX, LOCK_TAIL, 1, 2, PERIOD));
@@ -50,8 +51,9 @@ contract OpenTest is Base {
     }
 
     function expectBad(bytes32 name, bytes memory addresses, bytes memory rest) private {
-        vm.expectRevert(abi.encodeWithSelector(IJobEscrow.BadParameter.selector, name));
-        create("JobEscrow", bytes.concat(addresses, rest));
+        refused(
+            "JobEscrow", bytes.concat(addresses, rest), abi.encodeWithSelector(IJobEscrow.BadParameter.selector, name)
+        );
     }
 
     // ---------------------------------------------------------------- open: refusals

@@ -42,12 +42,18 @@ contract RegistryTest is Base {
     // ---------------------------------------------------------------- deployment
 
     function test_deployment_without_a_token_or_an_escrow_is_refused() public {
-        vm.expectRevert(IRegistry.ZeroAddress.selector);
-        create("Registry", abi.encode(address(0), escrow, SLOT, UNBONDING, CLASS_DELAY));
-        vm.expectRevert(IRegistry.ZeroAddress.selector);
-        create("Registry", abi.encode(token, address(0), SLOT, UNBONDING, CLASS_DELAY));
-        vm.expectRevert(IRegistry.ZeroAmount.selector);
-        create("Registry", abi.encode(token, address(escrow), 0, UNBONDING, CLASS_DELAY));
+        refused(
+            "Registry", abi.encode(address(0), escrow, SLOT, UNBONDING, CLASS_DELAY),
+            abi.encodePacked(IRegistry.ZeroAddress.selector)
+        );
+        refused(
+            "Registry", abi.encode(token, address(0), SLOT, UNBONDING, CLASS_DELAY),
+            abi.encodePacked(IRegistry.ZeroAddress.selector)
+        );
+        refused(
+            "Registry", abi.encode(token, address(escrow), 0, UNBONDING, CLASS_DELAY),
+            abi.encodePacked(IRegistry.ZeroAmount.selector)
+        );
     }
 
     // ---------------------------------------------------------------- bind

@@ -8,8 +8,10 @@ import {Base} from "./Base.sol";
 contract TokenTest is Base {
     function test_more_than_the_cap_cannot_be_deployed() public {
         uint256 cap = token.CAP();
-        vm.expectRevert(abi.encodeWithSelector(ERC20Capped.ERC20ExceededCap.selector, cap + 1, cap));
-        create("Token", abi.encode(BANK, cap + 1));
+        refused(
+            "Token", abi.encode(BANK, cap + 1),
+            abi.encodeWithSelector(ERC20Capped.ERC20ExceededCap.selector, cap + 1, cap)
+        );
     }
 
     function test_the_whole_supply_goes_to_its_holder_and_fits_the_contracts_amounts() public view {
