@@ -50,7 +50,9 @@ class RegistryChain:
         return Standing(owner=bytes(owner), nonce=nonce, credit=credit, slots=slots, binding=version)
 
     async def slots_of(self, account: bytes, count: int) -> Sequence[int]:
-        registry = await self._chain.registry_at(*await self._chain.final_block())
+        # As of now and not of a final block: a slot that came a minute ago counts in what `standing` says, too.
+        newest = await self._chain.rpc.block()
+        registry = await self._chain.registry_at(newest.number, newest.hash)
         mine = [number for number, holder in enumerate(registry.slots) if holder == account]
         return mine[len(mine) - count :] if count else []
 
