@@ -13,7 +13,9 @@ import trio
 from tallymesh_node.interfaces import Journal
 
 SCOPE = "payer-trust"
-REST_S = 600.0  # a worker that was given up, or an auditor that kept silent, is left alone for this long
+# A worker that was given up, or an auditor that kept silent, is left alone for a while, twice as long each time: that a
+# machine stood still for some seconds, theirs or ours, must not stop a job for minutes.
+REST_FIRST_S, REST_S = 30.0, 600.0
 BUSY_S = 5.0  # a worker that said no is asked again after this
 
 
@@ -23,6 +25,7 @@ class Trust:
         self._struck: dict[bytes, str] = {}
         self._convicted: dict[bytes, str] = {}
         self._resting: dict[tuple[str, bytes], tuple[float, str]] = {}
+        self._rests: dict[tuple[str, bytes], tuple[float, float]] = {}  # its last rest: seconds, and until when
         self._now: Callable[[], float] = trio.current_time
 
     def load(self) -> None:
@@ -51,14 +54,22 @@ class Trust:
             known.update(dict.fromkeys(new, sentence))
             await self._journal.append(SCOPE, *[(kind, msgspec.msgpack.encode((a, sentence))) for a in new])
 
-    def rest(self, role: str, account: bytes, sentence: str, seconds: float = REST_S) -> None:
-        """Leave the account alone as `role` ("worker" or "auditor") for a while."""
-        self._resting[role, account] = (self._now() + seconds, sentence)
+    def rest(self, role: str, account: bytes, sentence: str, seconds: float = 0.0) -> None:
+        """Leave the account alone as `role` ("worker" or "auditor"): for so many seconds, or for as long as it has
+        earned by now."""
+        now = self._now()
+        if not seconds:
+            self._rests = {key: (s, until) for key, (s, until) in self._rests.items() if now < until + REST_S}
+            last, _ = self._rests.get((role, account), (REST_FIRST_S / 2, 0.0))
+            seconds = min(REST_S, 2 * last)
+            self._rests[role, account] = seconds, now + seconds
+        self._resting[role, account] = (now + seconds, sentence)
 
     def wake(self, role: str, accounts: set[bytes]) -> None:
         """It was not their fault."""
         for account in accounts:
             self._resting.pop((role, account), None)
+            self._rests.pop((role, account), None)
 
     def resting(self, role: str) -> dict[bytes, str]:
         now = self._now()
