@@ -45,6 +45,7 @@ class Chaos:
     def __init__(self, network: LocalNetwork, seed: int, say: Callable[[str], None]) -> None:
         self.network = network
         self.dice = random.Random(seed)
+        self.next: list[str] = []  # kinds of what is killed next: each once in three kills, in any order
         self.say = say
         self.killed: Counter[str] = Counter()
         self.restarted_at = 0.0
@@ -75,7 +76,10 @@ class Chaos:
     def strike(self) -> None:
         """Kill one of them, somewhere, and start it again."""
         time.sleep(self.dice.uniform(0.1, 2.5))
-        name = self.dice.choice(["payer", "payer", "chain", "chain", *(f"worker{n}" for n in range(1, WORKERS + 1))])
+        if not self.next:
+            self.next = self.dice.sample(["payer", "chain", "worker"], 3)
+        kind = self.next.pop()
+        name = f"worker{self.dice.randint(1, WORKERS)}" if kind == "worker" else kind
         gone_s = self.dice.uniform(0.0, 1.5)
         self.say(f"kill -9 {name}, back after {gone_s:.1f} s")
         if name == "chain":
