@@ -113,7 +113,10 @@ def run(network: LocalNetwork, say: Callable[[str], None]) -> dict[str, Any]:
     fee = int(told["fee_wei"])
     check(after.tokens == earned.credit - fee, "the whole credit but the fee was paid out")
     check((after.credit, after.slots, after.deposit) == (0, 0, 0), "slot and deposit were released")
-    check(after.unbonding == SLOT_WEI + earned.deposit, "and unbond")
+    check(
+        after.unbonding == SLOT_WEI + earned.deposit,
+        f"and unbond: {after.unbonding} of {SLOT_WEI} and {earned.deposit}",
+    )
     check((after.coin, after.transactions) == (0, 0), "it has sent no transaction in its life")
     say(f"withdrew {after.tokens} wei for a fee of {fee}, carried by {told['carrier']}")
     return {
