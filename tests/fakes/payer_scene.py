@@ -187,7 +187,7 @@ class Scene:
                         slots=slots,
                         free_stake=slots * self.parameters.slot_wei - self.chain.locked(peer.key.address),
                         owner=peer.key.address,
-                        chain_class=CLASS,
+                        chain_class=registry.classes.get(peer.key.address, b""),
                         class_accounts=accounts,
                         class_share_bp=share,
                         free_cores=peer.cores.count,

@@ -207,7 +207,7 @@ class Leasing:
             price=proposal.price,
             work_ms=request.work_ms,
             numeric_class=request.numeric_class,
-            lock=driver.book.lock(newcomer=proposal.candidate.slots < 1),
+            lock=driver.book.lock(newcomer=proposal.candidate.newcomer),
             until=now + lasts,
             seat_by=now + int(waits.seconds(Step.SEAT, parameters)),
             secret_1=hashed(1),

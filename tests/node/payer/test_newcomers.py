@@ -86,6 +86,25 @@ async def test_a_newcomer_works_every_unit_is_audited_and_its_pay_becomes_its_st
         small.chain.check()
 
 
+async def test_a_first_slot_stays_free_while_its_account_has_no_gas_to_say_its_class(
+    small: Scene, payer: PayerNode
+) -> None:
+    """Nor has it any to end a lock: it would come to its slot, and most of that would be held for good."""
+    newcomer = crowd(small)
+    small.chain.stake(newcomer.key.address, 1, b"")
+    async with small.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=10), newcomers=True, max_price_wei=str(PRICE))
+        await payer.wait(job)
+        await payer.wait_empty(job)
+        opened = [event.values for _, event in small.chain.events if event.name == "SeatOpened"]
+        assert {each["worker"] for each in opened} == {newcomer.key.address}
+        assert {each["lock"] for each in opened} == {0}
+        assert small.chain.locked(newcomer.key.address) == 0
+        audited = {(audit.seat, audit.position) for audit in payer.service.audits(job) if audit.result == "match"}
+        assert len(audited) == 10, "what protects the payer: each unit is recomputed"
+
+
 async def test_a_newcomer_that_is_honest_once_and_false_later_is_found_at_once(small: Scene, payer: PayerNode) -> None:
     """At the network's rate of one in a hundred, three false units of a tally would mostly go unseen."""
     newcomer = crowd(small)
