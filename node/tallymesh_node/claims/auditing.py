@@ -10,60 +10,30 @@ from __future__ import annotations
 import trio
 
 from tallymesh import exchange
-from tallymesh.errors import ChainError, LocalError
+from tallymesh.errors import ChainError
 from tallymesh.ids import ZERO32
 from tallymesh.messages import Lease
 from tallymesh_ledger import claims, sampling
 from tallymesh_ledger.claims import Claim, ClaimState, Heard, Sample, Terms
 from tallymesh_node.claims.finding import Finding
 from tallymesh_node.claims.moves import move_on
-from tallymesh_node.claims.record import AuditRecord, CommitLine, EndLine, Line
-from tallymesh_node.claims.tools import Tools, grace_s, log, look_s
+from tallymesh_node.claims.record import AuditRecord, CommitLine, Line
+from tallymesh_node.claims.tools import Tools, grace_s, look_s
+from tallymesh_node.duties import Duty, Over
 
 OWN_SHARE = 0.8  # of a rank's window: what could not be had by then is UNAVAILABLE, and the commitment still gets there
-GONE_S = 60  # of chain time without the claim (or under another seed): nothing of this one comes back
 GAS_SHARE = 2  # of both its transactions' gas, that of the commitment
-DISK_RETRY_S = 5.0
 UNAVAILABLE_SHARE = 10
 LAST = ("unavailable", "match", "mismatch")
 
 
-class _Over(Exception):
-    def __init__(self, code: str) -> None:
-        self.code = code
+class Auditing(Duty[Tools, AuditRecord]):
+    COUNTED = "audits"
 
-
-class Auditing:
     def __init__(self, tools: Tools, terms: Terms, record: AuditRecord) -> None:
-        self.tools = tools
+        super().__init__(tools, record, look_s(terms))
         self.terms = terms
-        self.record = record
-        self.problem: tuple[str, str] | None = None
-        self._gone_since: int | None = None
         self._lease: Lease | None = None
-
-    async def run(self) -> None:
-        """Until it is over."""
-        code = ""
-        while not code:
-            try:
-                await self._step()
-                self.problem = None
-            except _Over as over:
-                code = over.code
-            except (ChainError, LocalError) as error:
-                self.problem = error.code, f"{error.sentence} {error.remedy}".strip()
-                log.debug("%r: %s", self.record, error)
-            await trio.sleep(look_s(self.terms))
-        self.tools.counters[f"audits_{code}"] += 1
-        log.info("%r: %s", self.record, code)
-        await self._finish(exchange.encode(EndLine(code, self.tools.chain.block_time())))
-
-    async def _finish(self, line: bytes) -> None:
-        while True:
-            if await self._store((Line.OVER, line)):
-                return
-            await trio.sleep(DISK_RETRY_S)
 
     async def _step(self) -> None:
         """The next thing that is due, by journal and chain."""
@@ -80,28 +50,18 @@ class Auditing:
         elif found.state is ClaimState.SAMPLING and not mine:
             await self._commit(found, sample)
         elif not mine:
-            raise _Over("taken")
+            raise Over("taken")
         elif found.state is ClaimState.REVEALING and sample.heard is Heard.COMMITTED and self._now <= found.deadline:
             await self._reveal(found)
         elif found.state.ended:
-            raise _Over(_outcome(found, sample))
+            raise Over(_outcome(found, sample))
         else:
             await self._move_on(found, sample)
-
-    @property
-    def _now(self) -> int:
-        return self.tools.chain.block_time()
 
     async def _claim(self) -> Claim | None:
         """As the chain has it under this draw's seed; None for a while after a reorganisation."""
         found = await self.tools.claims.claim_of(self.record.line.claim)
-        if found is not None and found.seed == self.record.line.seed:
-            self._gone_since = None
-            return found
-        self._gone_since = self._now if self._gone_since is None else self._gone_since
-        if self._now >= self._gone_since + GONE_S:
-            raise _Over("reorganised")
-        return None
+        return found if self._still(found is not None and found.seed == self.record.line.seed) else None
 
     async def _lease_of(self, found: Claim) -> Lease | None:
         if self._lease is None:
@@ -119,7 +79,7 @@ class Auditing:
             await move_on(self.tools, lease, line.claim, found, brings_wei=brings, grace_s=grace_s(self.terms))
         except ChainError as error:
             if error.code == "not_worth_gas":
-                raise _Over("not_worth_gas") from None  # whoever has more at stake concludes it
+                raise Over("not_worth_gas") from None  # whoever has more at stake concludes it
             raise
 
     # Finding out.
@@ -128,17 +88,17 @@ class Auditing:
         """Run the unit in this rank's time, and keep what comes out."""
         record, until = self.record, self.terms.commit_by(found)
         if found.state is not ClaimState.SAMPLING or sample.taken or self._now >= until:
-            raise _Over("taken" if sample.taken else "late")
+            raise Over("taken" if sample.taken else "late")
         if self._now < self.terms.rank_from(found, record.line.rank):
             return  # an auditor of an earlier rank may still do it
         lease = await self._lease_of(found)
         if lease is None:
-            raise _Over("unknown_lease")
+            raise Over("unknown_lease")
         if not await self.tools.can_put_up(found.bond):
             raise ChainError("no_bond", "The account has too little MESH for an auditor's bond.", reverted=False)
         finding = Finding(self.tools, record.line.claim, found, record.line.sample, lease)
         commit: CommitLine | None = CommitLine(ZERO32, ZERO32, ZERO32, 1)
-        lines: list[tuple[Line, bytes]] = []
+        lines: list[tuple[str, bytes]] = []
         with trio.move_on_after(self._patience_s(found)):
             call = await finding.fetch()
             lines.append((Line.CALL, exchange.encode(call)))
@@ -146,9 +106,9 @@ class Auditing:
             with trio.move_on_after(until - self._now) as slow:
                 commit = await finding.run()
             if slow.cancelled_caught or commit is None:
-                raise _Over("own_fault")  # it says nothing about the worker: the next rank may
+                raise Over("own_fault")  # it says nothing about the worker: the next rank may
         assert commit is not None
-        if await self._store(*lines, (Line.COMMIT, exchange.encode(commit))):
+        if await self._stored(*lines, (Line.COMMIT, exchange.encode(commit))):
             await self._commit(found, sample)
 
     async def _recall(self, found: Claim, sample: Sample) -> None:
@@ -157,7 +117,7 @@ class Auditing:
         record, tools = self.record, self.tools
         lease = await self._lease_of(found)
         if found.state is not ClaimState.SAMPLING or lease is None:
-            raise _Over("forgotten")
+            raise Over("forgotten")
         finding = Finding(tools, record.line.claim, found, record.line.sample, lease)
         said = [CommitLine(ZERO32, ZERO32, ZERO32, 1)]
         with trio.move_on_after(max(0, found.deadline - self._now)):
@@ -167,9 +127,9 @@ class Auditing:
         for line in said:
             salt = record.salt(tools.key)
             if sampling.commitment(line.end, salt, tools.key.address, line.probe) == sample.commitment:
-                await self._store((Line.COMMIT, exchange.encode(line)))
+                await self._stored((Line.COMMIT, exchange.encode(line)))
                 return
-        raise _Over("forgotten")
+        raise Over("forgotten")
 
     def _patience_s(self, found: Claim) -> float:
         """How long to try for the unit and its inputs: until most of a rank's window is over, one's own or, for a node
@@ -183,7 +143,7 @@ class Auditing:
     async def _commit(self, found: Claim, sample: Sample) -> None:
         record, tools = self.record, self.tools
         if sample.taken or found.opened or self._now >= self.terms.commit_by(found):
-            raise _Over("taken" if sample.taken else "late")
+            raise Over("taken" if sample.taken else "late")
         assert record.commit is not None
         pay = found.audit_fee if any(record.commit.end) else found.audit_fee // UNAVAILABLE_SHARE
         try:
@@ -196,7 +156,7 @@ class Auditing:
             )
         except ChainError as error:
             if error.code == "not_worth_gas":
-                raise _Over("not_worth_gas") from None
+                raise Over("not_worth_gas") from None
             raise  # the next look at the chain says whether somebody else was first
         tools.counters["commits"] += 1
 
@@ -220,18 +180,6 @@ class Auditing:
         await tools.claims.reveal(line.claim, line.sample, said)
         what = LAST[0] if not any(commit.end) else LAST[1] if (commit.start, commit.end) == leaf else LAST[2]
         tools.counters[f"reveals_{what}"] += 1
-
-    async def _store(self, *lines: tuple[Line, bytes]) -> bool:
-        """Durable, then known. False where the disk refuses: then nothing is sent."""
-        with trio.CancelScope(shield=True):
-            try:
-                await self.tools.journal.append(self.record.scope, *((kind.value, body) for kind, body in lines))
-            except LocalError as error:
-                log.error("%r cannot be stored: %s", self.record, error)
-                return False
-            for kind, body in lines:
-                self.record.apply(kind, body)
-        return True
 
 
 def _outcome(found: Claim, sample: Sample) -> str:

@@ -24,6 +24,7 @@ from tallymesh_node.claims.kept import accusers, unpaid_end
 from tallymesh_node.claims.pursuing import Case, Pursuit
 from tallymesh_node.claims.record import CLAIMANT, ClaimLine, ClaimRecord, Line
 from tallymesh_node.claims.tools import Tools, log, look_s
+from tallymesh_node.complaints import told
 from tallymesh_node.worker.record import SCOPE as WORKER
 from tallymesh_node.worker.record import SeatRecord
 from tallymesh_node.worker.tools import Work
@@ -87,7 +88,7 @@ class Claimant:
         refused = isinstance(error, ChainError) and error.reverted
         case.tries += refused
         case.not_before = trio.current_time() + (due.retry_s(case.tries) if refused else look_s(self.terms))
-        case.problem = error.code, f"{error.sentence} {error.remedy}".strip()
+        case.problem = told(error)
         if refused:
             self.tools.counters["refused"] += 1
         log.warning("a claim: %s", error)

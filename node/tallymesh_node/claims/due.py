@@ -11,6 +11,7 @@ import msgspec
 from tallymesh import amounts
 from tallymesh.messages import Auditors, Order
 from tallymesh_ledger.claims import Terms
+from tallymesh_node.looks import backoff_s
 
 WINDOW_SHARE = 0.5  # of the claim window: what is unpaid by then is claimed, however short the payer's silence was
 TRIES_MAX = 12  # sendings of one claim that the contract refused: by then the reason does not go away
@@ -66,7 +67,7 @@ def obstacle(order: Order, terms: Terms, *, convicted: bool) -> tuple[str, str] 
 
 
 def retry_s(tries: int) -> float:
-    return min(RETRY_MAX_S, RETRY_FIRST_S * float(2 ** min(tries, 16)))
+    return backoff_s(tries, RETRY_FIRST_S, RETRY_MAX_S)
 
 
 def share_of_pay(pay_wei: int, parameters_fee_bp: int) -> int:

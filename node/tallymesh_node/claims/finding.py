@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import trio
-
 from tallymesh import exchange
 from tallymesh.errors import LocalError, RemoteError
 from tallymesh.exchange import ClaimUnitAnswer, ClaimUnitRequest
@@ -23,10 +21,10 @@ from tallymesh_node.claims.record import CallLine, CommitLine
 from tallymesh_node.claims.tools import Tools, log
 from tallymesh_node.cores import AUDIT
 from tallymesh_node.interfaces import Failure
+from tallymesh_node.looks import obtained
 from tallymesh_node.unit_inputs import fetch_inputs, limits_of
 
 REQUEST_S = 10.0
-PAUSE_FIRST_S, PAUSE_MAX_S = 0.5, 15.0
 
 
 class Finding:
@@ -47,16 +45,12 @@ class Finding:
 
     async def fetch(self) -> CallLine:
         """The unit, checked, with its inputs here. Goes on until they could be had: whoever waits sets the time."""
-        pause = PAUSE_FIRST_S
-        while True:
-            try:
-                line, self._call = await self._ask()
-                self._inputs = await self._fetch(line, self._call)
-                return line
-            except RemoteError as error:
-                log.debug("%r: %s", self, error)
-            await trio.sleep(pause)
-            pause = min(2 * pause, PAUSE_MAX_S)
+        return await obtained(self._try, self)
+
+    async def _try(self) -> CallLine:
+        line, self._call = await self._ask()
+        self._inputs = await self._fetch(line, self._call)
+        return line
 
     async def _ask(self) -> tuple[CallLine, Call]:
         """Asked anew for every attempt: a worker that was started again has forgotten whom it answered."""

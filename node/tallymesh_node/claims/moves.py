@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from tallymesh.messages import Lease
 from tallymesh_ledger.claims import Claim, ClaimState, Heard, case_id
-from tallymesh_node.claims.tools import Tools, tried
+from tallymesh_node.claims.tools import Tools
+from tallymesh_node.looks import tried
 
 
 def due(found: Claim, now: int, grace_s: float = 0.0) -> bool:

@@ -18,8 +18,10 @@ from tallymesh_ledger.claims import Claim, ClaimState, Draw, Terms
 from tallymesh_node.claims import due
 from tallymesh_node.claims.kept import Kept
 from tallymesh_node.claims.moves import move_on
-from tallymesh_node.claims.record import ClaimRecord, EndLine, Line
-from tallymesh_node.claims.tools import Tools, log, tried
+from tallymesh_node.claims.record import ClaimRecord, Line
+from tallymesh_node.claims.tools import Tools, log
+from tallymesh_node.lines import EndLine
+from tallymesh_node.looks import tried
 
 GONE = "gone"  # a claim that was signed and can never be made: paid meanwhile, or too late
 

@@ -19,7 +19,10 @@ from tallymesh_ledger.claims import Draw
 from tallymesh_ledger.eip712 import Domains, word
 from tallymesh_ledger.jobs import seat_id
 from tallymesh_ledger.keys import AccountKey
+from tallymesh_node import duties
+from tallymesh_node.duties import DutyRecord
 from tallymesh_node.interfaces import Entry
+from tallymesh_node.lines import EndLine
 
 CLAIMANT = "claim/"  # journal scopes: one a seat
 AUDITOR = "claim-audit/"  # … and one a sample that this account was drawn for
@@ -29,11 +32,11 @@ class Line(StrEnum):
     """Kinds of journal lines."""
 
     CLAIM = "claim"  # signed, not sent yet
-    END = "end"  # of the claim before it
-    DRAWN = "drawn"
+    END = "end"  # of the claim before it: paid, halved, failed, or why it was never made
+    DRAWN = duties.DRAWN
     CALL = "call"  # the unit, as the worker gave it
     COMMIT = "commit"  # before it is sent
-    OVER = "over"
+    OVER = duties.OVER
 
 
 class ClaimLine(Body, frozen=True):
@@ -41,11 +44,6 @@ class ClaimLine(Body, frozen=True):
     lease: bytes
     tally: bytes  # ours, with the number of claims
     at: int  # chain time
-
-
-class EndLine(Body, frozen=True):
-    outcome: str  # paid, halved, failed, or why it was never made
-    at: int
 
 
 class DrawnLine(Body, frozen=True):
@@ -120,40 +118,40 @@ class ClaimRecord:
         self.over = False
 
 
-class AuditRecord:
-    """One sample that this account was drawn for. Contract: depends on the sequence of lines alone."""
+class AuditRecord(DutyRecord[DrawnLine]):
+    """One sample that this account was drawn for."""
+
+    SCOPES = AUDITOR
 
     def __init__(self, line: DrawnLine) -> None:
-        self.line = line
+        super().__init__(line)
         self.call: CallLine | None = None
         self.commit: CommitLine | None = None
-        self.over: EndLine | None = None
 
     def __repr__(self) -> str:
         state = self.over.outcome if self.over else "committed" if self.commit else "drawn"
         return f"<AuditRecord {self.line.claim[:4].hex()}/{self.line.sample} rank {self.line.rank} {state}>"
 
     @classmethod
-    def replay(cls, entries: Iterable[Entry]) -> AuditRecord:
-        lines = iter(entries)
-        record = cls(exchange.decode(next(lines).body, DrawnLine))
-        for entry in lines:
-            record.apply(Line(entry.kind), entry.body)
-        return record
+    def drawn(cls, body: bytes) -> AuditRecord:
+        return cls(exchange.decode(body, DrawnLine))
 
-    def apply(self, kind: Line, body: bytes) -> None:
-        if kind is Line.CALL:
+    def learn(self, kind: str, body: bytes) -> None:
+        line = Line(kind)
+        if line is Line.CALL:
             self.call = exchange.decode(body, CallLine)
-        elif kind is Line.COMMIT:
+        elif line is Line.COMMIT:
             assert self.commit is None, "one commitment a sample"
             self.commit = exchange.decode(body, CommitLine)
-        elif kind is Line.OVER:
-            self.over = exchange.decode(body, EndLine)
 
     @property
     def scope(self) -> str:
         """With the seed: a reorganisation may draw the same sample of the same claim anew, for another unit."""
         return f"{AUDITOR}{self.line.claim.hex()}/{self.line.sample}/{self.line.seed.hex()}"
+
+    @property
+    def subject(self) -> bytes:
+        return self.line.claim
 
     def draw(self, me: bytes) -> Draw:
         return Draw(self.line.sample, self.line.rank, self.line.attempt, me)

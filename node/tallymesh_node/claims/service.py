@@ -9,31 +9,27 @@ from typing import TYPE_CHECKING
 import trio
 
 from tallymesh.api import Problem
-from tallymesh.errors import ChainError
 from tallymesh.exchange import Source
 from tallymesh.ids import BlobId
 from tallymesh.parameters import Parameters
-from tallymesh_ledger.claims import Terms
 from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.keys import AccountKey
-from tallymesh_node.claims.auditing import Auditing
+from tallymesh_node import complaints
 from tallymesh_node.claims.claimant import Claimant
 from tallymesh_node.claims.due import Policy
 from tallymesh_node.claims.serving import Serving
-from tallymesh_node.claims.tools import Tools, log
+from tallymesh_node.claims.tools import Tools
 from tallymesh_node.claims.watching import Watching
+from tallymesh_node.collecting import Credit, collect
 from tallymesh_node.cores import Cores
 from tallymesh_node.interfaces import Blobs, Chain, ClaimsChain, Executor, Journal, PeerNetwork
+from tallymesh_node.looks import answered
 from tallymesh_node.unit_inputs import Specs
-from tallymesh_node.worker.policy import SettlePolicy, worth_withdrawing
+from tallymesh_node.worker.policy import SettlePolicy
 from tallymesh_node.worker.tools import Work
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # trio's own name, under the stubs that libp2p brings along
-
-TERMS_RETRY_S = 5.0  # until the chain has said its windows
-COLLECT_S = 10.0  # between looks at what this account is credited
-MAX_PROBLEMS = 8  # told at a time: the first say what is wrong
 
 
 class ClaimsService:
@@ -86,7 +82,7 @@ class ClaimsService:
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
-        terms = await self._terms()
+        terms = await answered(self.tools.claims.terms, "the claims' contract")
         async with trio.open_nursery() as nursery:
             if self._works is not None:
                 self.claimant = Claimant(self.tools, terms, self._works, self._policy)
@@ -96,7 +92,7 @@ class ClaimsService:
             if self._audits:
                 self.watching = Watching(self.tools, terms)
                 nursery.start_soon(self.watching.run)
-            nursery.start_soon(self._collect)
+            nursery.start_soon(collect, self._credits, self._drawing, lambda: self.idle, self.tools.counters)
 
     def may_fetch(self, peer_id: str, blob: BlobId, ticket: bytes) -> bool:
         return self.serving is not None and self.serving.may_fetch(peer_id, blob, ticket)
@@ -106,38 +102,17 @@ class ClaimsService:
     @property
     def counters(self) -> dict[str, int]:
         live = len(self.claimant.live) if self.claimant else 0
-        return {**self.tools.counters, "live": live, "audits_open": len(self._open)}
+        return {**self.tools.counters, "live": live, "audits_open": len(self.watching.open) if self.watching else 0}
 
     def problems(self) -> list[Problem]:
         """What is unpaid, what is claimed, and what stands against it."""
         cases = [case.problem for case in self.claimant.cases.values()] if self.claimant else []
-        found = [problem for problem in (*cases, *(each.problem for each in self._open)) if problem is not None]
-        return [Problem(code=code, sentence=sentence) for code, sentence in dict.fromkeys(found)][:MAX_PROBLEMS]
+        return complaints.problems([*cases, *(self.watching.problems() if self.watching else ())])
 
     @property
     def idle(self) -> bool:
-        return not self._open and not (self.claimant and self.claimant.live)
+        return not (self.watching and self.watching.open) and not (self.claimant and self.claimant.live)
 
-    @property
-    def _open(self) -> list[Auditing]:
-        return list(self.watching.open.values()) if self.watching else []
-
-    async def _terms(self) -> Terms:
-        while True:
-            try:
-                return await self.tools.claims.terms()
-            except ChainError as error:
-                log.warning("the claims' contract cannot be asked: %s", error)
-            await trio.sleep(TERMS_RETRY_S)
-
-    async def _collect(self) -> None:
-        """Draw what the claims' contract owes this account."""
-        while True:
-            try:
-                held = await self.tools.claims.held(self.tools.key.address)
-                if worth_withdrawing(self._drawing, held, idle=self.idle):
-                    await self.tools.claims.collect()
-                    self.tools.counters["withdrawals"] += 1
-            except ChainError as error:
-                log.debug("credits of claims: %s", error)
-            await trio.sleep(COLLECT_S)
+    async def _credits(self) -> list[Credit]:
+        claims = self.tools.claims
+        return [(await claims.held(self.tools.key.address), claims.collect)]

@@ -6,8 +6,6 @@ question costs little. Nothing of the output is handed out.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import trio
 
 from tallymesh import exchange
@@ -19,6 +17,7 @@ from tallymesh_node.claims.claimant import Claimant
 from tallymesh_node.claims.kept import Kept
 from tallymesh_node.claims.pursuing import Case
 from tallymesh_node.claims.tools import Tools
+from tallymesh_node.grants import Grants
 
 MAX_GRANTS = 512  # (peer, claim, sample) that were answered: 3 ranks of 16 samples of ten claims
 
@@ -27,7 +26,7 @@ class Serving:
     def __init__(self, tools: Tools, claimant: Claimant) -> None:
         self.tools = tools
         self.claimant = claimant
-        self._grants: OrderedDict[tuple[str, bytes], set[BlobId]] = OrderedDict()  # (peer, ticket) -> blobs
+        self._grants = Grants()
 
     def open(self) -> None:
         self.tools.network.serve(ClaimUnitRequest.NAME, self.unit)
@@ -45,7 +44,7 @@ class Serving:
             raise RemoteError("not_drawn", "The chain drew other accounts for this sample.", peer=peer)
         kept = Kept(self.tools.domains, self.tools.journal, case.record.seat)
         position = case.claim.positions()[request.sample]
-        self._grant(peer, exchange.encode(request), kept.blobs(position))
+        self._grants.give(peer, exchange.encode(request), kept.blobs(position), most=MAX_GRANTS)
         assigned = kept.assigns[position]
         line = kept.record.line
         self.tools.counters["units_served"] += 1
@@ -55,7 +54,7 @@ class Serving:
 
     def may_fetch(self, peer_id: str, blob: BlobId, ticket: bytes) -> bool:
         """At once. The ticket is the request that was answered; after a restart it has to be asked again."""
-        return blob in self._grants.get((peer_id, ticket), ())
+        return self._grants.holds(peer_id, blob, ticket)
 
     def _case(self, claim: bytes, peer: str) -> Case:
         for case in self.claimant.live:
@@ -64,9 +63,3 @@ class Serving:
                     raise RemoteError("not_yet", "This claim waits for no auditor now.", peer=peer)
                 return case
         raise RemoteError("unknown_claim", "This node has no such claim.", peer=peer)
-
-    def _grant(self, peer: str, ticket: bytes, blobs: set[BlobId]) -> None:
-        self._grants[peer, ticket] = blobs
-        self._grants.move_to_end((peer, ticket))
-        while len(self._grants) > MAX_GRANTS:
-            self._grants.popitem(last=False)

@@ -15,7 +15,10 @@ from tallymesh import amounts, exchange
 from tallymesh.errors import ChainError, LocalError, RemoteError
 from tallymesh.exchange import Body
 from tallymesh_ledger.court import Terms
+from tallymesh_node.complaints import told
 from tallymesh_node.interfaces import Entry
+from tallymesh_node.lines import EndLine
+from tallymesh_node.looks import backoff_s
 from tallymesh_node.quarrels import worth
 from tallymesh_node.quarrels.grounds import Ground, Grounds
 from tallymesh_node.quarrels.pleading import Plea, Pleading, Side
@@ -34,11 +37,6 @@ OBSTACLE_S = 5.0  # until it is looked again whether what stands against an accu
 class AccuseLine(Body, frozen=True):
     steps: int
     at: int  # chain time
-
-
-class EndLine(Body, frozen=True):
-    outcome: str  # as the Court ruled, or why it was never made
-    at: int
 
 
 class Accusation:
@@ -135,9 +133,9 @@ class Accusing:
     def _later(self, accusation: Accusation, error: ChainError | LocalError | RemoteError) -> float:
         refused = isinstance(error, ChainError) and error.reverted
         accusation.tries += refused
-        accusation.problem = error.code, f"{error.sentence} {error.remedy}".strip()
+        accusation.problem = told(error)
         log.warning("%r: %s", accusation, error)
-        return min(RETRY_MAX_S, RETRY_FIRST_S * float(2 ** min(accusation.tries, 16))) if refused else RETRY_FIRST_S
+        return backoff_s(accusation.tries, RETRY_FIRST_S, RETRY_MAX_S) if refused else RETRY_FIRST_S
 
     # To accuse or not.
 

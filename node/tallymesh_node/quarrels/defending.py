@@ -23,6 +23,7 @@ from tallymesh_ledger.jobs import seat_id
 from tallymesh_node.claims.kept import Kept
 from tallymesh_node.claims.record import AUDITOR, AuditRecord
 from tallymesh_node.interfaces import Entry
+from tallymesh_node.lines import EndLine
 from tallymesh_node.quarrels.pleading import Plea, Pleading, Side
 from tallymesh_node.quarrels.serving import Dossier
 from tallymesh_node.quarrels.tools import Tools, log, look_s
@@ -47,11 +48,6 @@ class BeginLine(Body, frozen=True):
     opening: Opening | None
     sources: tuple[Source, ...]
     at: int  # chain time
-
-
-class EndLine(Body, frozen=True):
-    outcome: str
-    at: int
 
 
 class Defending:

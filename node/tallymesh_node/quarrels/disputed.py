@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-import trio
 
 from tallymesh import exchange, units, wire
 from tallymesh.errors import RemoteError
@@ -23,12 +22,12 @@ from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.jobs import job_id, seat_id
 from tallymesh_node.claims import calls
 from tallymesh_node.claims.calls import Call
+from tallymesh_node.looks import obtained
 from tallymesh_node.quarrels.tools import Tools, log
 from tallymesh_node.quarrels.values import cut
 from tallymesh_node.unit_inputs import fetch_inputs
 
 REQUEST_S = 10.0
-PAUSE_FIRST_S, PAUSE_MAX_S = 0.5, 15.0
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -89,16 +88,14 @@ class Disputed:
     async def fetch(self) -> None:
         """The unit, checked, with all that it takes. Goes on until it could be had: whoever waits sets the time.
         Foreign where it is none that the order pays for."""
-        pause = PAUSE_FIRST_S
-        while True:
-            for account in (self.parties.accused, self.parties.accuser):
-                try:
-                    await self._from(account)
-                    return
-                except RemoteError as error:
-                    log.debug("%r: %s", self, error)
-            await trio.sleep(pause)
-            pause = min(2 * pause, PAUSE_MAX_S)
+        await obtained(self._from_either, self)
+
+    async def _from_either(self) -> None:
+        try:
+            await self._from(self.parties.accused)
+        except RemoteError as error:
+            log.debug("%r: %s", self, error)
+            await self._from(self.parties.accuser)
 
     async def _from(self, account: bytes) -> None:
         """Asked anew for every attempt: a party that was started again has forgotten whom it answered."""

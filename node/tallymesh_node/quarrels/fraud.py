@@ -18,12 +18,14 @@ from tallymesh.errors import ChainError, LocalError, RemoteError
 from tallymesh.messages import Lease, Order, Receipt
 from tallymesh_ledger.claims import Claim
 from tallymesh_ledger.court import Statement, Terms, Word
+from tallymesh_node.complaints import told
 from tallymesh_node.interfaces import ClaimsChain
+from tallymesh_node.looks import tried
 from tallymesh_node.payer.book import Book
 from tallymesh_node.payer.contradictions import RECEIPTS, SCOPE, Contradiction, receipt_of
 from tallymesh_node.payer.held import Held
 from tallymesh_node.quarrels import worth
-from tallymesh_node.quarrels.tools import Tools, log, look_s, tried
+from tallymesh_node.quarrels.tools import Tools, log, look_s
 
 SLACK_S = 3600  # a claim is looked at for so much longer than its windows: the Court may hold it up
 KEPT_LOOK_S = 10.0  # between looks for pairs of Receipts: the lock lasts for longer
@@ -63,7 +65,7 @@ class Fraud:
                 await self._claimed()
                 self.problem = None
             except (ChainError, LocalError, RemoteError) as error:
-                self.problem = error.code, f"{error.sentence} {error.remedy}".strip()
+                self.problem = told(error)
                 log.info("a proof of fraud: %s", error)
             await trio.sleep(look_s(self.terms))
 

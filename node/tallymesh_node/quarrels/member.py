@@ -12,61 +12,25 @@ import trio
 from tallymesh import exchange
 from tallymesh.errors import ChainError, LocalError
 from tallymesh_ledger.court import RIGHT, UNSERVED, Ballot, Case, CaseState, Ruling, Terms, Vote
+from tallymesh_node.duties import Duty, Over
+from tallymesh_node.looks import tried
 from tallymesh_node.quarrels.disputed import Disputed, Foreign
-from tallymesh_node.quarrels.record import Line, MemberRecord, OverLine, VoteLine
-from tallymesh_node.quarrels.tools import Tools, log, look_s, tried
+from tallymesh_node.quarrels.record import Line, MemberRecord, VoteLine
+from tallymesh_node.quarrels.tools import Tools, log, look_s
 
 OWN_SHARE = 0.8  # of the time to commit: what could not be had by then is UNSERVED, and the commitment still gets there
-GONE_S = 60  # of chain time without the case (or under another seed): nothing of this panel comes back
 GAS_SHARE = 3  # of what a seat brings, what one of its transactions may cost: commit, reveal, and one for the case
 TURN_LOOKS = 2  # looks that one member leaves the one before it to move the case on
-DISK_RETRY_S = 5.0
 
 
-class _Over(Exception):
-    def __init__(self, code: str) -> None:
-        self.code = code
+class Membership(Duty[Tools, MemberRecord]):
+    COUNTED = "panels"
 
-
-class Membership:
     def __init__(self, tools: Tools, terms: Terms, record: MemberRecord) -> None:
-        self.tools = tools
+        super().__init__(tools, record, look_s(terms))
         self.terms = terms
-        self.record = record
-        self.problem: tuple[str, str] | None = None
         self._result: bytes | None = None  # found, and not on disk yet
-        self._gone_since: int | None = None
         self._due_since: float | None = None  # trio time since when the case could be moved on
-
-    async def run(self) -> None:
-        """Until it is over."""
-        code = ""
-        while not code:
-            try:
-                await self._step()
-                self.problem = None
-            except _Over as over:
-                code = over.code
-            except (ChainError, LocalError) as error:
-                self.problem = error.code, f"{error.sentence} {error.remedy}".strip()
-                log.debug("%r: %s", self.record, error)
-            await trio.sleep(look_s(self.terms))
-        self.tools.counters[f"panels_{code}"] += 1
-        log.info("%r: %s", self.record, code)
-        await self._finish(exchange.encode(OverLine(code, self.tools.chain.block_time())))
-
-    async def _finish(self, line: bytes) -> None:
-        while True:
-            try:
-                await self._store(Line.OVER, line)
-                return
-            except LocalError as error:
-                log.error("%r cannot be stored: %s", self.record, error)
-            await trio.sleep(DISK_RETRY_S)
-
-    @property
-    def _now(self) -> int:
-        return self.tools.chain.block_time()
 
     @property
     def _brings_wei(self) -> int:
@@ -90,13 +54,7 @@ class Membership:
         """As the chain has it, of this draw; None for a while after a reorganisation."""
         found, line = await self.tools.court.case_of(self.record.line.case), self.record.line
         same = found is not None and (found.round > line.round or found.seed == line.seed)
-        if same:
-            self._gone_since = None
-            return found
-        self._gone_since = self._now if self._gone_since is None else self._gone_since
-        if self._now >= self._gone_since + GONE_S:
-            raise _Over("reorganised")
-        return None
+        return found if self._still(same) else None
 
     # Finding out.
 
@@ -104,7 +62,7 @@ class Membership:
         """The disputed value, in the time that there is, and onto the disk."""
         tools, line = self.tools, self.record.line
         if self._now >= found.deadline:
-            raise _Over("late")
+            raise Over("late")
         if self._result is not None:
             await self._vote(found)  # the disk refused it a moment ago
             return
@@ -126,13 +84,13 @@ class Membership:
                 except LocalError as error:
                     log.error("%r: %s", disputed, error)
             if slow.cancelled_caught or result is None:
-                raise _Over("own_fault")  # it says nothing about either party
+                raise Over("own_fault")  # it says nothing about either party
         self._result = result
         await self._vote(found)
 
     async def _vote(self, found: Case) -> None:
         assert self._result is not None
-        await self._store(Line.VOTE, exchange.encode(VoteLine(self._result)))
+        await self._store((Line.VOTE, exchange.encode(VoteLine(self._result))))
         await self._speak(found)
 
     def _patience_s(self, found: Case) -> float:
@@ -152,7 +110,7 @@ class Membership:
             return
         committed = [number for number, ballot in mine.items() if self._is_mine(ballot)]
         if not committed and now > found.deadline:
-            raise _Over("late")
+            raise Over("late")
         if now > found.deadline or found.committed == size:
             hidden = [number for number in committed if mine[number].vote is Vote.NONE]
             if hidden and now <= found.reveal_until:
@@ -190,12 +148,12 @@ class Membership:
         """The votes are counted, or others are called; the pay comes with the ruling."""
         line = self.record.line
         if found.state is CaseState.RULED:
-            raise _Over(await self._outcome(found))
+            raise Over(await self._outcome(found))
         decided = found.first_round == line.round and (found.state is CaseState.APPEALABLE or found.appealed)
         if not decided:
-            raise _Over("redrawn")
+            raise Over("redrawn")
         if self._now > found.deadline + self.terms.case_s:
-            raise _Over("left")  # nobody moves the case on; what it owes is drawn whenever somebody does
+            raise Over("left")  # nobody moves the case on; what it owes is drawn whenever somebody does
         if found.state is CaseState.APPEALABLE:
             await self._move_on(found, self._now > found.deadline)
         elif found.state is CaseState.VOTING:  # on the appeal, which is its own panel's to count, if it is there
@@ -225,9 +183,3 @@ class Membership:
         if not votes - {Vote.NONE}:
             return "silent"
         return "right" if votes & RIGHT[found.ruling] else "wrong"
-
-    async def _store(self, kind: Line, body: bytes) -> None:
-        """Durable, then known. LocalError where the disk refuses: then nothing is sent."""
-        with trio.CancelScope(shield=True):
-            await self.tools.journal.append(self.record.scope, (kind.value, body))
-            self.record.apply(kind, body)

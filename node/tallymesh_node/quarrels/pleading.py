@@ -17,9 +17,11 @@ from tallymesh.exchange import WhereRequest
 from tallymesh.messages import Lease, Order
 from tallymesh.units import decode_unit
 from tallymesh_ledger.court import SEED_DELAY, Case, CaseState, Ruling, Terms
+from tallymesh_node import complaints
+from tallymesh_node.looks import tried
 from tallymesh_node.quarrels import worth
 from tallymesh_node.quarrels.serving import Dossier
-from tallymesh_node.quarrels.tools import Tools, log, tried
+from tallymesh_node.quarrels.tools import Tools, log
 from tallymesh_node.quarrels.values import steps_of
 from tallymesh_node.quarrels.whereabouts import Whereabouts
 
@@ -87,7 +89,7 @@ class Pleading:
             self.later(plea, error)
 
     def later(self, plea: Plea, error: TallymeshError) -> None:
-        plea.problem = error.code, f"{error.sentence} {error.remedy}".strip()
+        plea.problem = complaints.told(error)
         plea.not_before = trio.current_time() + RETRY_S
         log.warning("%r: %s", plea, error)
 

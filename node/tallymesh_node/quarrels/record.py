@@ -6,7 +6,6 @@ The vote is on disk before its commitment is sent; what follows from it (salts, 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable
 from enum import StrEnum
 
 from tallymesh import exchange
@@ -14,7 +13,8 @@ from tallymesh.exchange import Body
 from tallymesh_ledger import court
 from tallymesh_ledger.eip712 import word
 from tallymesh_ledger.keys import AccountKey
-from tallymesh_node.interfaces import Entry
+from tallymesh_node import duties
+from tallymesh_node.duties import DutyRecord
 
 MEMBER = "court/"  # journal scopes
 
@@ -22,9 +22,9 @@ MEMBER = "court/"  # journal scopes
 class Line(StrEnum):
     """Kinds of journal lines."""
 
-    DRAWN = "drawn"
+    DRAWN = duties.DRAWN
     VOTE = "vote"  # before it is sent
-    OVER = "over"
+    OVER = duties.OVER
 
 
 class DrawnLine(Body, frozen=True):
@@ -38,42 +38,36 @@ class VoteLine(Body, frozen=True):
     result: bytes  # the value that was found; UNSERVED
 
 
-class OverLine(Body, frozen=True):
-    outcome: str
-    at: int  # chain time
+class MemberRecord(DutyRecord[DrawnLine]):
+    """One panel that this account sits on."""
 
-
-class MemberRecord:
-    """Contract: depends on the sequence of lines alone."""
+    SCOPES = MEMBER
 
     def __init__(self, line: DrawnLine) -> None:
-        self.line = line
+        super().__init__(line)
         self.vote: VoteLine | None = None
-        self.over: OverLine | None = None
 
     def __repr__(self) -> str:
         state = self.over.outcome if self.over else "voted" if self.vote else "drawn"
         return f"<MemberRecord {self.line.case[:4].hex()} round {self.line.round} {state}>"
 
     @classmethod
-    def replay(cls, entries: Iterable[Entry]) -> MemberRecord:
-        lines = iter(entries)
-        record = cls(exchange.decode(next(lines).body, DrawnLine))
-        for entry in lines:
-            record.apply(Line(entry.kind), entry.body)
-        return record
+    def drawn(cls, body: bytes) -> MemberRecord:
+        return cls(exchange.decode(body, DrawnLine))
 
-    def apply(self, kind: Line, body: bytes) -> None:
-        if kind is Line.VOTE:
+    def learn(self, kind: str, body: bytes) -> None:
+        if Line(kind) is Line.VOTE:
             assert self.vote is None, "one vote a panel"
             self.vote = exchange.decode(body, VoteLine)
-        elif kind is Line.OVER:
-            self.over = exchange.decode(body, OverLine)
 
     @property
     def scope(self) -> str:
         """With the seed: a reorganisation may draw the same round anew."""
         return f"{MEMBER}{self.line.case.hex()}/{self.line.round}/{self.line.seed.hex()}"
+
+    @property
+    def subject(self) -> bytes:
+        return self.line.case
 
     def members(self, me: bytes) -> list[court.Member]:
         return [court.Member(number, attempt, me) for number, attempt in self.line.places]

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import trio
 
 from tallymesh.api import Problem
-from tallymesh.errors import ChainError
 from tallymesh.exchange import Source
 from tallymesh.ids import BlobId
 from tallymesh.parameters import Parameters
-from tallymesh_ledger.court import Terms
 from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.keys import AccountKey
+from tallymesh_node import complaints
 from tallymesh_node.cores import Cores
 from tallymesh_node.interfaces import Blobs, Chain, ClaimsChain, CourtChain, Executor, Journal, PeerNetwork
+from tallymesh_node.looks import answered
 from tallymesh_node.network import peer_id_hash
 from tallymesh_node.payer.book import Book
 from tallymesh_node.quarrels.accusing import Accusing
@@ -28,16 +28,13 @@ from tallymesh_node.quarrels.grounds import Grounds
 from tallymesh_node.quarrels.members import Members
 from tallymesh_node.quarrels.pleading import Plea, Pleading
 from tallymesh_node.quarrels.serving import Dossier, Serving
-from tallymesh_node.quarrels.tools import Tools, log
+from tallymesh_node.quarrels.tools import Tools
 from tallymesh_node.quarrels.whereabouts import Whereabouts
 from tallymesh_node.unit_inputs import Specs
 from tallymesh_node.worker.policy import SettlePolicy
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # trio's own name, under the stubs that libp2p brings along
-
-TERMS_RETRY_S = 5.0  # until the chain has said its windows
-MAX_PROBLEMS = 8  # told at a time: the first say what is wrong
 
 
 class QuarrelsService:
@@ -98,7 +95,7 @@ class QuarrelsService:
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
-        terms = await self._terms()
+        terms = await answered(self.tools.court.terms, "the Court")
         pleading = Pleading(self.tools, terms, self.whereabouts)
         self.accusing = Accusing(self.tools, terms, pleading, self._grounds, self._numeric_class)
         self.defending = Defending(self.tools, terms, pleading)
@@ -135,8 +132,7 @@ class QuarrelsService:
             found.append(self.fraud.problem if self.fraud is not None else None)
         if self.members is not None:
             found += self.members.problems()
-        told = dict.fromkeys(problem for problem in found if problem is not None)
-        return [Problem(code=code, sentence=sentence) for code, sentence in told][:MAX_PROBLEMS]
+        return complaints.problems(found)
 
     def accused(self, job: bytes) -> list[Problem]:
         """What became of the accusations of one job, for who asks why."""
@@ -159,11 +155,3 @@ class QuarrelsService:
 
     def _dossier(self, case: bytes) -> Dossier | None:
         return next((plea.dossier for plea in self.pleas() if plea.case == case), None)
-
-    async def _terms(self) -> Terms:
-        while True:
-            try:
-                return await self.tools.court.terms()
-            except ChainError as error:
-                log.warning("the Court cannot be asked: %s", error)
-            await trio.sleep(TERMS_RETRY_S)

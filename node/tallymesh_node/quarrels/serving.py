@@ -18,6 +18,7 @@ from tallymesh.exchange import CourtUnitAnswer, CourtUnitRequest, Opening, Sourc
 from tallymesh.ids import BlobId
 from tallymesh.units import decode_unit
 from tallymesh_ledger.court import MAX_REDRAWS, CaseState, Terms
+from tallymesh_node.grants import Grants
 from tallymesh_node.quarrels.tools import Tools
 from tallymesh_node.unit_inputs import names_of
 
@@ -51,7 +52,7 @@ class Serving:
         self.tools = tools
         self.terms = terms
         self.dossier_of = dossier_of
-        self._grants: OrderedDict[tuple[str, bytes], set[BlobId]] = OrderedDict()  # (peer, ticket) -> blobs
+        self._grants = Grants()
         self._panels: OrderedDict[tuple[bytes, int], _Panel] = OrderedDict()  # (case, round)
         self._turn = trio.Lock()
 
@@ -73,7 +74,7 @@ class Serving:
         if account not in panel.members:
             raise RemoteError("not_drawn", "The chain drew other accounts for this panel.", peer=peer)
         blobs = {BlobId(dossier.template), *names_of(decode_unit(dossier.unit)), BlobId(panel.agreed)}
-        self._grant(peer, exchange.encode(request), blobs)
+        self._grants.give(peer, exchange.encode(request), blobs, most=MAX_GRANTS)
         self.tools.counters["units_served"] += 1
         return exchange.encode(
             CourtUnitAnswer(dossier.order, dossier.lease, dossier.unit, dossier.opening, dossier.sources)
@@ -81,7 +82,7 @@ class Serving:
 
     def may_fetch(self, peer_id: str, blob: BlobId, ticket: bytes) -> bool:
         """At once. The ticket is the request that was answered; after a restart it has to be asked again."""
-        return blob in self._grants.get((peer_id, ticket), ())
+        return self._grants.holds(peer_id, blob, ticket)
 
     async def _panel(self, case: bytes, round_: int, account: bytes, peer: str) -> _Panel:
         """Asked again for whom it does not hold: it may vote only now, or a reorganisation drew another one."""
@@ -106,9 +107,3 @@ class Serving:
         except ChainError as error:
             raise RemoteError("not_yet", f"The chain cannot be asked now: {error.sentence}", peer=peer) from None
         return _Panel(frozenset(member.account for member in members), found.agreed, now)
-
-    def _grant(self, peer: str, ticket: bytes, blobs: set[BlobId]) -> None:
-        self._grants[peer, ticket] = blobs
-        self._grants.move_to_end((peer, ticket))
-        while len(self._grants) > MAX_GRANTS:
-            self._grants.popitem(last=False)

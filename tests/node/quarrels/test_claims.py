@@ -26,8 +26,9 @@ from tallymesh_ledger.claims import Heard
 from tallymesh_ledger.eip712 import keccak
 from tallymesh_ledger.jobs import seat_id
 from tallymesh_node.claims.kept import Kept
-from tallymesh_node.claims.record import AUDITOR, CallLine, DrawnLine, EndLine, Line
+from tallymesh_node.claims.record import AUDITOR, CallLine, DrawnLine, Line
 from tallymesh_node.cores import Cores
+from tallymesh_node.lines import EndLine
 from tallymesh_node.quarrels.service import QuarrelsService
 from tallymesh_node.worker.policy import SettlePolicy
 
