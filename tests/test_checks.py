@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-OPEN_MAX = 84  # rows whose test is not known yet; may only fall
+OPEN_MAX = 0  # rows whose test is not known yet; may only fall
 ROOT = Path(__file__).resolve().parent.parent
 SUPPORT = ROOT / "scripts/support"
 SOURCES = ROOT / "contracts/src"

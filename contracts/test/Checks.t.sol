@@ -184,6 +184,16 @@ contract ChecksTest is Quarrel {
         accusations.accuse(order, lease, charge, witnesses);
     }
 
+    function test_a_second_accusation_of_one_leaf_is_refused_before_its_deposit_is_asked_for() public {
+        bytes32 id = accused(1);
+        IAccusations.Charge memory charge = aCharge(3, 1);
+        vm.prank(who(PAYER));
+        token.approve(address(accusations), 0);
+        vm.expectRevert(abi.encodeWithSelector(ICourt.CaseExists.selector, id));
+        vm.prank(who(PAYER));
+        accusations.accuse(order, lease, charge, witnesses);
+    }
+
     // ---------------------------------------------------------------- the Court
 
     function test_a_witness_is_a_slot_that_there_is_and_each_another_account() public {

@@ -14,17 +14,20 @@ import msgspec
 from mutation import guards
 
 NODE = "tests/node"
+GUARDS = "tests/ledger/test_guards.py"
 # module -> tests that may notice, the likeliest first
 MODULES: dict[str, tuple[str, ...]] = {
     "tallymesh_ledger.keys": (
         "tests/ledger/test_signatures.py", "tests/ledger/test_golden.py", f"{NODE}/auditor",
     ),
-    "tallymesh_ledger.seat": ("tests/ledger/test_seat.py",),
-    "tallymesh_ledger.audit": ("tests/ledger/test_audit.py",),
-    "tallymesh_ledger.proofs": ("tests/ledger/test_proofs.py",),
-    "tallymesh_ledger.merkle": ("tests/ledger/test_commitments.py",),
+    "tallymesh_ledger.seat": ("tests/ledger/test_seat.py", GUARDS),
+    "tallymesh_ledger.audit": ("tests/ledger/test_audit.py", GUARDS),
+    "tallymesh_ledger.proofs": ("tests/ledger/test_proofs.py", GUARDS),
+    "tallymesh_ledger.merkle": ("tests/ledger/test_commitments.py", GUARDS),
     "tallymesh_ledger.deploy": ("tests/ledger/chain/test_contracts.py", "tests/ledger/chain/test_deploying.py"),
-    "tallymesh_ledger.chain.rpc": ("tests/ledger/chain/test_rpc.py", "tests/ledger/chain/test_endpoints.py"),
+    "tallymesh_ledger.chain.rpc": (
+        "tests/ledger/chain/test_endpoints.py", "tests/ledger/chain/test_guards.py", "tests/ledger/chain/test_rpc.py",
+    ),
     "tallymesh_ledger.chain.fees": (
         "tests/ledger/chain/test_fees.py", "tests/ledger/chain/test_redeeming.py", "tests/ledger/chain/test_stuck.py",
     ),
@@ -40,7 +43,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "tallymesh_node.payer.auditing": (f"{NODE}/payer/test_doors.py", f"{NODE}/payer/test_cheats.py"),
     "tallymesh_node.worker.admission": (f"{NODE}/worker/test_admission.py", f"{NODE}/worker/test_doors.py"),
     "tallymesh_node.worker.record": (f"{NODE}/worker/test_doors.py", f"{NODE}/worker/test_signing.py"),
-    "tallymesh_node.worker.doors": (f"{NODE}/worker/test_doors.py", f"{NODE}/worker/test_signing.py"),
+    "tallymesh_node.worker.doors": (
+        f"{NODE}/worker/test_doors.py", f"{NODE}/worker/test_signing.py", f"{NODE}/worker/test_restored.py",
+    ),
     "tallymesh_node.auditor.calls": (f"{NODE}/auditor/test_calls.py",),
     "tallymesh_node.auditor.openings": (f"{NODE}/auditor",),
     "tallymesh_node.auditor.service": (f"{NODE}/auditor",),

@@ -1,22 +1,16 @@
-"""A pytest plugin (`-p mutation.swapped`): other creation code in place of the checked-in one, or one module changed.
+"""Other creation code in place of the checked-in one, or one module changed, for this process from here on.
 
-The tests themselves do not know. TALLYMESH_SWAPPED names a JSON file: `bytecode` by contract's name, and `sources` by
-module's name.
+The tests themselves do not know. `bytecode` is by contract's name, `sources` are by module's name.
 """
 
 from __future__ import annotations
 
 import importlib.abc
 import importlib.util
-import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-VARIABLE = "TALLYMESH_SWAPPED"
 
 
 class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -42,7 +36,3 @@ def swap(told: Mapping[str, Any]) -> None:
 
         for name, code in told["bytecode"].items():
             abi.load(name).bytecode = bytes.fromhex(code)
-
-
-if VARIABLE in os.environ:
-    swap(json.loads(Path(os.environ[VARIABLE]).read_text()))

@@ -6,12 +6,12 @@ Knows neither operators nor tables. A trial that takes far longer than the uncha
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from judge import teeth
 from judge.modules import load
 
 from mutation.compiler import NODE, PROJECT, ROOT
-from mutation.swapped import VARIABLE
+from mutation.warm import Warm
 
 SOLIDITY_S = 90  # all but the slow files take 5
 SLOW_S = 300
@@ -39,9 +39,9 @@ GENERIC = (
 ABOUT = {
     "Registry": ("Registry.t.sol",),
     "JobEscrow": ("Open.t.sol", "Settle.t.sol", "End.t.sol", "Audits.t.sol"),
-    "Claims": ("Claims.t.sol", "Accusations.t.sol"),
-    "Accusations": ("Accusations.t.sol",),
-    "Court": ("Court.t.sol", "Accusations.t.sol"),
+    "Claims": ("Checks.t.sol", "Claims.t.sol", "Accusations.t.sol"),
+    "Accusations": ("Checks.t.sol", "Accusations.t.sol"),
+    "Court": ("Checks.t.sol", "Court.t.sol", "Accusations.t.sol"),
 }
 # Gas is no sense of the money: a change that only costs more is not noticed by these.
 PYTHON_TESTS = tuple(
@@ -80,23 +80,17 @@ def by_pytest(
     told: Mapping[str, Mapping[str, str]], tests: Sequence[str], most: int = 1, seconds: int = PYTEST_S
 ) -> list[str]:
     """Ids of tests that fail with these `bytecode` and `sources` (swapped.py), at most `most`; the first come first."""
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(told, file)
-        file.flush()
-        environment = {**os.environ, VARIABLE: file.name, "PYTHONDONTWRITEBYTECODE": "1"}
-        path = [str(ROOT / "scripts/support"), os.environ.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-        command = [
-            sys.executable, "-m", "pytest", "-q", "-m", "", f"--maxfail={most}", "-p", "mutation.swapped",
-            "-p", "no:cacheprovider", "-rfE", "--tb=no", *tests,
-        ]  # fmt: skip
-        try:
-            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds)
-        except subprocess.TimeoutExpired:
-            return [f"{tests[0]} (no end)"]
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    assert done.returncode in (0, 1) or failed, done.stdout[-2000:] + done.stderr[-2000:]
-    return list(dict.fromkeys(failed))
+    try:
+        answer = _warm().failing(told, tests, most, seconds)
+    except TimeoutError:
+        return [f"{tests[0]} (no end)"]
+    assert not answer.problem, answer.problem
+    return answer.failed
+
+
+@functools.cache
+def _warm() -> Warm:
+    return Warm()
 
 
 class Solidity:

@@ -1,0 +1,158 @@
+"""One case for each check of a payer that the other tests pass by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from fakes.chain import DOMAINS
+from fakes.payer_scene import PRICE, PayerNode, Puppet, Scene
+from tallymesh import api, exchange, wire
+from tallymesh.errors import CallerError, RemoteError
+from tallymesh.exchange import LeaseAnswer, LeaseRequest, ProgressRequest, ReleaseAnswer
+from tallymesh.ids import blob_id
+from tallymesh.messages import Lease, Release
+from tallymesh.parameters import Parameters
+from tallymesh.units import JobSpec, Stage
+from tallymesh_node.interfaces import Limits
+from tallymesh_node.payer import ordering, receiving
+from tallymesh_node.payer.held import Held
+from tallymesh_scheduler.leases import LeaseState
+
+# ---- terms
+
+A = b"\x0a" * 32
+SPEC = JobSpec("map", A, A, 0, (Stage("map", "m:f", b"{}", 1000),), (A, A))
+FITTING: dict[str, Any] = {"budget_wei": "1000000", "require": api.Require(), "verify": "sampled", "deadline_s": 60}
+
+
+def order(**terms: Any) -> Any:
+    return ordering.make_order(
+        SPEC, A, api.Terms(**{**FITTING, **terms}), payer=b"p" * 20, signer=b"s" * 20, salt=A, now=0,
+        parameters=Parameters(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("terms", "code"),
+    [
+        ({"verify": "trust"}, "bad_terms"),
+        ({"budget_wei": "0"}, "bad_amount"),
+        ({"budget_wei": "-5"}, "bad_amount"),
+        ({"budget_wei": str(1 << 96)}, "bad_amount"),
+        ({"budget_wei": "1"}, "budget_too_small"),
+        ({"max_price_wei": "-1"}, "bad_amount"),
+        ({"max_price_wei": str(1 << 96)}, "bad_amount"),
+        ({"max_price_wei": "0"}, "bad_amount"),
+        ({"require": api.Require(cores=0)}, "bad_terms"),
+        ({"require": api.Require(memory_gib=-1)}, "bad_terms"),
+        ({"require": api.Require(disk_gib=-1)}, "bad_terms"),
+        ({"require": api.Require(gpu=-1)}, "bad_terms"),
+        ({"deadline_s": 0}, "bad_terms"),
+        ({"deadline_s": ordering.DEADLINE_MAX_S + 1}, "bad_terms"),
+    ],
+    ids=str,
+)
+def test_terms_that_no_order_can_say_are_refused(terms: dict[str, Any], code: str) -> None:
+    assert order().wages > 0
+    with pytest.raises(CallerError) as caught:
+        order(**terms)
+    assert caught.value.code == code
+
+
+# ---- a worker's answers
+
+
+async def begin(payer: PayerNode, puppet: Puppet, nursery: trio.Nursery) -> Held:
+    await payer.start(nursery)
+    job = await payer.submit(payer.spec("map", items=10), workers_max=1, max_price_wei=str(PRICE))
+    await puppet.wait(2)
+    return payer.service._driver(job).book.held(puppet.seat)
+
+
+@pytest.fixture
+def puppet(scene: Scene) -> Puppet:
+    scene.crowd(3, works=False)
+    return Puppet(scene, 9)
+
+
+async def test_a_worker_that_signs_another_lease_than_it_was_asked_for_is_not_seated(
+    scene: Scene, payer: PayerNode, puppet: Puppet
+) -> None:
+    async def other(peer: str, body: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        asked = wire.decode(exchange.decode(body, LeaseRequest).lease, Lease).message
+        dearer = msgspec.structs.replace(asked, price=asked.price + 1)
+        return exchange.encode(LeaseAnswer(puppet.key.sign(DOMAINS, dearer).body))
+
+    puppet._lease = other  # type: ignore[method-assign]
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=10), workers_max=1, max_price_wei=str(PRICE))
+        await trio.sleep(20)
+        helds = [held for held in payer.service._driver(job).book.all() if held.account == puppet.key.address]
+        assert helds
+        assert {held.state for held in helds} == {LeaseState.REFUSED}
+        assert not any(seat.worker == puppet.key.address for seat in scene.chain.seats.values())
+
+
+async def test_a_release_of_another_seat_is_not_taken(scene: Scene, payer: PayerNode, puppet: Puppet) -> None:
+    async with scene.running() as nursery:
+        held = await begin(payer, puppet, nursery)
+        auditing = payer.service._driver(held.lease.job.hex()).auditing
+        other = puppet.key.sign(DOMAINS, Release(seat=bytes(32), units=0)).body
+        with pytest.raises(RemoteError, match="another seat"):
+            await auditing.take_release(held, exchange.encode(ReleaseAnswer(other)))
+        assert held.release is None
+
+
+async def test_an_output_over_the_limit_ends_the_seat(
+    scene: Scene, payer: PayerNode, puppet: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = msgspec.structs.replace(Limits(), output_mib=0)
+    monkeypatch.setattr(receiving, "Limits", lambda: limits)
+    async with scene.running() as nursery:
+        held = await begin(payer, puppet, nursery)
+        fetched = msgspec.structs.replace(puppet.receipt(0, b"far too large"), inline={})
+        puppet.peer.blobs.put(b"far too large")
+        with pytest.raises(RemoteError) as caught:
+            await puppet.say(fetched)
+        assert caught.value.code == "too_late"
+        assert held.seat.leaves == {}
+        assert held.problem is not None
+        assert held.problem[0] == "form"
+
+
+async def test_an_inlined_output_over_64_kib_is_refused(scene: Scene, payer: PayerNode, puppet: Puppet) -> None:
+    async with scene.running() as nursery:
+        held = await begin(payer, puppet, nursery)
+        output = bytes(exchange.INLINE_BYTES + 1)
+        with pytest.raises(RemoteError) as caught:
+            await puppet.say(puppet.receipt(0, output))
+        assert caught.value.code == "bad_inline"
+        assert not payer.blobs.has(blob_id(output))
+        assert held.seat.leaves == {}
+
+
+async def test_a_seat_that_is_over_takes_no_more_signs_of_life(scene: Scene, payer: PayerNode, puppet: Puppet) -> None:
+    async with scene.running() as nursery:
+        held = await begin(payer, puppet, nursery)
+        puppet.alive = False
+        await puppet.say(ProgressRequest(puppet.seat, 100))
+        held.seat.forfeit()
+        with pytest.raises(RemoteError) as caught:
+            await puppet.say(ProgressRequest(puppet.seat, 101))
+        assert caught.value.code == "closed"
+
+
+async def test_a_unit_that_was_received_did_not_fail(scene: Scene, payer: PayerNode, puppet: Puppet) -> None:
+    async with scene.running() as nursery:
+        held = await begin(payer, puppet, nursery)
+        await puppet.say(puppet.receipt(0))
+        with pytest.raises(RemoteError) as caught:
+            await puppet.say(exchange.FailureRequest(puppet.seat, 0, "program", "boom"))
+        assert caught.value.code == "not_assigned"
+        assert held.failures == {}
