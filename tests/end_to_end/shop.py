@@ -12,6 +12,8 @@ import pytest
 
 from end_to_end.scene import Market, run
 
+PROGRAM_S = 400.0  # ten seconds on a machine of one's own
+
 AREA = """
 import tallymesh
 def area(x, scale=1.0): return {"area": scale * x * x}
@@ -77,7 +79,7 @@ def make(folder: Path) -> Path:
 
 def program(market: Market, folder: Path, *command: str, **environment: str) -> str:
     try:
-        done = run(command, cwd=folder, environment=market.environment(**environment))
+        done = run(command, cwd=folder, environment=market.environment(**environment), timeout_s=PROGRAM_S)
     except subprocess.TimeoutExpired as error:
         pytest.fail(f"{error}\n{market.report()}")
     assert done.returncode == 0, done.stderr

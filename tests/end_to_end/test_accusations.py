@@ -10,17 +10,18 @@ import pytest
 
 import tallymesh
 from end_to_end import functions, shop
+from end_to_end.repeat import until_it_happens
 from end_to_end.scene import ENDED, Market, wait_until
 from tallymesh_ledger.chain import Contracts, Rpc
 from tallymesh_ledger.chain.abi import Event, Interface
-from tallymesh_ledger.chain.court import Accusations, Court
+from tallymesh_ledger.chain.court import Accusations
 from tallymesh_ledger.chain.logs import read_logs
 from tallymesh_ledger.court import Ruling
 from tallymesh_node.local_network import NodeProcess
 
 pytestmark = pytest.mark.end_to_end
 
-WAIT_S = 150.0
+WAIT_S = 300.0
 
 
 def events(market: Market, *names: str) -> list[Event]:
@@ -43,17 +44,32 @@ def events(market: Market, *names: str) -> list[Event]:
 
 
 def wealth(market: Market, account: str) -> int:
-    """Tokens, and what escrow, Accusations and Court owe; stake is left alone."""
-    network, address = market.local.network, bytes.fromhex(account[2:])
+    """Tokens, and what escrow, Claims, Accusations and Court owe, at one block: the node draws what it is owed whenever
+    it likes. Stake is left alone."""
+    balance = market.balance(account)
+    return balance.tokens_wei + balance.credits_wei + balance.awards_wei
 
-    async def read(rpc: Rpc, contracts: Contracts) -> int:
-        token = contracts.token
-        accusing = Accusations(rpc, bytes.fromhex(network.contracts.accusations[2:]), token)
-        court = Court(rpc, bytes.fromhex(network.contracts.court[2:]), token)
-        credits = [await contract.credit_of(address) for contract in (contracts.escrow, accusing, court)]
-        return int(await token.balance_of(address) + sum(credits))
 
-    found: int = market.ask(read)
+def spent(market: Market, account: str, job: str = "") -> int:
+    """What the account's jobs took from it and did not give back, or one of them. Wei, from the chain's events."""
+
+    def mine(event: Event) -> bool:
+        return event.values["payer"] == bytes.fromhex(account[2:]) and job in ("", event.values["job"].hex())
+
+    opened = [e.values for e in events(market, "JobOpened") if mine(e)]
+    refunded = [e.values for e in events(market, "Refunded") if mine(e)]
+    paid = sum(values["wages"] + values["auditReserve"] for values in opened)
+    return paid - sum(values["wages"] + values["reserve"] for values in refunded)
+
+
+def wealth_and_spent(market: Market, account: str) -> tuple[int, int]:
+    """Both as of one moment: of earlier jobs something may be on its way back."""
+
+    def seen() -> tuple[int, int] | None:
+        out, mine = spent(market, account), wealth(market, account)
+        return (mine, out) if out == spent(market, account) else None
+
+    found: tuple[int, int] = wait_until("nothing came back between two looks", seen)
     return found
 
 
@@ -81,16 +97,22 @@ def test_a_payer_that_was_cheated_gets_stake_though_the_workers_process_is_gone_
     began = time.monotonic()
     lazy = market.add_ready("lazy", command=shop.module("cheats.lazy_worker"), roles=("worker",), ask_price="0.005")
     cheat, payer = market.account("lazy"), market.account("payer")
-    before, cheats_stake = wealth(market, payer), stake(market, cheat)
+    cheats_stake = stake(market, cheat)
+    before, spent_before = wealth_and_spent(market, payer)
     market.connect()
-    try:
+
+    def lies() -> tuple[tallymesh.Job, Any] | None:
+        """A job that the cheapest worker has, as is usual, and its peer."""
         job = tallymesh.map(functions.slow, range(12), seconds=0.3, budget="2.0", work=0.2, workers=1)
 
-        def lied() -> Any:
+        def received() -> Any:
             return next((peer for peer in job.view.peers if peer.received), None)
 
-        peer = wait_until("the payer has a receipt for made-up work", lied, timeout_s=WAIT_S)
-        assert peer.account == cheat, "the cheapest worker has the job"
+        peer = wait_until("the payer has a receipt for work", received, timeout_s=WAIT_S)
+        return (job, peer) if peer.account == cheat else None
+
+    try:
+        job, peer = until_it_happens("the payer has a receipt for made-up work", lies)
         lazy.kill()
 
         told: set[str] = set()
@@ -114,17 +136,25 @@ def test_a_payer_that_was_cheated_gets_stake_though_the_workers_process_is_gone_
         assert slashed.values["toPayer"] == lock * 4_000 // 10_000
         assert slashed.values["toProver"] == lock * 2_000 // 10_000
         seats = {bytes.fromhex(each.seat) for each in job.view.peers}
-        wait_until("the escrow holds nothing", lambda: not market.held_by(job.id, [s.hex() for s in seats]))
+        all_seats = [s.hex() for s in seats]
+        wait_until("the escrow holds nothing", lambda: not market.held_by(job.id, all_seats), timeout_s=WAIT_S)
         wages = sum(e.values["amount"] for e in events(market, "Settled") if e.values["seat"] in seats)
         audits = sum(e.values["amount"] for e in events(market, "AuditPaid") if e.values["seat"] in seats)
         fee = 3 * market.local.network.parameters.court_member_fee_wei
         assert lock * 1_500 // 10_000 >= fee, "all of the Court's fee came out of its share"
         gained = slashed.values["toPayer"] + slashed.values["toProver"]
-        assert wealth(market, payer) - before == gained - wages - audits
+        assert spent(market, payer, job.id) == wages + audits, "what it did not cost came back"
+
+        after, spent_after = wealth_and_spent(market, payer)
+        assert after - before == gained - (spent_after - spent_before), "what it gained, less what its jobs cost"
         assert market.paid_units(peer.seat) == 0, "nothing that it made up was paid"
 
-        wait_until("the bond was drawn", lambda: market.view("payer").counters.get("quarrels_withdrawals"))
-        assert market.view("payer").counters["quarrels_accusations_for_accuser"] == 1
+        counters = wait_until(
+            "the bond was drawn",
+            lambda: (c := market.view("payer").counters).get("quarrels_withdrawals") and c,
+            timeout_s=WAIT_S,
+        )
+        assert counters["quarrels_accusations_for_accuser"] == 1
         put_back(lazy)
         wait_until("it says that it was put back", lambda: "restored" in codes(market, "lazy"))
         print(f"accused and convicted {time.monotonic() - began:.0f} s after the cheat's node was started")

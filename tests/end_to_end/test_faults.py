@@ -12,14 +12,16 @@ import pytest
 
 import tallymesh
 from end_to_end import functions, shop
+from end_to_end.repeat import until_it_happens
 from end_to_end.scene import ENDED, Market, free_port, run, shell, wait_until
 from tallymesh import Require
 from tallymesh_node.local_network import NodeProcess
 
 pytestmark = pytest.mark.end_to_end
 
-WAIT_S = 150.0
-SETTLES_S = 120.0  # a short lease's last quarter begins after 50 s
+WAIT_S = 300.0
+SETTLES_S = 200.0  # a short lease's last quarter begins after 50 s
+UNITS = 72  # of the job whose worker is killed: six seconds of work for all five
 
 
 def why_node(market: Market, name: str) -> str:
@@ -42,13 +44,22 @@ class Orphan(NamedTuple):
 @pytest.fixture(scope="module")
 def orphan(market: Market) -> Iterator[Orphan]:
     """A payer that is killed once its worker holds an Accept. Begun first: its lease runs while other tests do."""
-    doomed = market.add_ready("doomed", slots=0, roles=("submit",), listen_port=str(free_port()))
+    doomed = market.add_ready("doomed", slots=0, roles=("submit",))
     market.connect("doomed")
+
+    def accepts() -> dict[str, float]:
+        """How many each worker was ever given, by its own word."""
+        views = [market.view(name) for name in market.local.nodes if name.startswith("worker")]
+        return {view.account: view.counters.get("worker_accepts", 0) for view in views}
+
+    before = accepts()
     # Little work is declared, so that the lease is short: a worker settles for itself in its last quarter.
-    job = tallymesh.map(functions.slow, range(12), seconds=1.0, budget="2.0", work=0.2, workers=1)
+    job = tallymesh.map(functions.slow, range(16), seconds=1.0, budget="2.0", work=0.2, workers=1)
 
     def accepted() -> Any:
-        return next((peer for peer in job.view.peers if peer.accepted), None)
+        """An Accept that dies with its payer is none: the worker has it, too."""
+        peers = [peer for peer in job.view.peers if peer.accepted]
+        return next((peer for peer in peers if accepts()[peer.account] > before[peer.account]), None)
 
     peer = wait_until("the worker holds an Accept", accepted, timeout_s=WAIT_S)
     assert market.paid_units(peer.seat) == 0, "nothing was settled yet"
@@ -65,23 +76,34 @@ def test_a_worker_killed_in_a_unit_is_replaced_and_all_are_paid_for_what_was_ver
     victim = market.add_ready("victim", ask_price="0.005", roles=("worker",))
     account = market.account("victim")
     market.connect()
-    job = tallymesh.map(functions.slow, range(36), budget="2.0", work=0.5)
 
-    def at_work() -> bool:
-        """One unit is verified, and one is running."""
-        return any(p.account == account and p.accepted and p.assigned > p.received for p in job.view.peers)
+    def killed() -> tallymesh.Job | None:
+        """The job in which it was killed when one unit was verified, one was running, and there were more to come."""
+        job = tallymesh.map(functions.slow, range(UNITS), budget="2.0", work=0.5)
 
-    wait_until("the victim is in the middle of a unit", at_work, timeout_s=WAIT_S)
-    victim.kill()
+        def at_work() -> str:
+            view = job.view
+            mine = [peer for peer in view.peers if peer.account == account]
+            early = view.units_done <= UNITS * 3 // 4
+            if early and any(peer.accepted and peer.assigned > peer.received for peer in mine):
+                return "at work"
+            return view.status if view.status in ENDED else ""
+
+        if wait_until("the victim is at work", at_work, timeout_s=WAIT_S) in ENDED:
+            return None
+        victim.kill()
+        return job
+
+    job = until_it_happens("the victim is in the middle of a unit", killed)
     wait_until("the job is done", lambda: job.status in ENDED, timeout_s=WAIT_S)
-    assert job.results() == [3 * x + 1 for x in range(36)]
+    assert job.results() == [3 * x + 1 for x in range(UNITS)]
     peers = job.view.peers
     for peer in peers:
         assert market.paid_units(peer.seat) == peer.accepted
     (mine,) = [peer for peer in peers if peer.account == account]
     assert 1 <= mine.accepted == mine.received < mine.assigned, "paid for what it had a receipt for"
     assert mine.problem is not None
-    assert sum(peer.accepted for peer in peers) == 36, "the rest ran elsewhere, and each unit was paid once"
+    assert sum(peer.accepted for peer in peers) == UNITS, "the rest ran elsewhere, and each unit was paid once"
     market.drop(victim)
 
 
@@ -98,7 +120,7 @@ def test_a_payer_that_was_killed_goes_on_where_it_was(market: Market, orphan: Or
     wait_until("the job is done", lambda: job.status in ENDED, timeout_s=WAIT_S)
     assert job.result.model_sha == shop.train(market, folder, settings, TALLYMESH_BACKEND="local")["sha"]
     seats = [peer.seat for peer in job.view.peers]
-    wait_until("the refund", lambda: market.held_by(job.id, seats) == 0)
+    wait_until("the refund", lambda: market.held_by(job.id, seats) == 0, timeout_s=WAIT_S)
     for peer in job.view.peers:
         assert market.paid_units(peer.seat) == peer.accepted == peer.received, "nobody lost a unit by it"
 
@@ -118,12 +140,16 @@ def test_a_node_with_a_blocked_port_gets_no_work_and_both_sides_say_why(
     market.connect()
     job = tallymesh.map(functions.square, range(3), budget="1.0", require=Require(memory_gib=2.0))
     try:
-        wait_until("the job says why it waits", lambda: "None of the addresses" in " ".join(job.why()))
-        reasons = " ".join(job.why())
+
+        def says() -> str:
+            said = " ".join(job.why())
+            return said if "None of the addresses" in said else ""
+
+        reasons = wait_until("the job says why it waits", says, timeout_s=WAIT_S)
         assert "too_little_memory" in reasons, "the others were looked at, too"
         assert job.view.units_done == 0
         assert market.account("walled") not in {peer.account for peer in job.view.peers}
-        wait_until("the node knows", lambda: market.view("walled").reachable.startswith("no"))
+        wait_until("the node knows", lambda: market.view("walled").reachable.startswith("no"), timeout_s=WAIT_S)
         said = why_node(market, "walled")
         assert "cannot reach this node" in said
         assert "closed" in said
@@ -131,7 +157,7 @@ def test_a_node_with_a_blocked_port_gets_no_work_and_both_sides_say_why(
         assert {"unreachable"} <= {problem.code for problem in market.view("walled").problems}
     finally:
         job.cancel()
-    wait_until("it has ended", lambda: job.status in ENDED)
+    wait_until("it has ended", lambda: job.status in ENDED, timeout_s=WAIT_S)
 
 
 def test_a_node_without_a_slot_gets_no_lease_and_says_so(market: Market, orphan: Orphan) -> None:
@@ -139,16 +165,20 @@ def test_a_node_without_a_slot_gets_no_lease_and_says_so(market: Market, orphan:
     market.connect()
     job = tallymesh.map(functions.square, range(3), budget="1.0", require=Require(memory_gib=2.0))
     try:
-        wait_until("the job says why it waits", lambda: "unstaked" in " ".join(job.why()))
+        wait_until("the job says why it waits", lambda: "unstaked" in " ".join(job.why()), timeout_s=WAIT_S)
         assert not market.view("poor").staked
-        said = wait_until("the node says why", lambda: why_node(market, "poor"))
-        assert "holds no slot" in said
+
+        def says() -> str:
+            found = why_node(market, "poor")
+            return found if "holds no slot" in found else ""
+
+        said = wait_until("the node says why", says, timeout_s=WAIT_S)
         assert "--stake 1" in said
         assert not job.view.peers
         assert market.view("poor").counters["worker_leases_open"] == 0
     finally:
         job.cancel()
-    wait_until("it has ended", lambda: job.status in ENDED)
+    wait_until("it has ended", lambda: job.status in ENDED, timeout_s=WAIT_S)
     market.drop(node)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -20,6 +21,7 @@ from tallymesh_node.local_network import NODES, NodeProcess
 pytestmark = pytest.mark.end_to_end
 
 UNITS = 5
+WAIT_S = 300.0
 
 
 @pytest.fixture
@@ -38,26 +40,39 @@ def newcomer(market: Market) -> Iterator[NodeProcess]:
     def listed() -> bool:
         return any(o["account"] == account and not o["provisional"] for o in market.payer.get("/v1/offers"))
 
-    node.wait("its offer was known", listed)
+    node.wait("its offer was known", listed, timeout_s=WAIT_S)
     yield node
     market.drop(node)
 
 
-def figures(market: Market, account: str) -> tuple[int, int, int, int]:
-    """(settled pay after fees, deposit, coin, transactions) of the account, from the chain."""
+class Figures(NamedTuple):
+    """Of one account, from the chain, at one block."""
+
+    units: int  # that were paid
+    earned: int  # for them, after the fee, in wei
+    deposit: int
+    coin: int
+    transactions: int
+
+
+def figures(market: Market, account: str) -> Figures:
     address, network = bytes.fromhex(account[2:]), market.local.network
 
-    async def read(rpc: Rpc, contracts: Contracts) -> tuple[int, int, int, int]:
+    async def read(rpc: Rpc, contracts: Contracts) -> Figures:
         interface = contracts.escrow.interface
         topics = [interface.topics["Settled"], None, word(address)]
-        head = (await rpc.block()).number
-        logs = await read_logs(rpc, contracts.escrow.address, topics, network.contracts.deployed_block, head)
+        at = (await rpc.block()).number
+        logs = await read_logs(rpc, contracts.escrow.address, topics, network.contracts.deployed_block, at)
         paid = [event.values for event in map(interface.event, logs) if event is not None]
-        (standing,) = await contracts.registry.newcomers([address])
-        count = int(await rpc.call("eth_getTransactionCount", account, "latest"), 16)
-        return sum(v["amount"] - v["fee"] for v in paid), standing.deposit, await rpc.balance(address), count
+        return Figures(
+            units=sum({v["seat"]: v["units"] for v in paid}.values()),  # of a seat the last says all
+            earned=sum(v["amount"] - v["fee"] for v in paid),
+            deposit=await contracts.registry.deposit_of(address, at=at),
+            coin=int(await rpc.call("eth_getBalance", account, hex(at)), 16),
+            transactions=int(await rpc.call("eth_getTransactionCount", account, hex(at)), 16),
+        )
 
-    found: tuple[int, int, int, int] = market.ask(read)
+    found: Figures = market.ask(read)
     return found
 
 
@@ -66,20 +81,23 @@ def test_an_account_with_nothing_works_is_audited_and_its_pay_is_its_stake(
 ) -> None:
     market.connect()
     account = market.account("newcomer")
-    assert figures(market, account) == (0, 0, 0, 0)
+    assert figures(market, account) == (0, 0, 0, 0, 0)
     job = tallymesh.map(functions.square, range(UNITS), budget="1.0", max_price="0.01", newcomers=True)
     assert job.results() == [functions.square(n) for n in range(UNITS)]
     assert {peer.account for peer in job.view.peers} == {account}
+    accepted = {(receipt.seat, receipt.position) for receipt in job.receipts if receipt.accepted and not receipt.void}
     audited = {(audit.seat, audit.position) for audit in job.audits if audit.result == "match"}
-    assert len(audited) == UNITS, "every unit"
-    earned, deposit, coin, transactions = wait_until(
-        "its pay is on chain", lambda: (found := figures(market, account))[0] and found
+    assert len(accepted) == UNITS
+    assert accepted <= audited, "every unit"
+    found = wait_until(
+        "its pay is on chain", lambda: (f := figures(market, account)).units >= UNITS and f, timeout_s=WAIT_S
     )
-    assert earned == deposit > 0, "to the wei"
-    assert (coin, transactions) == (0, 0)
+    assert found.units == UNITS, "each once"
+    assert found.earned == found.deposit > 0, "to the wei"
+    assert (found.coin, found.transactions) == (0, 0)
 
     def shown() -> bool:
         probation = market.view("newcomer").probation
-        return probation is not None and int(probation.earned_wei) == deposit
+        return probation is not None and int(probation.earned_wei) == found.deposit
 
-    wait_until("its owner sees how far it is", shown)
+    wait_until("its owner sees how far it is", shown, timeout_s=WAIT_S)
