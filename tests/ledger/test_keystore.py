@@ -67,6 +67,18 @@ def test_a_chosen_password_is_stretched_and_a_drawn_one_is_not(wallet: tuple[Pat
     assert keystore.unlock(drawn, "Zt0nW0qkJQ1hJmC6s6o4m2gFqZ0v7w1x").secret == key.secret
 
 
+def test_what_takes_little_memory_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", None)
+    path = tmp_path / "drawn.json"
+    key = keystore.create(path, "Zt0nW0qkJQ1hJmC6s6o4m2gFqZ0v7w1x", drawn=True)
+    assert keystore.unlock(path, "Zt0nW0qkJQ1hJmC6s6o4m2gFqZ0v7w1x").secret == key.secret
+    with pytest.raises(CallerError) as caught:
+        keystore.unlock(path, "another")
+    assert caught.value.code == "wrong_password"
+    with pytest.raises(TypeError):  # one that a person chose does: its derivation takes the memory
+        keystore.create(tmp_path / "chosen.json", "correct horse")
+
+
 def test_a_wallet_is_for_its_owner_alone_and_leaves_no_draft(wallet: tuple[Path, AccountKey]) -> None:
     path, key = wallet
     assert path.stat().st_mode & 0o777 == 0o600

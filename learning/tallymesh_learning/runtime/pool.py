@@ -26,6 +26,7 @@ from typing import Any, Final, NamedTuple, NoReturn, Self
 
 import msgspec
 
+from tallymesh import starting
 from tallymesh.errors import LocalError
 from tallymesh.ids import BlobId, blob_id
 from tallymesh.units import Unit, encode
@@ -344,11 +345,11 @@ def _send(channel: socket.socket, ticket: int, kind: str, payload: Any) -> None:
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)
-    from tallymesh_learning.runtime import canary, warm
+    with starting.uncollected():  # which also spares the forks: a collection would copy every page that holds an object
+        from tallymesh_learning.runtime import canary, warm
 
-    warm.warm()
-    gc.collect()
-    gc.freeze()  # a collection in a fork would copy every page that holds an object
+        warm.warm()
+        gc.collect()  # once, of what the warming left
     channel.send(json.dumps({"cpu_score": canary.cpu_score()}).encode())
     _Server(channel).serve()
 

@@ -26,6 +26,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from tallymesh import starting
 from tallymesh_learning.runtime import isolate, job, seccomp
 from tallymesh_learning.runtime.unit import Run, resolve
 
@@ -126,15 +127,15 @@ def main(arguments: Sequence[str]) -> None:
     os.nice(NICE)
     if options.cpus:
         os.sched_setaffinity(0, [int(cpu) for cpu in options.cpus.split(",")])
-    run = resolve(options.run)
-    if options.warm:
-        resolve(options.warm)()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr] # both are text files here
-    for forks in (True, False):
-        seccomp.compiled(forks=forks)
-    gc.collect()
-    gc.freeze()  # a collection in a fork would touch, and so copy, every page that holds an object
+    with starting.uncollected():  # which also spares the forks: a collection would copy every page that holds an object
+        run = resolve(options.run)
+        if options.warm:
+            resolve(options.warm)()
+        for forks in (True, False):
+            seccomp.compiled(forks=forks)
+        gc.collect()  # once, of what the warming left
     template = Template(control, run)
     control.send(json.dumps({"ready": True, "seconds": round(time.monotonic() - began, 3)}).encode())
     template.serve()

@@ -232,7 +232,7 @@ def _offer_line(offer: dict[str, Any]) -> str:
 
 
 def _run(settings: Config, as_json: bool) -> None:
-    from tallymesh import network, paths
+    from tallymesh import network, paths, starting
 
     local = paths.home() / "up" / "network.json"
     if not settings.network.exists() and local.exists():
@@ -245,9 +245,10 @@ def _run(settings: Config, as_json: bool) -> None:
     from tallymesh_node.wallet import Opening
 
     wallet = Opening(settings.home, settings.password_file)
-    import trio
+    with starting.uncollected():
+        import trio
 
-    from tallymesh_node.daemon import Node, run_node
+        from tallymesh_node.daemon import Node, run_node
 
     async def main() -> None:
         node = Node(settings, wallet)
