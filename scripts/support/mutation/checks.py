@@ -180,9 +180,8 @@ def find_programs(only: str) -> int:
             tests = known[name] = [test for test in tests if "::" in test]  # one that did not end shows nothing
             _keep(FOUND, Failing(name, tests))
             print(f"{name}: {tests}", flush=True)
-        tests = [test for test in known.get(name, []) if "[" not in test] or known.get(name, [])
-        if tests:
-            kept.append(msgspec.structs.replace(row, test=tests[0]))
+        if tests := known.get(name, []):
+            kept.append(msgspec.structs.replace(row, test=tests[0].partition("[")[0]))
         elif name in known:
             living.append(name)
     table.write(table.PROGRAMS, _once(kept))

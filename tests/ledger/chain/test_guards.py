@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from tallymesh.errors import ChainError
-from tallymesh_ledger.chain import Rpc
+from tallymesh_ledger.chain import Rpc, abi, transactions
+from tallymesh_ledger.keys import AccountKey
 
 VIRTUAL_TIME = True  # nobody here waits for a real second
 
@@ -28,3 +29,26 @@ async def test_an_answer_that_is_left_out_of_a_batch_is_missed_and_not_made_up()
         with pytest.raises(ChainError, match="left eth_gasPrice out") as caught:
             await rpc.batch([("eth_chainId", []), ("eth_gasPrice", [])])
     assert caught.value.code == "chain_unavailable"
+
+
+@pytest.mark.parametrize("arguments", [(), (bytes(20),), (bytes(20), 1, 2)])
+def test_a_call_with_too_few_or_too_many_values_is_a_bug_of_ours_and_named(arguments: tuple[object, ...]) -> None:
+    with pytest.raises(TypeError, match=f"takes 2 arguments, got {len(arguments)}"):
+        abi.load("Registry").functions["buySlots"].encode(*arguments)
+
+
+@pytest.mark.parametrize("parts", [(), (bytes(32),), (bytes(32), bytes(32), bytes(32))])
+def test_a_struct_with_too_few_or_too_many_values_is_a_bug_of_ours_and_named(parts: tuple[bytes, ...]) -> None:
+    signature = {"type": "tuple", "components": [{"name": "r", "type": "bytes32"}, {"name": "vs", "type": "bytes32"}]}
+    with pytest.raises(TypeError, match=f"expected 2 values, got {len(parts)}"):
+        abi._lower(parts, signature)
+
+
+@pytest.mark.parametrize("bound", ["IN_FLIGHT_MAX", "KEPT_MAX"])
+async def test_an_account_sends_no_more_than_it_can_look_after(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked before anything is read or signed: nothing answers here."""
+    monkeypatch.setattr(transactions, bound, 0)
+    async with Rpc(["http://good.test/"], chain_id=CHAIN, transport=httpx.MockTransport(answered)) as rpc:
+        with pytest.raises(ChainError) as caught:
+            await transactions.Sender(rpc, AccountKey(b"\x01" * 32))._submit(bytes(20), b"", 0, 1, 1, b"", None)
+    assert caught.value.code == "too_many_pending"

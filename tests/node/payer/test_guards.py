@@ -14,7 +14,7 @@ from tallymesh import api, exchange, wire
 from tallymesh.errors import CallerError, RemoteError
 from tallymesh.exchange import LeaseAnswer, LeaseRequest, ProgressRequest, ReleaseAnswer
 from tallymesh.ids import blob_id
-from tallymesh.messages import Lease, Release
+from tallymesh.messages import Lease, Receipt, Release
 from tallymesh.parameters import Parameters
 from tallymesh.units import JobSpec, Stage
 from tallymesh_node.interfaces import Limits
@@ -96,6 +96,7 @@ async def test_a_worker_that_signs_another_lease_than_it_was_asked_for_is_not_se
         helds = [held for held in payer.service._driver(job).book.all() if held.account == puppet.key.address]
         assert helds
         assert {held.state for held in helds} == {LeaseState.REFUSED}
+        assert {held.problem[0] for held in helds if held.problem} == {"bad_lease"}, "known before the chain was asked"
         assert not any(seat.worker == puppet.key.address for seat in scene.chain.seats.values())
 
 
@@ -124,6 +125,50 @@ async def test_an_output_over_the_limit_ends_the_seat(
         assert held.seat.leaves == {}
         assert held.problem is not None
         assert held.problem[0] == "form"
+
+
+@pytest.mark.parametrize("lie", ["wrong_unit", "bad_leaf", "too_late"])
+async def test_a_receipt_that_cannot_count_is_refused_before_its_output_is_fetched(
+    scene: Scene, payer: PayerNode, puppet: Puppet, lie: str
+) -> None:
+    async with scene.running() as nursery:
+        held = await begin(payer, puppet, nursery)
+        changes = {"unit_id": puppet.opening(1).unit_id} if lie == "wrong_unit" else {}
+        request = msgspec.structs.replace(puppet.receipt(0, b"far away", **changes), inline={})
+        if lie == "bad_leaf":
+            leaf = puppet.key.sign(DOMAINS, Receipt(seat=puppet.seat, position=0, leaf=bytes(32))).body
+            request = msgspec.structs.replace(request, receipt=leaf)
+        if lie == "too_late":
+            held.seat.cancel()
+            held.state = LeaseState.LOST
+        puppet.peer.blobs.put(b"far away")
+        with pytest.raises(RemoteError) as caught:
+            await puppet.say(request)
+        assert caught.value.code == lie
+        await trio.sleep(5)
+        assert not payer.blobs.has(blob_id(b"far away"))
+
+
+async def test_a_tally_whose_secret_is_not_shown_yet_gets_no_empty_one(
+    scene: Scene, payer: PayerNode, puppet: Puppet
+) -> None:
+    async with scene.running() as nursery:
+        held = await begin(payer, puppet, nursery)
+        await puppet.say(puppet.receipt(0))
+        tally = puppet.tally(held.seat, 1)
+        await puppet.say(tally)
+        held.seat.tallies[0].secret = b""
+        with pytest.raises(RemoteError) as caught:
+            await puppet.say(tally)
+        assert caught.value.code == "busy"
+
+
+async def test_an_audit_of_which_nobody_was_told_is_not_found(scene: Scene, payer: PayerNode, puppet: Puppet) -> None:
+    async with scene.running() as nursery:
+        held = await begin(payer, puppet, nursery)
+        with pytest.raises(RemoteError) as caught:
+            payer.service._driver(held.lease.job.hex()).calling._find(bytes(32), "a peer")
+        assert caught.value.code == "unknown_audit"
 
 
 async def test_an_inlined_output_over_64_kib_is_refused(scene: Scene, payer: PayerNode, puppet: Puppet) -> None:
