@@ -62,6 +62,12 @@ def names_of(unit: Unit) -> list[BlobId]:
     return list(dict.fromkeys([BlobId(unit.program), *(BlobId(item.blob) for item in unit.inputs)]))
 
 
+def shared_names_of(unit: Unit) -> list[BlobId]:
+    """Those that other units may name as well: an item of a map is given once."""
+    items = {BlobId(item.blob) for item in unit.inputs if item.name == "item"}
+    return [name for name in names_of(unit) if name not in items]
+
+
 async def fetch_inputs(
     blobs: Blobs, unit: Unit, sources: Sequence[Source], *, ticket: bytes, timeout_s: float
 ) -> Mapping[BlobId, Path]:

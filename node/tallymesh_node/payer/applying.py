@@ -30,7 +30,7 @@ from tallymesh_node.payer import judging
 from tallymesh_node.payer import records as r
 from tallymesh_node.payer.book import Book
 from tallymesh_node.payer.held import Held
-from tallymesh_node.unit_inputs import names_of
+from tallymesh_node.unit_inputs import names_of, shared_names_of
 from tallymesh_scheduler.leases import LeaseEvent, LeaseState, step
 
 
@@ -89,7 +89,7 @@ def _assigned(book: Book, record: r.Assigned) -> None:
     held.nodes.append(Node(*record.node))
     held.blobs.update(names_of(unit))
     book.place(Task(Node(*record.node), unit, UnitId(assign.unit_id)), held, assign.position)
-    book.given.assigned(held.account, _inputs(unit))
+    book.given.gave(held.account, shared_names_of(unit))
 
 
 def _received(book: Book, record: r.Received) -> None:
@@ -101,16 +101,11 @@ def _received(book: Book, record: r.Received) -> None:
     held.metrics[receipt.position] = record.metrics
     held.seconds[receipt.position] = record.seconds
     if book.training:
-        book.given.received(_inputs(held.units[receipt.position]), record.opening.end)
+        book.given.made(shared_names_of(held.units[receipt.position]), record.opening.end)
         book.makers[record.opening.end] = held.peer
     if record.check:
         held.unchecked.add(receipt.position)
     book.use(held, receipt.position)
-
-
-def _inputs(unit: units.Unit) -> list[bytes]:
-    """Blobs worth remembering: a map item is given once and used by nobody else."""
-    return [unit.program, *(item.blob for item in unit.inputs if item.name != "item")]
 
 
 def _checked(book: Book, record: r.Checked) -> None:

@@ -30,6 +30,7 @@ from tallymesh_node.payer.held import AT_WORK, Held
 from tallymesh_node.payer.ordering import lock_of
 from tallymesh_node.payer.records import Ending, Settled, Submitted
 from tallymesh_node.payer.secrets import secrets_of
+from tallymesh_node.unit_inputs import shared_names_of
 from tallymesh_scheduler.leases import LeaseState
 
 TRAINING = ("sequential", "federated")
@@ -254,6 +255,7 @@ class Book:
         """Accounts that may audit this unit. `excluded` are those that the payer trusts no more."""
         barred = excluded | self.struck | set(self.convicted)
         barred |= self.given.tainted(held.seat.openings[position].end)
+        barred |= self.given.waiting(shared_names_of(held.units[position]))
         for neighbour in (position - 1, position + 1):  # no auditor gets two adjacent units of a seat
             audit = held.audits.get(neighbour)
             barred |= {call.auditor for call in audit.calls} if audit else set()

@@ -9,6 +9,7 @@ from tallymesh_ledger.audit import Audit, CallState, Outcome, Subject
 from tallymesh_node.payer import records as r
 from tallymesh_node.payer.book import Book, Calling
 from tallymesh_node.payer.held import Held
+from tallymesh_node.unit_inputs import shared_names_of
 
 
 def tallied(book: Book, record: r.Tallied) -> None:
@@ -59,6 +60,8 @@ def called(book: Book, record: r.Called) -> None:
     audit = held.audits[message.position]
     audit.ordered(message.draw, message.attempt, message.auditor)
     digest = book.domains.digest(message)
+    book.given.called(digest, message.auditor, audit.subject.end)
+    book.given.gave(message.auditor, shared_names_of(held.units[message.position]))
     book.calls.setdefault(digest, Calling(order, held, audit, audit.call_of(message.auditor)))
     book.orders[held.id, message.position, message.auditor] = digest
 
@@ -68,6 +71,7 @@ def committed(book: Book, record: r.Committed) -> None:
     calling = book.calls[commit.message.audit_order]
     calling.audit.commit(calling.call.auditor, commit.message.commitment)
     calling.commit = commit
+    book.given.bound(commit.message.audit_order)
 
 
 def handed(book: Book, record: r.Handed) -> None:
@@ -86,6 +90,7 @@ def judged(book: Book, record: r.Judged) -> None:
     ):
         return
     calling.verdict = verdict
+    book.given.bound(message.audit_order)  # without a commitment: it had not the inputs
     if calling.call.state is CallState.DONE and message.result != Result.UNAVAILABLE:
         book.recomputations += 1
     strike(book, calling.audit)
@@ -94,6 +99,7 @@ def judged(book: Book, record: r.Judged) -> None:
 def silent(book: Book, record: r.Silent) -> None:
     calling = book.calls[record.audit_order]
     calling.audit.silence(calling.call.auditor)
+    book.given.bound(record.audit_order)
 
 
 def recomputed(book: Book, record: r.Recomputed) -> None:

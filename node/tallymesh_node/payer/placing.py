@@ -21,7 +21,7 @@ from tallymesh_ledger import waits
 from tallymesh_ledger.waits import Step
 from tallymesh_node.payer.held import Held
 from tallymesh_node.payer.records import Assigned
-from tallymesh_node.unit_inputs import names_of
+from tallymesh_node.unit_inputs import names_of, shared_names_of
 from tallymesh_scheduler.leases import LeaseState
 
 if TYPE_CHECKING:
@@ -95,7 +95,11 @@ class Placing:
                 if not seats:
                     break
                 held = min(seats, key=lambda h: (load[h.id] / h.width, h.id))
-                task = tasks.pop(self._pick(held, tasks))
+                place = self._pick(held, tasks)
+                if place is None:
+                    room[held.id] = 0
+                    continue
+                task = tasks.pop(place)
                 assign = Assign(seat=held.id, position=position[held.id], unit_id=task.unit_id)
                 node = (task.node.stage, task.node.round, task.node.index)
                 new.append(Assigned(self.driver.sign(assign).body, units.encode(task.unit), node))
@@ -112,20 +116,23 @@ class Placing:
         accepted = sum(closed.accepted for closed in seat.tallies)
         return seat.tally_of(position) <= accepted + 2
 
-    def _pick(self, held: Held, tasks: list[Task]) -> int:
-        """The first unit whose data this worker has already, else the first whose data nobody has, else the first."""
+    def _pick(self, held: Held, tasks: list[Task]) -> int | None:
+        """The first unit whose data this worker has already, else the first whose data nobody has, else the first; of
+        those whose inputs it may be given now (an auditor is blind until it has committed)."""
         mine = self._holds.get(held.account, set())
         others = [blobs for account, blobs in self._holds.items() if account != held.account]
-        fallback: int | None = None
+        first: int | None = None
+        fresh: int | None = None
         for index, task in enumerate(tasks[:SCAN]):
+            if held.account in self.driver.book.given.waiting(shared_names_of(task.unit)):
+                continue
             data = [item.blob for item in task.unit.inputs if item.name == "data"]
-            if not data:
-                return 0
-            if all(blob in mine for blob in data):
+            if not data or all(blob in mine for blob in data):
                 return index
-            if fallback is None and not any(blob in blobs for blobs in others for blob in data):
-                fallback = index
-        return fallback or 0
+            first = index if first is None else first
+            if fresh is None and not any(blob in blobs for blobs in others for blob in data):
+                fresh = index
+        return first if fresh is None else fresh
 
     # Sending.
 

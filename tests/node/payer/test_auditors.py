@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 
 import pytest
 import trio
 
 from fakes.payer_scene import CLASS, PayerNode, Peer, Scene, caught, cheat, honest_result, paid_units, result_of
-from tallymesh import wire
+from tallymesh import units, wire
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import AuditRequest
 from tallymesh.ids import ZERO32, BlobId
-from tallymesh.messages import AuditOrder, Result
+from tallymesh.messages import Assign, AuditOrder, Result
 from tallymesh.units import Unit
 from tallymesh_ledger import keys
 from tallymesh_node.interfaces import Failure
+from tallymesh_node.payer import records
+from tallymesh_node.payer.records import Assigned
 
 
 async def stamp(peer: Peer, request: AuditRequest) -> None:
@@ -71,10 +74,15 @@ async def test_an_auditor_that_asks_twice_is_bound_to_its_first_word(scene: Scen
         assert refused == ["two_commits", "bad_verdict"]
 
 
-async def test_no_auditor_sees_the_result_before_it_is_bound(scene: Scene, payer: PayerNode) -> None:
+@pytest.mark.parametrize(("kind", "peers", "audit_s"), [("map", 5, 1.0), ("federated", 8, 1.0), ("federated", 16, 5.0)])
+async def test_no_auditor_sees_the_result_before_it_is_bound(
+    scene: Scene, payer: PayerNode, kind: str, peers: int, audit_s: float
+) -> None:
     """Every plaintext frame that a peer receives is tapped: neither end nor salt of a unit that it audits is in one
-    before its commitment went out."""
-    scene.crowd(5)
+    before its commitment went out, nor the end of a unit that was made from it. In rounds the ends of units are inputs
+    of others, which it may be given to run or to audit while it has not committed: slow auditors have time for both."""
+    for peer in scene.crowd(peers):
+        peer.auditing.seconds[""] = audit_s
     frames: dict[str, list[bytes]] = {}
     sent_commit: dict[tuple[str, bytes], int] = {}  # (auditor's peer, AuditOrder) -> frames received by then
 
@@ -86,9 +94,13 @@ async def test_no_auditor_sees_the_result_before_it_is_bound(scene: Scene, payer
     scene.network.tap = tap
     async with scene.running() as nursery:
         await payer.start(nursery)
-        job = await payer.submit(payer.spec("map", items=15))
-        await payer.wait(job)
+        spec = payer.spec(kind, items=14, rounds=5)
+        job = await payer.submit(spec, verify="integrity", max_price_wei="2000", workers_max=5)
+        view = await payer.wait(job)
+        honest = honest_result(payer, spec)
+        assert result_of(payer, spec, view) == (honest if kind == "map" else honest[-1:])
     book = payer.service._driver(job).book
+    made_from = outputs_by_input(payer, job)
     looked = 0
     for calling in book.calls.values():
         if calling.commit is None:
@@ -101,9 +113,46 @@ async def test_no_auditor_sees_the_result_before_it_is_bound(scene: Scene, payer
         for frame in frames[peer.peer_id][:bound]:
             assert opening.end not in frame
             assert opening.salt not in frame
+            assert not [made for made in made_from[opening.end] if made in frame]
         assert any(opening.salt in frame for frame in frames[peer.peer_id][bound:])
         looked += 1
     assert looked >= 3
+
+
+async def test_a_unit_goes_to_no_account_that_was_called_to_recompute_its_input(scene: Scene, payer: PayerNode) -> None:
+    waiting = scene.crowd(4)[0].key.address
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("federated", items=6, rounds=3)
+        job = await payer.submit(spec)
+        book = payer.service._driver(job).book
+        book.given.called(b"order", waiting, spec.initial)  # as if a unit had made the first state
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)[-1:]
+    taken = [(book.held(assign.seat).account, inputs) for assign, inputs in assigned(payer, job)]
+    assert not [account for account, inputs in taken if account == waiting and spec.initial in inputs]
+    assert [account for account, inputs in taken if account == waiting], "what comes later it is given"
+
+
+def assigned(payer: PayerNode, job: str) -> Iterator[tuple[Assign, set[bytes]]]:
+    """Every Assign in the payer's journal, with the unit's inputs."""
+    for entry in payer.journal.read(payer.service._driver(job).scope):
+        if entry.kind == Assigned.__name__:
+            record = records.read(entry.kind, entry.body)
+            assert isinstance(record, Assigned)
+            inputs = {item.blob for item in units.decode_unit(record.unit).inputs}
+            yield wire.decode(record.assign, Assign).message, inputs
+
+
+def outputs_by_input(payer: PayerNode, job: str) -> dict[bytes, set[bytes]]:
+    """Blob -> ends of the job's units that took it."""
+    book = payer.service._driver(job).book
+    found: dict[bytes, set[bytes]] = defaultdict(set)
+    for assign, inputs in assigned(payer, job):
+        opening = book.held(assign.seat).seat.openings.get(assign.position)
+        for blob in inputs:
+            found[blob] |= {opening.end} if opening else set()
+    return found
 
 
 async def test_a_lying_auditor_is_outvoted_and_struck_off(scene: Scene, payer: PayerNode) -> None:
