@@ -23,13 +23,18 @@ def source_of(module: str) -> str:
     return Path(spec.origin).read_text()
 
 
+def found(tree: ast.Module, where: str, text: str) -> ast.AST:
+    """The guard. `where`: a function's qualified name."""
+    nodes = [node for node in ast.walk(_function(tree, where)) if _reads(node, text)]
+    if len(nodes) != 1:
+        raise NoSuchGuard(f"{where}: {len(nodes)} guards read {text!r}")
+    return nodes[0]
+
+
 def switched_off(source: str, where: str, text: str) -> str:
-    """The module without that guard. `where`: a function's qualified name."""
+    """The module without that guard."""
     tree = ast.parse(source)
-    found = [node for node in ast.walk(_function(tree, where)) if _reads(node, text)]
-    if len(found) != 1:
-        raise NoSuchGuard(f"{where}: {len(found)} guards read {text!r}")
-    node = found[0]
+    node = found(tree, where, text)
     if isinstance(node, ast.Expr):
         node.value = ast.Constant(None)
     elif isinstance(node, ast.If | ast.IfExp):
