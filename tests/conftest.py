@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
+
+# Thousands of tests and all that they import stay until the end: the collector would walk over them again and again, a
+# third of what collecting tests costs, and later in the middle of a test. It begins once they are all there.
+gc.disable()
 
 settings.register_profile("tallymesh", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("tallymesh")
@@ -61,6 +66,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Importing eth-account or web3 raises the recursion limit of the whole process to 100,000 (py_ecc does it): tests
     of deeply nested input would overflow the C stack instead of meeting the RecursionError that users get."""
     sys.setrecursionlimit(_RECURSION_LIMIT)
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
