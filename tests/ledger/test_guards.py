@@ -8,8 +8,8 @@ import pytest
 from tallymesh.errors import CallerError, RemoteError
 from tallymesh.exchange import Opening
 from tallymesh.ids import ZERO32, SeatId
-from tallymesh.messages import AuditReason, Lease
-from tallymesh_ledger import merkle, proofs
+from tallymesh.messages import AuditReason, Lease, Release
+from tallymesh_ledger import eip712, merkle, proofs
 from tallymesh_ledger.audit import Audit, Subject
 from tallymesh_ledger.proofs import Link, Proof
 from tallymesh_ledger.seat import Seat
@@ -58,3 +58,10 @@ def test_a_tree_has_a_leaf_and_no_more_than_can_be_proven(monkeypatch: pytest.Mo
     for count in (0, 3):
         with pytest.raises(CallerError, match=f"not {count}"):
             merkle.root([ONE] * count)
+
+
+@pytest.mark.parametrize("fields", [{"seat": b"short"}, {"units": 1 << 40}, {"units": -1}])
+def test_what_does_not_fit_its_type_has_no_hash_that_could_be_signed(fields: dict[str, object]) -> None:
+    release = msgspec.structs.replace(Release(seat=ONE, units=1), **fields)
+    with pytest.raises(ValueError, match="Release"):
+        eip712.struct_hash(release)

@@ -320,3 +320,29 @@ async def test_a_node_whose_owner_asks_for_nothing_carries_nothing() -> None:
 def test_what_gas_is_reckoned_with_covers_what_was_measured() -> None:
     """docs/decisions/the-complete-contracts.md has the execution alone; call data and the transaction come on top."""
     assert terms.GAS_BOND >= 87_000 + 21_000 + 10_000
+
+
+@pytest.mark.parametrize("fee", ["-5", "", "1.5", "١٢", "1" * 30, "0x10"])
+async def test_a_fee_that_is_no_amount_is_no_offer(fee: str) -> None:
+    scene = Scene()
+    liar = scene.network.join("liar")
+    scene.sources[:] = [liar.source]
+
+    async def answer(peer: str, body: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return exchange.encode(CarryTermsAnswer(fee))
+
+    liar.serve(CarryTermsRequest.NAME, answer)
+    with pytest.raises(RemoteError, match="decimal string") as caught:
+        await scene.asking.withdraw()
+    assert caught.value.code == "no_carrier"
+    assert scene.credit == CREDIT
+
+
+@pytest.mark.parametrize("slots", [-1, terms.SLOTS_MAX + 1])
+async def test_terms_are_said_for_as_many_slots_as_are_released_at_once(slots: int) -> None:
+    scene = Scene()
+    body = exchange.encode(CarryTermsRequest(bond=False, slots=slots))
+    with pytest.raises(RemoteError) as caught:
+        await scene.carriers[0].say_terms("peer", body)
+    assert caught.value.code == "bad_count"
