@@ -21,6 +21,8 @@ from tallymesh_learning.runtime import profile
 
 pytestmark = pytest.mark.end_to_end
 
+WAIT_S = 300.0
+
 
 def plain_loop(market: Market, folder: Path, kind: str, job: tallymesh.Job, rounds: int) -> str:
     """The checkpoint that a plain loop over the job's own shards makes, in a process of its own."""
@@ -54,11 +56,12 @@ def test_the_map_of_the_api_page_runs_from_a_folder_of_ones_own(market: Market, 
     assert sorted((int(index), float(area)) for index, area, _ in rows) == [(i, 2.0 * i * i) for i in range(24)]
     peers = {market.view(f"worker{number}").peer_id for number in range(1, 5)}
     assert {peer for _, _, peer in rows} <= peers
-    assert len({peer for _, _, peer in rows}) > 1, "it ran on several peers"
+    at_work = {peer for _, _, peer in rows}
+    assert len(at_work) > 1, "it ran on several peers"
     first, cost, _audits = printed[24].rpartition("]")[0], printed[24].split()[-3:-1], printed[24].split()[-1]
     assert first.startswith("[{'area': 0.0}, {'area': 2.0}, {'area': 8.0}")
     assert cost[1] == "MESH"
-    assert int(_audits) >= 4, "the first unit of each worker at least"
+    assert int(_audits) >= len(at_work), "the first unit of each worker at least"
 
 
 def test_training_by_the_lines_of_the_api_page_equals_the_local_backend_and_a_plain_loop(
@@ -105,7 +108,10 @@ def test_a_job_can_be_looked_into(market: Market, federated: dict[str, Any]) -> 
     audits = job.audits
     first = {audit.seat for audit in audits if audit.reason == "first" and audit.result == "match"}
     assert {receipt.seat for receipt in receipts} <= first
-    assert {audit.result for audit in audits if audit.result} == {"match"}
+    matched = {(audit.seat, audit.position) for audit in audits if audit.result == "match"}
+    assert "mismatch" not in {audit.result for audit in audits}
+    asked = {(audit.seat, audit.position) for audit in audits if audit.result}
+    assert asked == matched, "where one auditor could not have the inputs, another did"
     assert f"of {job.view.units_done} units were computed again" in str(job.checks)
     assert job.id in job.report()
 
@@ -114,8 +120,8 @@ def test_what_a_job_cost_is_what_left_the_payers_account(market: Market, federat
     market.connect()
     job = tallymesh.attach(federated["job"])
     seats = [peer.seat for peer in job.view.peers]
-    wait_until("the refund", lambda: market.held_by(job.id, seats) == 0)
-    view = wait_until("the view says so", lambda: job.view if job.view.escrow_wei == "0" else None)
+    wait_until("the refund", lambda: market.held_by(job.id, seats) == 0, timeout_s=WAIT_S)
+    view = wait_until("the view says so", lambda: (v := job.view).escrow_wei == "0" and v, timeout_s=WAIT_S)
     for peer in view.peers:
         assert market.paid_units(peer.seat) == peer.accepted == peer.paid == peer.received
     assert 0 < job.cost_wei < int(view.budget_wei)
@@ -162,12 +168,12 @@ def test_a_stopped_job_pays_what_was_done_and_gives_the_rest_back(market: Market
     job = json.loads(submitted)["id"]
     market.connect()
     found = tallymesh.attach(job)
-    wait_until("some units are done", lambda: found.view.units_done >= 4)
+    wait_until("some units are done", lambda: found.view.units_done >= 4, timeout_s=WAIT_S)
     assert command(market, "stop", job)["id"] == job
-    wait_until("it has ended", lambda: found.status in ENDED)
+    wait_until("it has ended", lambda: found.status in ENDED, timeout_s=WAIT_S)
     assert found.status == "cancelled"
     seats = [peer.seat for peer in found.view.peers]
-    wait_until("the refund", lambda: market.held_by(job, seats) == 0)
+    wait_until("the refund", lambda: market.held_by(job, seats) == 0, timeout_s=WAIT_S)
     paid = sum(market.paid_units(seat) for seat in seats)
     assert 0 < paid < 400
     assert paid == sum(peer.received for peer in found.view.peers), "what had a receipt is paid"
@@ -195,7 +201,7 @@ def test_a_node_is_started_and_stopped_by_its_commands(market: Market) -> None:
         assert command(market, "wallet", "show", environment=environment)["address"] == said["account"]
         assert command(market, "node", "status", environment=environment)["peer_id"] == said["peer_id"]
         command(market, "node", "stop", environment=environment)
-        assert started.wait(30) == 0
+        assert started.wait(90) == 0
     finally:
         started.kill()
         started.communicate()
