@@ -32,7 +32,8 @@ MODULES: dict[str, tuple[str, ...]] = {
         "tests/ledger/chain/test_fees.py", "tests/ledger/chain/test_redeeming.py", "tests/ledger/chain/test_stuck.py",
     ),
     "tallymesh_ledger.chain.transactions": (
-        "tests/ledger/chain/test_transactions.py", "tests/ledger/chain/test_stuck.py",
+        "tests/ledger/chain/test_guards.py", "tests/ledger/chain/test_transactions.py",
+        "tests/ledger/chain/test_stuck.py",
     ),
     "tallymesh_ledger.chain.abi": ("tests/ledger/chain/test_abi.py", "tests/ledger/chain/test_guards.py"),
     "tallymesh.schema": ("tests/ledger/test_golden.py", "tests/protocol", "tests/ledger/chain/test_abi.py"),
@@ -54,7 +55,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "tallymesh_node.auditor.work": (f"{NODE}/auditor",),
     "tallymesh_ledger.phases": ("tests/ledger/test_seat.py",),
     "tallymesh_ledger.eip712": ("tests/ledger/test_golden.py", "tests/ledger/test_signatures.py", GUARDS),
-    "tallymesh_ledger.chain.endpoint": ("tests/ledger/chain/test_endpoints.py", "tests/ledger/chain/test_rpc.py"),
+    "tallymesh_ledger.chain.endpoint": (
+        "tests/ledger/chain/test_endpoints.py", "tests/ledger/chain/test_guards.py", "tests/ledger/chain/test_rpc.py",
+    ),
     "tallymesh_ledger.chain.contract": ("tests/ledger/chain/test_abi.py", "tests/ledger/chain/test_guards.py"),
     "tallymesh_ledger.chain.registry_view": ("tests/ledger/chain/test_registry_view.py",),
     "tallymesh_node.payer.applying": (f"{NODE}/payer/test_guards.py", f"{NODE}/payer/test_doors.py"),

@@ -8,12 +8,17 @@ import httpx
 import pytest
 
 from tallymesh.errors import ChainError
-from tallymesh_ledger.chain import Rpc, abi, transactions
+from tallymesh_ledger.chain import Rpc, abi, endpoint, transactions
+from tallymesh_ledger.chain.contract import Contract
 from tallymesh_ledger.keys import AccountKey
 
 VIRTUAL_TIME = True  # nobody here waits for a real second
 
 CHAIN = 4_242
+
+
+class Escrow(Contract):
+    NAME = "JobEscrow"
 
 
 def answered(request: httpx.Request) -> httpx.Response:
@@ -42,6 +47,29 @@ def test_a_struct_with_too_few_or_too_many_values_is_a_bug_of_ours_and_named(par
     signature = {"type": "tuple", "components": [{"name": "r", "type": "bytes32"}, {"name": "vs", "type": "bytes32"}]}
     with pytest.raises(TypeError, match=f"expected 2 values, got {len(parts)}"):
         abi._lower(parts, signature)
+
+
+async def test_one_answer_to_a_batch_is_no_answer() -> None:
+    def one(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"jsonrpc": "2.0", "id": 0, "result": hex(CHAIN)})
+
+    async with Rpc(["http://good.test/"], chain_id=CHAIN, transport=httpx.MockTransport(one)) as rpc:
+        with pytest.raises(ChainError, match="did not answer"):
+            await rpc.batch([("eth_chainId", []), ("eth_chainId", [])])
+
+
+async def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "MAX_RESPONSE_BYTES", 10)
+    async with Rpc(["http://good.test/"], chain_id=CHAIN, transport=httpx.MockTransport(answered)) as rpc:
+        with pytest.raises(ChainError, match="more than 10 bytes"):
+            await rpc.chain_id()
+
+
+def test_an_address_without_code_is_no_contract() -> None:
+    escrow = Escrow(Rpc(["http://good.test/"], chain_id=CHAIN), bytes(20))
+    with pytest.raises(ChainError, match="There is no JobEscrow at 0x0000") as caught:
+        escrow._decode(escrow.interface.functions["creditOf"], "0x")
+    assert caught.value.code == "no_contract"
 
 
 @pytest.mark.parametrize("bound", ["IN_FLIGHT_MAX", "KEPT_MAX"])

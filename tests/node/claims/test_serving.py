@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 from fakes.claim_scene import Auditor, ClaimScene, Story
 from fakes.worker_scene import key_of, refusal
 from tallymesh import exchange, units, wire
 from tallymesh.errors import RemoteError
-from tallymesh.exchange import ClaimUnitAnswer, ClaimUnitRequest
+from tallymesh.exchange import ClaimUnitAnswer, ClaimUnitRequest, Source
 from tallymesh.messages import Assign, Lease, Order
-from tallymesh.units import decode_unit
+from tallymesh.units import JobSpec, Stage, decode_unit
 from tallymesh_ledger.claims import Claim, Draw
 from tallymesh_node.claims import calls
+from tallymesh_node.claims.finding import Finding
 from tallymesh_node.unit_inputs import names_of
 
 from fakes.chain import DOMAINS  # isort: skip
@@ -171,3 +174,28 @@ async def test_a_unit_that_the_order_does_not_pay_for_is_refused(door: Door) -> 
         with pytest.raises(RemoteError) as caught:
             calls.check(call, bent, peer="")
         assert caught.value.code == "foreign_unit"
+
+
+async def test_an_auditor_runs_no_unit_of_a_worker_that_it_cannot_reach_or_that_the_order_does_not_pay(
+    door: Door,
+) -> None:
+    story, draw = door.story, (await door.draws())[0]
+    network = story.scene.network.networks[door.node_of(draw.auditor).peer_id]
+    story.scene.network.down.discard(network.source.peer_id)
+    known: list[Source] = []
+    dearer = Stage("map", "m:f", b"{}", story.payer.lease.work_ms + 1)
+
+    async def obtain(*_: Any, **__: Any) -> JobSpec:
+        await trio.lowlevel.checkpoint()
+        return msgspec.structs.replace(story.payer.spec, stages=(dearer,))
+
+    tools: Any = SimpleNamespace(
+        source_of=lambda account: known[0] if known else None,
+        network=network,
+        domains=DOMAINS,
+        specs=SimpleNamespace(obtain=obtain),
+    )
+    finding = Finding(tools, story.claim_id, await door.claim(), draw.sample, story.payer.lease)
+    assert (await refusal(finding._ask())).code == "unknown_peer"
+    known.append(story.worker.source)
+    assert (await refusal(finding._ask())).code == "foreign_unit"

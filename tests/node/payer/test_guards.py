@@ -20,6 +20,7 @@ from tallymesh.units import JobSpec, Stage
 from tallymesh_node.interfaces import Limits
 from tallymesh_node.payer import ordering, receiving
 from tallymesh_node.payer.held import Held
+from tallymesh_node.payer.records import Released
 from tallymesh_scheduler.leases import LeaseState
 
 # ---- terms
@@ -107,6 +108,18 @@ async def test_a_release_of_another_seat_is_not_taken(scene: Scene, payer: Payer
         other = puppet.key.sign(DOMAINS, Release(seat=bytes(32), units=0)).body
         with pytest.raises(RemoteError, match="another seat"):
             await auditing.take_release(held, exchange.encode(ReleaseAnswer(other)))
+        assert held.release is None
+
+
+async def test_a_release_for_more_than_was_accepted_is_not_taken(
+    scene: Scene, payer: PayerNode, puppet: Puppet
+) -> None:
+    async with scene.running() as nursery:
+        held = await begin(payer, puppet, nursery)
+        release = puppet.key.sign(DOMAINS, Release(seat=puppet.seat, units=1)).body
+        with pytest.raises(RemoteError) as caught:
+            await payer.service._driver(held.lease.job.hex()).commit(Released(release))
+        assert caught.value.code == "unpaid"
         assert held.release is None
 
 
