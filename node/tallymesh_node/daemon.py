@@ -129,7 +129,12 @@ class Node:
             )
             disk = self.config.disk_gib << 30 or int((self.machine.disk_mib << 20) * DISK_SHARE)
             self.money = MoneyWatch(rpc, self.chain.contracts, self.account.address, self._escrow_wei)
-            self.purse = Purse(self.chain, period_s=self.parameters.period_s, credits=not self.config.works)
+            self.purse = Purse(
+                self.chain,
+                period_s=self.parameters.period_s,
+                deployed_block=self.network_file.contracts.deployed_block,
+                credits=not self.config.works,
+            )
             self.blobs = BlobStore(self.home / "blobs", admit=lambda size: admit(size))
             admit = limit(lambda: self.blobs.bytes_used, disk)
             self.capacity = from_machine(self.machine, self.config, None, confirmed=False)

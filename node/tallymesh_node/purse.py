@@ -30,14 +30,16 @@ REWARD_WEI = WEI_PER_TOKEN // 10  # a reward worth one: it comes once a period, 
 
 
 class Purse:
-    """`period_s`: of rewards, as the network has it; `credits`: whether to draw what the escrow owes, too."""
+    """`period_s`: of rewards, as the network has it; `deployed_block`: of its contracts; `credits`: whether to draw
+    what the escrow owes, too."""
 
-    def __init__(self, chain: EscrowChain, *, period_s: int, credits: bool) -> None:
+    def __init__(self, chain: EscrowChain, *, period_s: int, deployed_block: int, credits: bool) -> None:
         self._chain = chain
         self._rewards: Rewards | None = chain.contracts.rewards
         self._period_s = period_s
+        self._deployed_block = deployed_block
         self._credits = credits
-        self._next = 0  # periods before this one are done with
+        self._next: int | None = None  # periods before this one are done with; None before the first look
         self._waiting: dict[int, int] = {}  # period -> wei, of periods that are over and worth a transaction
         self.counters: Counter[str] = Counter()
 
@@ -67,14 +69,23 @@ class Purse:
     async def _find(self, rewards: Rewards) -> None:
         """What the periods that ended since the last look give."""
         running = self._chain.block_time() // self._period_s
-        periods = range(max(self._next, running - PERIODS_MAX, 0), running)
-        if not periods:
-            return
-        found = await rewards.read_many([("rewardOf", [self._chain.account, period]) for period in periods])
-        self._waiting |= {
-            period: int(wei) for period, wei in zip(periods, found, strict=True) if int(wei) >= REWARD_WEI
-        }
-        self._next = running
+        first = await self._first_period() if self._next is None else self._next
+        periods = range(max(first, running - PERIODS_MAX, 0), running)
+        if periods:
+            found = await rewards.read_many([("rewardOf", [self._chain.account, period]) for period in periods])
+            self._waiting |= {
+                period: int(wei) for period, wei in zip(periods, found, strict=True) if int(wei) >= REWARD_WEI
+            }
+        self._next = max(first, running)
+
+    async def _first_period(self) -> int:
+        """The one in which the contracts came to be: a young network has no hundred periods to ask about."""
+        try:
+            return int((await self._chain.rpc.block(self._deployed_block)).timestamp) // self._period_s
+        except ChainError as error:
+            if error.code != "no_block":  # a node that keeps no old headers
+                raise
+            return 0
 
     async def _collect(self, rewards: Rewards, period: int) -> None:
         brings = await rewards.reward_of(

@@ -184,6 +184,8 @@ class NodeStatus:
                 numeric_class=listed.offer.numeric_class.hex(),
                 provisional=listed.offer.provisional,
                 staked=registry is not None and registry.slots_of(listed.offer.account) > 0,
+                class_counts=registry is not None
+                and registry.classes.get(listed.offer.account) == listed.offer.numeric_class,
                 expires=listed.offer.expires,
             )
             for listed in book.offers()

@@ -174,6 +174,7 @@ class OfferView(View, frozen=True):
     provisional: bool
     staked: bool
     expires: int
+    class_counts: bool = False  # on chain, as far as this node read it: nobody is leased by another class
 
 
 class ProbationView(View, frozen=True):

@@ -9,6 +9,7 @@ from fakes.contract_chain import Chain, Direct
 from fakes.contract_world import START, Job
 from tallymesh.errors import ChainError
 from tallymesh.messages import Lease, Order
+from tallymesh_ledger.chain import abi
 from tallymesh_ledger.chain.fees import GasPolicy
 from tallymesh_ledger.jobs import job_id, seat_id
 from tallymesh_ledger.keys import AccountKey
@@ -27,7 +28,13 @@ class Owner:
     def __init__(self, chain: Chain, key: AccountKey, *, credits: bool = False, **policy: int) -> None:
         self.chain, self.key, self.rpc = chain, key, Direct(chain.methods)
         self.escrow = EscrowChain(self.rpc, chain.network, key, policy=GasPolicy(**policy))
-        self.purse = Purse(self.escrow, period_s=chain.network.parameters.period_s, credits=credits)
+        network = chain.network
+        self.purse = Purse(
+            self.escrow,
+            period_s=network.parameters.period_s,
+            deployed_block=network.contracts.deployed_block,
+            credits=credits,
+        )
 
     async def look(self) -> None:
         await self.escrow.look()
@@ -77,6 +84,34 @@ async def test_the_reward_of_a_period_is_collected_once_it_is_over(chain: Chain)
     wait(chain, WEEK)
     await worker.look()
     assert (worker.tokens(), worker.sent(), worker.purse.counters["rewards_collected"]) == (REWARD, 1, 1)
+
+
+def questions(owner: Owner) -> int:
+    """How often Rewards was asked what a period gives."""
+    selector = "0x" + abi.load("Rewards").functions["rewardOf"].selector.hex()
+    return sum(method == "eth_call" and params[0]["data"].startswith(selector) for method, params in owner.rpc.asked)
+
+
+async def test_nothing_is_asked_about_periods_before_there_were_contracts(chain: Chain) -> None:
+    owner = Owner(chain, AccountKey.generate())
+    await owner.look()
+    assert questions(owner) == 0, "the first period runs"
+    wait(chain, 2 * WEEK)
+    await owner.look()
+    assert questions(owner) == 2
+    await owner.look()
+    assert questions(owner) == 2, "each once"
+    restarted = Owner(chain, owner.key)
+    await restarted.look()
+    assert questions(restarted) == 2
+
+
+async def test_a_chain_without_the_old_header_is_asked_about_all_periods(chain: Chain) -> None:
+    worker = Owner(chain, paid(chain).workers[0])
+    worker.purse._deployed_block = 10**6
+    wait(chain, WEEK)
+    await worker.look()
+    assert (worker.tokens(), questions(worker)) == (REWARD, purse.PERIODS_MAX + 1)
 
 
 async def test_a_node_that_was_off_for_a_year_finds_each_reward_it_missed(chain: Chain) -> None:

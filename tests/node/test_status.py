@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tallymesh.errors import LocalError
+from tallymesh.messages import Offer
 from tallymesh_node.machine import Machine
 from tallymesh_node.status import NodeStatus
 from tallymesh_node.store.life import Restored
@@ -58,3 +59,26 @@ def test_a_folder_that_was_put_back_is_told_while_no_lease_is_taken() -> None:
     assert problem.code == "restored"
     node.restored = Restored(7, time.time() - SEAT_BY_MAX_S)
     assert NodeStatus(node).problems() == []
+
+
+def test_an_offer_says_whether_its_class_counts_on_chain() -> None:
+    """Nobody is leased before: who waits for a worker, a person or a test, sees what it waits for."""
+    measured, account = b"\7" * 32, b"\1" * 20
+    offer = Offer(
+        account=account, peer_id_hash=bytes(32), numeric_class=measured, provisional=False, cores=1, memory_mib=1,
+        disk_mib=1, gpus="", cpu_score=1, ask_price=1, addresses="", attestation=bytes(32), seq=1, issued=1, expires=2,
+    )  # fmt: skip
+    listed = SimpleNamespace(offer=offer, peer_id="12D3")
+
+    def seen(registry: Any) -> tuple[bool, bool]:
+        node: Any = SimpleNamespace(book=SimpleNamespace(registry=registry, offers=lambda: [listed]))
+        (view,) = NodeStatus(node).offers()
+        return view.staked, view.class_counts
+
+    def registry(classes: dict[bytes, bytes]) -> Any:
+        return SimpleNamespace(classes=classes, slots_of=lambda _: 1)
+
+    assert seen(None) == (False, False)
+    assert seen(registry({})) == (True, False)
+    assert seen(registry({account: b"\6" * 32})) == (True, False)
+    assert seen(registry({account: measured})) == (True, True)

@@ -219,7 +219,9 @@ def _done(view: JobView) -> str:
 def _standing(offer: OfferView) -> str:
     if not offer.staked:
         return "unstaked"
-    return "class being measured" if offer.provisional else f"class {offer.numeric_class[:8]}"
+    if offer.provisional:
+        return "class being measured"
+    return f"class {offer.numeric_class[:8]}" + ("" if offer.class_counts else ", on chain soon")
 
 
 def _views() -> list[JobView]:

@@ -175,12 +175,14 @@ class OfferBook:
 
     async def refresh(self) -> None:
         number, block_hash = await self._chain.final_block()
-        before = self.registry
-        self.registry = await self._chain.registry_at(number, block_hash)
-        self._staked = frozenset(holder for holder in self.registry.slots if holder is not None)
+        registry = await self._chain.registry_at(number, block_hash)
+        staked = frozenset(holder for holder in registry.slots if holder is not None)
+        asked = [account for account in self._offers if account in staked][:MAX_STAKES]
+        free = await self._chain.free_stakes(asked)
+        # All at once: an account whose slot and class count is never taken for one without free stake meanwhile.
+        before, self.registry, self._staked = self.registry, registry, staked
+        self._free.update(zip(asked, free, strict=True))
         self._sort()
-        staked = [account for account in self._offers if account in self._staked][:MAX_STAKES]
-        self._free.update(zip(staked, await self._chain.free_stakes(staked), strict=True))
         if before is None or (before.slots, before.classes) != (self.registry.slots, self.registry.classes):
             self._wake()
 

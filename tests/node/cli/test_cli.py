@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -172,11 +173,15 @@ def test_the_market_is_shown_in_prices_that_people_know(served: Served) -> None:
         numeric_class="7f3a" * 16,
         provisional=False,
         staked=True,
+        class_counts=True,
         expires=0,
     )
     served.node.known_offers = [offer]
     row = call("offers").splitlines()[1]
     assert row.split() == f"{ACCOUNT} 4 2.0 GiB - 1.50 0.036 MESH class 7f3a7f3a".split()
+    served.node.known_offers = [msgspec.structs.replace(offer, class_counts=False)]
+    assert call("offers").splitlines()[1].endswith("class 7f3a7f3a, on chain soon")
+    served.node.known_offers = [offer]
     assert call_json("offers")[0]["ask_price_wei"] == str(10**13)
 
 

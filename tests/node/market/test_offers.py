@@ -195,6 +195,27 @@ async def test_candidates_carry_what_the_chain_says() -> None:
     assert market.candidates(NOW)[0].unreachable == "Port 4001 is closed."
 
 
+async def test_an_account_whose_slot_counts_is_never_shown_without_its_free_stake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between two questions to the chain: a job that is matched then would be told that it has none."""
+    world = World()
+    world.stake(ACCOUNT.address, 1, b"\5" * 32)
+    market = book(world)
+    market.add(offer(), PEER.peer_id)
+    asking = market._chain.free_stakes
+    seen: list[int] = []
+
+    async def slow(accounts: Sequence[bytes]) -> list[int]:
+        seen.append(len(market.candidates(NOW)))
+        return await asking(accounts)
+
+    monkeypatch.setattr(market._chain, "free_stakes", slow)
+    await market.refresh()
+    assert seen == [0]
+    assert [each.free_stake for each in market.candidates(NOW)] == [Parameters().slot_wei]
+
+
 async def test_a_peer_that_could_not_be_dialled_is_tried_again_later() -> None:
     now = float(NOW)
     world = World()
