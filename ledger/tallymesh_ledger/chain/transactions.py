@@ -243,9 +243,10 @@ class Sender:
                 if offer is None:
                     needs = gas * fees.least_up(price) + value + data_fee
                     raise fees.short(self._facts, checksum(self.address), balance, needs)
-                # a little more gas by chance makes the bytes ours: where two processes of one account send the same
-                # call under the same nonce, "already known" would otherwise pass for success of both
+                # a little more gas and room by chance make the bytes ours: where two processes of one account send the
+                # same call under the same nonce, "already known" would otherwise pass for success of both
                 limit = gas + secrets.randbelow(GAS_CHANCE)
+                offer = fees.apart(offer, limit, spare, self._policy, secrets.randbelow)
                 plain = Plain(chain_id=chain_id, nonce=nonce, gas=limit, fees=offer, to=to, data=data, value=value)
                 now = trio.current_time()
                 pending = Pending(intent=intent, plain=plain, envelopes=[], at=time.time(), sent=now, looked=now)

@@ -6,6 +6,7 @@ import functools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -14,12 +15,13 @@ from fakes.hardhat import Hardhat
 from tallymesh.chain_facts import ANY_CHAIN, ChainFacts
 from tallymesh.errors import ChainError, LocalError
 from tallymesh.network import Network
-from tallymesh_ledger.chain import Contracts, Mined, Rpc, Sender, courier, transactions
-from tallymesh_ledger.chain.fees import GasPolicy
+from tallymesh_ledger.chain import Contracts, Mined, Rpc, Sender, courier, fees, transactions
+from tallymesh_ledger.chain.fees import NO_LIMITS, GasPolicy
 from tallymesh_ledger.chain.outbox import FileOutbox, MemoryOutbox, Sent
 from tallymesh_ledger.keys import AccountKey
 
 GWEI = 10**9
+PATIENCE_S = 60.0  # for what takes a tenth of a second on a machine of one's own
 
 
 @pytest.fixture
@@ -59,12 +61,34 @@ async def count(rpc: Rpc, address: bytes, tag: str = "latest") -> int:
     return int(await rpc.call("eth_getTransactionCount", "0x" + address.hex(), tag), 16)
 
 
-async def give_up(sender: Sender, to: bytes, *, value: int = 1, deadline_s: float = 0.3) -> None:
-    """A caller that leaves before its transaction is mined, as one in a process that is killed."""
-    with pytest.raises(ChainError) as caught:
-        await sender.send(to, value=value, deadline_s=deadline_s)
-    assert caught.value.code == "not_mined"
-    assert not caught.value.reverted
+async def give_up(
+    sender: Sender, to: bytes, data: bytes = b"", *, deadline_s: float = 0.3, arrives: bool = True, **call: Any
+) -> None:
+    """A caller that leaves before its transaction is mined, as one in a process that is killed: as soon as it was
+    signed and, where it `arrives`, some node has it."""
+    with trio.fail_after(PATIENCE_S):
+        while True:
+            with pytest.raises(ChainError) as caught:
+                await sender.send(to, data, **{"value": 1, **call}, deadline_s=deadline_s)
+            assert caught.value.code == "not_mined"
+            assert not caught.value.reverted
+            signed = [each.envelopes[-1] for each in sender._pending.values()]
+            if signed and (not arrives or all([await known(sender.rpc, each.hash) for each in signed])):
+                return
+
+
+async def replaced(sender: Sender, times: int) -> None:
+    """Until the one transaction that it sent was replaced so often, at least, and a node has the newest."""
+    with trio.fail_after(PATIENCE_S):
+        while True:
+            found = [pending.envelopes for pending in sender._pending.values()]
+            if found and len(found[0]) > times and await known(sender.rpc, found[0][-1].hash):
+                return
+            await trio.sleep(0.02)
+
+
+async def known(rpc: Rpc, hash_: bytes) -> bool:
+    return await rpc.call("eth_getTransactionByHash", "0x" + hash_.hex()) is not None
 
 
 @asynccontextmanager
@@ -91,6 +115,9 @@ async def test_what_an_earlier_life_left_in_the_pool_is_waited_for_and_not_sent_
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
+        with trio.fail_after(PATIENCE_S):
+            while not again.unmined:  # noqa: ASYNC110 - until it has read what was left
+                await trio.sleep(0.02)
         await trio.sleep(0.2)
         assert await count(rpc, key.address, "pending") == 1
         await rpc.call("evm_mine")
@@ -106,11 +133,11 @@ async def test_bytes_that_never_left_the_dead_process_are_sent_by_the_next_one(
     key = (await account())._key
     proxy.rule = lambda request: 503 if request["method"] == "eth_sendRawTransaction" else proxy.PASS
     async with Rpc([proxy.url], chain_id=network.chain_id, patience_s=0.2) as bad:
-        await give_up(Sender(bad, key, outbox=outbox), here, deadline_s=1.0)
+        await give_up(Sender(bad, key, outbox=outbox), here, deadline_s=1.0, arrives=False)
     assert await count(rpc, key.address) == 0
     again = Sender(rpc, key, outbox=outbox)
     async with running(again):
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             while again.unmined or not await rpc.balance(here):  # noqa: ASYNC110 - the event is the chain's
                 await trio.sleep(0.02)
     assert await count(rpc, key.address) == 1
@@ -124,7 +151,7 @@ async def test_the_next_call_of_a_restarted_process_carries_what_was_lost_before
     key = (await account())._key
     proxy.rule = lambda request: 503 if request["method"] == "eth_sendRawTransaction" else proxy.PASS
     async with Rpc([proxy.url], chain_id=network.chain_id, patience_s=0.2) as bad:
-        await give_up(Sender(bad, key, outbox=outbox), here, value=3, deadline_s=1.0)
+        await give_up(Sender(bad, key, outbox=outbox), here, value=3, deadline_s=1.0, arrives=False)
     await Sender(rpc, key, outbox=outbox).send(here, value=5)
     assert await rpc.balance(here) == 8
     assert await count(rpc, key.address) == 2
@@ -162,7 +189,7 @@ async def test_every_envelope_is_on_disk_before_it_is_sent(
 
     proxy.rule = rule
     async with Rpc([proxy.url], chain_id=network.chain_id) as rpc:
-        await Sender(rpc, key, outbox=outbox).send(here, deadline_s=10)
+        await Sender(rpc, key, outbox=outbox).send(here, deadline_s=PATIENCE_S)
     assert len(set(sent)) == 3
     assert unkept == []
 
@@ -199,8 +226,7 @@ async def test_two_callers_of_the_same_call_at_once_are_two_calls(rpc: Rpc, acco
 
 async def test_an_intent_finds_a_call_whose_bytes_differ(rpc: Rpc, here: bytes, held: Sender) -> None:
     sender = held
-    with pytest.raises(ChainError):
-        await sender.send(here, b"one", value=1, gas=40_000, intent=b"pay the seat", deadline_s=0.2)
+    await give_up(sender, here, b"one", gas=40_000, intent=b"pay the seat")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(functools.partial(sender.send, here, b"two", value=1, gas=40_000, intent=b"pay the seat"))
         await trio.sleep(0.1)
@@ -217,7 +243,7 @@ async def test_two_processes_of_one_account_share_a_pool(rpc: Rpc, here: bytes, 
     async with trio.open_nursery() as nursery:
         for sender in (one, two, one):
             nursery.start_soon(functools.partial(sender.send, here, value=1))
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             while await count(rpc, one.address, "pending") < 3:  # noqa: ASYNC110 - the event is the chain's
                 await trio.sleep(0.02)
         await rpc.call("evm_mine")
@@ -240,12 +266,13 @@ async def test_a_nonce_that_another_process_used_up_is_noticed(
         one = Sender(losing, key)
 
         async def other() -> None:
-            await trio.sleep(0.2)
+            while not one.unmined:  # noqa: ASYNC110 - until it has chosen its nonce
+                await trio.sleep(0.02)
             await Sender(rpc, key).send(here, value=5)
 
         nursery.start_soon(other)
         with pytest.raises(ChainError) as caught:
-            await one.send(here, value=9, deadline_s=10)
+            await one.send(here, value=9, deadline_s=PATIENCE_S)
     assert caught.value.code == "outrun"
     assert one.unmined == 0
     proxy.rule = lambda request: proxy.PASS
@@ -266,7 +293,7 @@ async def test_a_replacement_that_the_pool_takes_is_the_only_one_mined(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
-        await trio.sleep(0.7)
+        await replaced(sender, 1)
         await rpc.call("evm_mine")
     found = await rpc.call("eth_getTransactionByHash", "0x" + mined[0].hash.hex())
     assert int(found["nonce"], 16) == 0
@@ -281,7 +308,12 @@ async def test_replacing_ends_after_some_times(
     monkeypatch.setattr(courier, "BUMP_S", 0.05)
     key = held._key
     box = MemoryOutbox()
-    await give_up(Sender(rpc, key, outbox=box), here, deadline_s=2.0)
+    sender = Sender(rpc, key, outbox=box)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(functools.partial(sender.send, here, value=1))
+        await replaced(sender, courier.BUMPS_MAX)
+        await trio.sleep(1.2)  # it looks once a second by then
+        nursery.cancel_scope.cancel()
     assert len(await box.load(key.address, await rpc.chain_id())) == 1 + courier.BUMPS_MAX
 
 
@@ -289,14 +321,14 @@ async def test_a_stuck_transaction_is_not_replaced_over_the_owners_limit(
     rpc: Rpc, here: bytes, held: Sender, quick: None
 ) -> None:
     key = held._key
-    base_fee = (await rpc.block()).base_fee or 0
+    asked = fees.quote(await rpc.batch(fees.questions()), ANY_CHAIN, NO_LIMITS).expected_wei
+    limit = asked + asked // 20  # less than a replacement needs
     box = MemoryOutbox()
-    sender = Sender(rpc, key, outbox=box, policy=GasPolicy(price_max_wei=base_fee + GWEI + GWEI // 20))
-    await give_up(sender, here, deadline_s=1.0)
+    await give_up(Sender(rpc, key, outbox=box, policy=GasPolicy(price_max_wei=limit)), here, deadline_s=1.0)
     kept = await box.load(key.address, await rpc.chain_id())
     assert len(kept) == 1
     found = await rpc.call("eth_getTransactionByHash", "0x" + kept[0].hash.hex())
-    assert int(found["maxFeePerGas"], 16) <= base_fee + GWEI + GWEI // 20
+    assert int(found["maxFeePerGas"], 16) <= limit
 
 
 async def test_a_chain_without_a_base_fee_is_paid_one_price(rpc: Rpc, here: bytes, held: Sender, quick: None) -> None:
@@ -308,7 +340,7 @@ async def test_a_chain_without_a_base_fee_is_paid_one_price(rpc: Rpc, here: byte
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
-        await trio.sleep(0.7)
+        await replaced(sender, 1)
         await rpc.call("evm_mine")
     found = await rpc.call("eth_getTransactionByHash", "0x" + mined[0].hash.hex())
     assert found["type"] == "0x0"
@@ -318,23 +350,26 @@ async def test_a_chain_without_a_base_fee_is_paid_one_price(rpc: Rpc, here: byte
 # ---- reorganisations
 
 
-async def test_a_transaction_that_a_reorganisation_took_back_is_sent_again(windable, here: bytes, quick: None) -> None:
+async def test_a_transaction_that_a_reorganisation_took_back_is_sent_again(
+    windable, here: bytes, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "BUMP_S", 2 * PATIENCE_S)  # else other bytes, for more, might be first
     key = AccountKey.generate()
     await windable.give(key.address)
     async with Rpc(windable.network.rpc_urls, chain_id=windable.network.chain_id) as rpc:
         sender = Sender(rpc, key, confirmations=3)
         snapshot = await rpc.call("evm_snapshot")
+        first = await sender.send(here, value=4)
+        assert await rpc.call("evm_revert", snapshot)
+        assert await rpc.balance(here) == 0
         async with running(sender):
-            first = await sender.send(here, value=4)
-            assert await rpc.call("evm_revert", snapshot)
-            assert await rpc.balance(here) == 0
-            with trio.fail_after(10):  # the same bytes, in another block
+            with trio.fail_after(PATIENCE_S):  # the same bytes, in another block
                 while not await rpc.call("eth_getTransactionReceipt", "0x" + first.hash.hex()):  # noqa: ASYNC110
                     await trio.sleep(0.02)
             assert await rpc.balance(here) == 4
             for _ in range(3):
                 await rpc.call("evm_mine")
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_S):
                 while sender._pending:  # noqa: ASYNC110 - the event is the chain's
                     await trio.sleep(0.02)
         assert await count(rpc, key.address) == 1
@@ -353,12 +388,12 @@ async def test_waiting_for_depth_starts_over_where_the_block_is_gone(windable, h
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_S):
                 while not await rpc.balance(here):  # noqa: ASYNC110 - the event is the chain's
                     await trio.sleep(0.02)
             first = (await rpc.block()).hash
             assert await rpc.call("evm_revert", snapshot)
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_S):
                 while not mined:
                     await rpc.call("evm_mine")
                     await trio.sleep(0.05)
