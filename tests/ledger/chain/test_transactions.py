@@ -135,7 +135,7 @@ async def test_a_lost_transaction_is_sent_again_as_it_was(
     key = (await account())._key
     proxy.rule = Losing(proxy, lose=1)
     async with Rpc([proxy.url], chain_id=network.chain_id) as rpc:
-        await Sender(rpc, key).send(HERE, deadline_s=10)
+        await Sender(rpc, key).send(HERE, deadline_s=60)
         count = await rpc.call("eth_getTransactionCount", "0x" + key.address.hex(), "latest")
     assert int(count, 16) == 1
 
@@ -147,7 +147,7 @@ async def test_a_stuck_transaction_is_replaced_by_one_that_pays_more(
     key = (await account())._key
     proxy.rule = Losing(proxy, lose=1)
     async with Rpc([proxy.url], chain_id=network.chain_id) as rpc:
-        mined = await Sender(rpc, key).send(HERE, deadline_s=10)
+        mined = await Sender(rpc, key).send(HERE, deadline_s=60)
         found = await rpc.call("eth_getTransactionByHash", "0x" + mined.hash.hex())
     assert int(found["maxPriorityFeePerGas"], 16) > 10**9
 
