@@ -6,7 +6,6 @@ and go first. This module decides nothing about draws or openings; calls.py and 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -62,7 +61,17 @@ class AuditorService:
         cores: Cores,
     ) -> None:
         self.tools = Tools(
-            network, blobs, executor, chain, journal, domains, key, parameters, clock, cores, Specs(blobs), Counter()
+            network=network,
+            blobs=blobs,
+            executor=executor,
+            chain=chain,
+            journal=journal,
+            domains=domains,
+            key=key,
+            parameters=parameters,
+            clock=clock,
+            cores=cores,
+            specs=Specs(blobs),
         )
         self.fees = Fees(self.tools)
         self._audits: dict[bytes, AuditRecord] = {}

@@ -31,6 +31,19 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     unit: Unit
 
 
+def terms_of(domains: Domains, seat: bytes, order: bytes, lease: bytes, *, peer: str) -> tuple[Order, JobId, Lease]:
+    """What a seat was agreed for, as somebody shows it. Whoever signed it: the seat's id proves the lease, the lease's
+    job the order. RemoteError where one of them is another."""
+    shown: Lease = wire.decode(lease, Lease, peer=peer).message
+    if seat_id(domains, shown) != seat:
+        raise RemoteError("wrong_seat", "The lease is not that of the seat.", peer=peer)
+    bought: Order = wire.decode(order, Order, peer=peer).message
+    job = job_id(domains, bought)
+    if shown.job != job:
+        raise RemoteError("wrong_job", "The order is not that of the lease's job.", peer=peer)
+    return bought, job, shown
+
+
 def read(domains: Domains, claim: Claim, sample: int, answer: ClaimUnitAnswer, *, peer: str) -> Call:
     """RemoteError names the first thing that is wrong."""
 
@@ -38,11 +51,7 @@ def read(domains: Domains, claim: Claim, sample: int, answer: ClaimUnitAnswer, *
         if not holds:
             raise RemoteError(code, sentence, peer=peer)
 
-    lease: Lease = wire.decode(answer.lease, Lease, peer=peer).message
-    require(seat_id(domains, lease) == claim.seat, "wrong_seat", "The lease is not that of the claimed seat.")
-    order: Order = wire.decode(answer.order, Order, peer=peer).message
-    job = job_id(domains, order)
-    require(lease.job == job, "wrong_job", "The order is not that of the lease's job.")
+    order, job, lease = terms_of(domains, claim.seat, answer.order, answer.lease, peer=peer)
     assign: Assign = keys.open_signed(domains, answer.assign, Assign, order.signer, peer=peer).message
     position = claim.positions()[sample]
     require((assign.seat, assign.position) == (claim.seat, position), "wrong_assign", "Assign of another position.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -70,7 +69,6 @@ class ClaimsService:
             specs=Specs(blobs),
             source_of=source_of,
             account_of=account_of,
-            counters=Counter(),
         )
         self._works = works
         self._audits = audits

@@ -11,15 +11,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tallymesh import exchange, units, wire
+from tallymesh import exchange, units
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import CourtUnitAnswer, CourtUnitRequest, Source
-from tallymesh.messages import Lease, Order
 from tallymesh.units import Unit
 from tallymesh_ledger import court
 from tallymesh_ledger.court import UNSERVED, Case, Origin, Parties
 from tallymesh_ledger.eip712 import Domains
-from tallymesh_ledger.jobs import job_id, seat_id
 from tallymesh_node.claims import calls
 from tallymesh_node.claims.calls import Call
 from tallymesh_node.looks import obtained
@@ -50,11 +48,7 @@ def read(
         if not holds:
             raise RemoteError(code, sentence, peer=peer)
 
-    lease: Lease = wire.decode(answer.lease, Lease, peer=peer).message
-    require(seat_id(domains, lease) == origin.seat, "wrong_seat", "The lease is not that of the case's seat.")
-    order: Order = wire.decode(answer.order, Order, peer=peer).message
-    job = job_id(domains, order)
-    require(lease.job == job, "wrong_job", "The order is not that of the lease's job.")
+    order, job, lease = calls.terms_of(domains, origin.seat, answer.order, answer.lease, peer=peer)
     expected = origin.unit_id
     if not expected:
         opening = answer.opening

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -79,7 +78,6 @@ class QuarrelsService:
             specs=Specs(blobs),
             source_of=lambda account: source_of(account) or self.whereabouts.source_of(account),
             account_of=account_of,
-            counters=Counter(),
         )
         self._grounds = grounds
         self._books = books

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import trio
 
 from tallymesh.errors import LocalError
-from tallymesh.parameters import Parameters
-from tallymesh_ledger.eip712 import Domains
-from tallymesh_ledger.keys import AccountKey
-from tallymesh_node.cores import Cores
-from tallymesh_node.interfaces import Blobs, Chain, Executor, Journal, PeerNetwork, SeatState
-from tallymesh_node.unit_inputs import Specs
+from tallymesh_node.interfaces import SeatState
+from tallymesh_node.tools import UnitTools
 from tallymesh_node.worker.record import Line, SeatRecord
 
 log = logging.getLogger("tallymesh.worker")
@@ -26,20 +22,9 @@ MAX_METRICS_WAITING = 1000
 UNSEATED_SLACK_S = 5  # of chain time after `seat_by`: a look at the chain must be newer than the last possible seat
 
 
-@dataclass(frozen=True)
-class Tools:
-    network: PeerNetwork
-    blobs: Blobs
-    executor: Executor
-    chain: Chain
-    journal: Journal
-    domains: Domains
-    key: AccountKey
-    parameters: Parameters
+@dataclass(frozen=True, kw_only=True)
+class Tools(UnitTools):
     clock: Callable[[], float]  # Unix seconds: for durations that outlive a restart, never for deadlines
-    cores: Cores
-    specs: Specs
-    counters: Counter[str] = field(default_factory=Counter)
 
 
 class Bell:
