@@ -4,19 +4,19 @@ services. Everything that a node knows is its journal, its blobs and the chain: 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import trio
-import trio.testing
 
 from fakes.blobs import FakeBlobs
 from fakes.chain import DOMAINS, FakeChain
 from fakes.claims import BOND, FakeClaims, short_windows
 from fakes.executor import FakeExecutor
 from fakes.journal import MemoryJournal
+from fakes.kills import Hosts
 from fakes.worker_scene import CLASS, PRICE, Node, Payer, Scene, key_of
 from tallymesh.exchange import Source
 from tallymesh.ids import BlobId
@@ -30,10 +30,6 @@ PATIENCE_S = 300.0
 AUDITORS = (11, 12, 13, 14)
 # A payer has a minute for a secret and a few for an Accept; the claim windows are fakes.claims.WINDOWS.
 PARAMETERS = Parameters(tally_units=4, tally_timed_units=2, tally_time_s=600, claim_window_s=4000, accept_s=20)
-
-
-class Killed(Exception):
-    """A node's process is gone in the middle of what it did."""
 
 
 class GuardedBlobs(FakeBlobs):
@@ -130,18 +126,18 @@ class ClaimScene(Scene):
         return worker is not None and worker.claiming.may_fetch(asker, blob, ticket)
 
 
-class Story:
+class Story(Hosts):
     """A seat of `positions` units, of which `accepted` tallies were accepted before the payer fell silent."""
 
+    OFF_S, PATIENCE_S = 30.0, 20_000.0
+
     def __init__(self, scene: ClaimScene, *, worker: Worker | None = None, auditors: int = len(AUDITORS)) -> None:
+        super().__init__()
         self.scene = scene
         self.chain = scene.chain
         self.worker = worker or Worker(scene)
         self.auditors = [Auditor(scene, number) for number in AUDITORS[:auditors]]
         self.payer: Payer
-        self.killed = 0
-        self._hosts: dict[str, trio.CancelScope] = {}
-        self._nursery: trio.Nursery
 
     async def work(self, *, units: int = 6, accepted: int = 1, **order: Any) -> None:
         """The worker must be running. Tally 1 is the first unit, later ones have four."""
@@ -166,45 +162,20 @@ class Story:
 
     @asynccontextmanager
     async def everybody(self) -> AsyncIterator[None]:
-        """All nodes, each a task of its own: `stop` and `start` turn one off and on again."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            for node in (self.worker, *self.auditors):
-                await self.start(node)
+        """All nodes: `stop` and `start` turn one off and on again."""
+        async with self._alive(self.worker, *self.auditors):
             yield
-            nursery.cancel_scope.cancel()
+
+    def _life(self, node: Worker | Auditor) -> AbstractAsyncContextManager[Any]:
+        return node.both() if isinstance(node, Worker) else node.run()
 
     async def start(self, *nodes: Worker | Auditor) -> None:
-        for node in nodes:
-            self.scene.network.down.discard(node.peer_id)
-            self._hosts[node.peer_id] = await self._nursery.start(self._host, node)
+        self.scene.network.down -= {node.peer_id for node in nodes}
+        await super().start(*nodes)
 
     async def stop(self, *nodes: Worker | Auditor) -> None:
-        """kill -9: nothing is told, nothing is finished."""
-        for node in nodes:
-            self.scene.network.down.add(node.peer_id)
-            self._hosts.pop(node.peer_id).cancel()
-        await trio.testing.wait_all_tasks_blocked()
-
-    async def _host(self, node: Worker | Auditor, task_status: Any) -> None:
-        """A node that dies of `Killed` stays off for half a minute, then it is started again."""
-        with trio.CancelScope() as scope:
-            task_status.started(scope)
-            while True:
-                try:
-                    async with node.both() if isinstance(node, Worker) else node.run():
-                        await trio.sleep_forever()
-                except BaseExceptionGroup as group:
-                    if group.split(Killed)[1] is not None:
-                        raise
-                self.killed += 1
-                await trio.sleep(30)
-
-    async def until(self, condition: Callable[[], Any], *, timeout_s: float = 20_000.0) -> Any:
-        with trio.fail_after(timeout_s):
-            while not (found := condition()):  # noqa: ASYNC110 - under virtual time looking costs nothing
-                await trio.sleep(1.0)
-        return found
+        self.scene.network.down |= {node.peer_id for node in nodes}
+        await super().stop(*nodes)
 
     # What the chain says.
 

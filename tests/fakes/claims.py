@@ -88,9 +88,12 @@ class FakeClaims:
 
     async def claim_of(self, claim: bytes) -> Claim | None:
         await self._reach()
-        found = self.model.claim_of(claim)
-        values = msgspec.structs.asdict(found)
-        return Claim(**{**values, "state": ClaimState(found.state)}) if found.state else None
+        found = self._claim(claim)
+        return found if found.state is not ClaimState.NONE else None
+
+    def _claim(self, claim: bytes) -> Claim:
+        values = msgspec.structs.asdict(self.model.claim_of(claim))
+        return Claim(**{**values, "state": ClaimState(values["state"])})
 
     async def quarrels(self, seat: bytes) -> tuple[bytes, int]:
         await self._reach()
@@ -182,7 +185,7 @@ class FakeClaims:
             for each in openings
         ]
         await self._do("show", lambda: self.model.open(self.account, claim, shown))
-        positions = Claim.positions(self.model.claim_of(claim))  # type: ignore[arg-type]
+        positions = self._claim(claim).positions()
         self._shown.setdefault(claim, []).extend((each, positions[each.sample]) for each in openings)
 
     async def reveal(self, claim: bytes, sample: int, finding: Finding) -> None:

@@ -4,7 +4,8 @@ both have to pass, and for measurements."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tallymesh_ledger.court import Case, Charge, Ruling, Statement, Word
 from tallymesh_ledger.deploy import deploy
 from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.jobs import job_id, seat_id
+from tallymesh_ledger.keys import AccountKey
 from tallymesh_ledger.model.panels import CourtTerms
 from tallymesh_ledger.model.rulings import ClaimTerms
 from tallymesh_node.claims.chain import ContractClaims, claims_of
@@ -46,7 +48,23 @@ WORKER, PAYER, SIGNER, AUDITORS = key_of(1), key_of(50), key_of(51), [key_of(n) 
 DISPUTED = 2  # position of the unit that is accused
 
 
-class Quarrel:
+async def admitted(
+    bank: Sender, network: Network, keys: Iterable[AccountKey], *, staked: Iterable[AccountKey]
+) -> dict[bytes, EscrowChain]:
+    """Each account's way to its chain, with coin and tokens from the bank; those that are staked have a slot, too."""
+    chains = {}
+    for key in keys:
+        chain = chains[key.address] = EscrowChain(bank.rpc, network, key)
+        await bank.send(key.address, value=COIN)
+        await chain.contracts.token.transfer(bank, key.address, 10**6)
+    for key in staked:
+        chain = chains[key.address]
+        await chain.contracts.registry.buy_slots(chain.sender, key.address, 1)
+        await chain.contracts.registry.set_class(chain.sender, CLASS)
+    return chains
+
+
+class Quarrel(ABC):
     """A job with one seat, what its worker signed, and a quarrel about one unit, whatever the chain is made of."""
 
     parameters: Parameters
@@ -64,11 +82,12 @@ class Quarrel:
         return self.court[WORKER.address]
 
     @property
+    @abstractmethod
     def now(self) -> int:
-        raise NotImplementedError
+        """Chain time, in seconds."""
 
-    async def mine(self, blocks: int = 1) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def mine(self, blocks: int = 1) -> None: ...
 
     async def _open(self, lease: SignedLease) -> None:
         await self.chains[PAYER.address].open(self.order, [lease])
@@ -182,18 +201,13 @@ class CourtChain(Quarrel):
         contracts = await deploy(bank, self.parameters)
         self.network = Network("test", CHAIN_ID, (URL,), contracts, self.parameters)
         self.domains = Domains.of(self.network)
-        for key in (WORKER, PAYER, *AUDITORS):
-            chain = self.chains[key.address] = EscrowChain(self.rpc, self.network, key)
+        staked = (WORKER, *AUDITORS)
+        self.chains = dict(await admitted(bank, self.network, (*staked, PAYER), staked=staked))
+        for account, chain in self.chains.items():
             claiming, judging = claims_of(chain, self.network), court_of(chain, self.network)
             assert isinstance(claiming, ContractClaims)
             assert isinstance(judging, ContractCourt)
-            self.claims[key.address], self.court[key.address] = claiming, judging
-            await bank.send(key.address, value=COIN)
-            await chain.contracts.token.transfer(bank, key.address, 10**6)
-        for key in (WORKER, *AUDITORS):
-            registry = self.chains[key.address].contracts.registry
-            await registry.buy_slots(self.chains[key.address].sender, key.address, 1)
-            await registry.set_class(self.chains[key.address].sender, CLASS)
+            self.claims[account], self.court[account] = claiming, judging
         await trio.sleep(self.parameters.class_delay_s + 1)
         await self.mine()
 

@@ -6,14 +6,13 @@ journal, its blobs and the chain: it may be stopped and started again and again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import trio
-import trio.testing
 from msgspec.structs import replace
 
 from fakes.blobs import FakeBlobs, Swarm
@@ -23,8 +22,9 @@ from fakes.claims import BOND, short_windows
 from fakes.court import FakeCourt, trained
 from fakes.executor import FakeExecutor
 from fakes.journal import MemoryJournal
+from fakes.kills import Hosts
 from fakes.network import World as NetworkWorld
-from fakes.worker_scene import CLASS, PRICE, PROFILE, TOKEN, key_of
+from fakes.worker_scene import CLASS, PRICE, PROFILE, TOKEN, key_of, order_of
 from tallymesh import units
 from tallymesh.exchange import Opening, Source
 from tallymesh.ids import ZERO32, BlobId
@@ -48,10 +48,6 @@ from tallymesh_node.worker.policy import SettlePolicy
 
 MEMBERS = (11, 12, 13, 14)
 PARAMETERS = Parameters(tally_units=4, claim_window_s=4000, lock_tail_s=20_000)
-
-
-class Killed(Exception):
-    """A node's process is gone in the middle of what it did."""
 
 
 class GuardedBlobs(FakeBlobs):
@@ -136,12 +132,15 @@ class Member(_Node):
             nursery.cancel_scope.cancel()
 
 
-class CourtScene:
+class CourtScene(Hosts):
     """One seat with one signed unit: a segment of `steps` steps, of which the worker lies from step `wrong` on."""
+
+    OFF_S, PATIENCE_S = 3.0, 5000.0
 
     def __init__(
         self, folder: Path, *, steps: int = 8, wrong: int = 6, members: Sequence[int] = MEMBERS, total: int = 100
     ) -> None:
+        super().__init__()
         self.folder = folder
         self.parameters = PARAMETERS
         self.chain = ChainWorld(DOMAINS, PARAMETERS)
@@ -158,9 +157,6 @@ class CourtScene:
         self.members = [Member(self, number) for number in members]
         self.steps, self.wrong, self.total = steps, wrong, total
         self.case = b""
-        self.killed = 0
-        self._hosts: dict[str, trio.CancelScope] = {}
-        self._nursery: trio.Nursery
 
     # The scene.
 
@@ -203,30 +199,15 @@ class CourtScene:
         return next(iter(Plan(spec).ready())).unit
 
     def _order(self) -> Order:
-        return Order(
-            payer=self.payer.key.address,
-            signer=self.signer.address,
-            template=self.template,
-            numeric_profile=PROFILE,
-            cores=1,
-            memory_mib=512,
-            disk_mib=100,
-            gpus=0,
-            price_max=10 * PRICE,
-            wages=TOKEN,
-            audit_reserve=TOKEN,
+        return order_of(
+            self.payer.key.address,
+            self.signer.address,
+            self.template,
             lock_per_seat=10_000,
             claim_bond=BOND,
-            audit_rate_bp=400,
-            tally_units=4,
             claim_window=4000,
             evidence_window=4000,
-            auditors=0,
-            auditors_root=ZERO32,
-            signer_seat_max=TOKEN,
-            newcomers=False,
             deadline=self.chain.now() + 1_000_000,
-            salt=ZERO32,
         )
 
     def _row(self, *, wrong: int) -> list[bytes]:
@@ -325,41 +306,12 @@ class CourtScene:
 
     @asynccontextmanager
     async def everybody(self) -> AsyncIterator[None]:
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            await self.start(*self.members)
+        async with self._alive(*self.members):
             yield
-            nursery.cancel_scope.cancel()
 
-    async def start(self, *nodes: Member) -> None:
-        for node in nodes:
-            self._hosts[node.peer_id] = await self._nursery.start(self._host, node)
-
-    async def stop(self, *nodes: Member) -> None:
-        """kill -9: nothing is told, nothing is finished."""
-        for node in nodes:
-            self._hosts.pop(node.peer_id).cancel()
-        await trio.testing.wait_all_tasks_blocked()
-
-    async def _host(self, node: Member, task_status: Any) -> None:
-        """A node that dies of `Killed` stays off for a few seconds, then it is started again."""
-        with trio.CancelScope() as scope:
-            task_status.started(scope)
-            while True:
-                try:
-                    async with node.run():
-                        await trio.sleep_forever()
-                except BaseExceptionGroup as group:
-                    if group.split(Killed)[1] is not None:
-                        raise
-                self.killed += 1
-                await trio.sleep(3)
-
-    async def until(self, condition: Callable[[], Any], *, timeout_s: float = 5000.0) -> Any:
-        with trio.fail_after(timeout_s):
-            while not (found := condition()):  # noqa: ASYNC110 - under virtual time looking costs nothing
-                await trio.sleep(1.0)
-        return found
+    def _life(self, node: Any) -> AbstractAsyncContextManager[Any]:
+        life: AbstractAsyncContextManager[Any] = node.run()
+        return life
 
     async def ruled(self) -> court.Ruling:
         await self.until(lambda: self.found().state is CaseState.RULED)

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 
 from fakes.chain import DOMAINS, FakeChain
 from fakes.court import trained
-from fakes.court_scene import MEMBERS, CourtScene, Killed, Party
+from fakes.court_scene import MEMBERS, CourtScene, Party
+from fakes.kills import Trap
 from fakes.worker_scene import CLASS
 from tallymesh import exchange, units
 from tallymesh.exchange import AssignRequest, Opening, ReceiptRequest, Report, Source
@@ -189,7 +190,7 @@ class PartyScene(CourtScene):
     async def everybody(self, *hosts: Host) -> AsyncIterator[None]:
         """Members, and these parties (both, where none is named)."""
         async with super().everybody():
-            await self.start(*(hosts or self.parties))  # type: ignore[arg-type]
+            await self.start(*(hosts or self.parties))
             yield
 
     async def ended(self, *, timeout_s: float = 5000.0) -> court.Ruling:
@@ -217,22 +218,8 @@ class PartyScene(CourtScene):
 
     def trap(self, host: Host, kind: str, *, after: bool) -> Callable[[], bool]:
         """Kills the host at the first line of this kind: before it is stored, or once it is."""
-        sprung: list[str] = []
-        append = host.journal.append
-
-        async def trapped(scope: str, *lines: tuple[str, bytes]) -> int:
-            hit = not sprung and any(each == kind for each, _ in lines)
-            if hit:
-                sprung.append(kind)
-            if hit and not after:
-                raise Killed
-            sequence = await append(scope, *lines)
-            if hit:
-                raise Killed
-            return sequence
-
-        host.journal.append = trapped  # type: ignore[method-assign]
-        return lambda: bool(sprung)
+        trap = Trap(host.journal, kind, after=after)
+        return lambda: trap.sprung
 
     def take_back(self) -> None:
         """A reorganisation: the accusation, its bond, its case and its hold on the seat are gone."""

@@ -140,6 +140,36 @@ class Node:
             nursery.cancel_scope.cancel()
 
 
+def order_of(payer: bytes, signer: bytes, template: bytes, **changes: Any) -> Order:
+    """Small and cheap; anybody may audit, nobody newly come may work."""
+    order = Order(
+        payer=payer,
+        signer=signer,
+        template=template,
+        numeric_profile=PROFILE,
+        cores=1,
+        memory_mib=512,
+        disk_mib=100,
+        gpus=0,
+        price_max=10 * PRICE,
+        wages=TOKEN,
+        audit_reserve=TOKEN,
+        lock_per_seat=100,
+        claim_bond=0,
+        audit_rate_bp=400,
+        tally_units=4,
+        claim_window=60,
+        evidence_window=60,
+        auditors=0,
+        auditors_root=ZERO32,
+        signer_seat_max=TOKEN,
+        newcomers=False,
+        deadline=STARTED + 1_000_000,
+        salt=ZERO32,
+    )
+    return msgspec.structs.replace(order, **changes)
+
+
 class Payer:
     """Honest unless a test says otherwise: `secret_of`, `answers` (name -> function that replaces the answer)."""
 
@@ -171,32 +201,7 @@ class Payer:
             self.network.serve(name, self._handler(name))
 
     def make_order(self, **changes: Any) -> Order:
-        order = Order(
-            payer=self.key.address,
-            signer=self.signer.address,
-            template=self.template,
-            numeric_profile=PROFILE,
-            cores=1,
-            memory_mib=512,
-            disk_mib=100,
-            gpus=0,
-            price_max=10 * PRICE,
-            wages=TOKEN,
-            audit_reserve=TOKEN,
-            lock_per_seat=100,
-            claim_bond=0,
-            audit_rate_bp=400,
-            tally_units=4,
-            claim_window=60,
-            evidence_window=60,
-            auditors=0,
-            auditors_root=ZERO32,
-            signer_seat_max=TOKEN,
-            newcomers=False,
-            deadline=STARTED + 1_000_000,
-            salt=ZERO32,
-        )
-        return msgspec.structs.replace(order, **changes)
+        return order_of(self.key.address, self.signer.address, self.template, **changes)
 
     def make_lease(self, **changes: Any) -> Lease:
         lease = Lease(

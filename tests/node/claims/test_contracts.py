@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from fakes.claims import BOND
+from fakes.court_chain import admitted
 from fakes.virtual_chain import CHAIN_ID, URL, VirtualChain
 from fakes.worker_scene import CLASS, key_of
 from tallymesh.errors import ChainError
@@ -30,7 +31,7 @@ from tallymesh_ledger.jobs import job_id, seat_id
 from tallymesh_node.claims.chain import ContractClaims, claims_of
 from tallymesh_node.escrow import EscrowChain
 
-PRICE, UNITS, COIN, FEE_WEI = 1000, 6, 10**18, 20
+PRICE, UNITS, FEE_WEI = 1000, 6, 20
 PARAMETERS = Parameters(
     slot_wei=10_000, class_delay_s=1, claim_window_s=500, claim_commit_s=20, claim_open_s=20, claim_reveal_s=20,
     claim_challenge_s=20, court_quorum=3, court_panel=3, court_appeal_panel=5, court_member_fee_wei=FEE_WEI,
@@ -53,17 +54,12 @@ class Chain:
         contracts = await deploy(bank, PARAMETERS)
         self.network = Network("test", CHAIN_ID, (URL,), contracts, PARAMETERS)
         self.domains = Domains.of(self.network)
-        for key in (WORKER, PAYER, *AUDITORS):
-            chain = self.chains[key.address] = EscrowChain(self.rpc, self.network, key)
+        staked = (WORKER, *AUDITORS)
+        self.chains = await admitted(bank, self.network, (*staked, PAYER), staked=staked)
+        for account, chain in self.chains.items():
             found = claims_of(chain, self.network)
             assert isinstance(found, ContractClaims)
-            self.claims[key.address] = found
-            await bank.send(key.address, value=COIN)
-            await chain.contracts.token.transfer(bank, key.address, 10**6)
-        for key in (WORKER, *AUDITORS):
-            registry = self.chains[key.address].contracts.registry
-            await registry.buy_slots(self.chains[key.address].sender, key.address, 1)
-            await registry.set_class(self.chains[key.address].sender, CLASS)
+            self.claims[account] = found
         await trio.sleep(5)
         self.mine()
 

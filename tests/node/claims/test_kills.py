@@ -3,37 +3,16 @@ said twice in two ways."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from fakes.claim_scene import Auditor, ClaimScene, Killed, Story
-from fakes.journal import MemoryJournal
+from fakes.claim_scene import ClaimScene, Story
+from fakes.kills import Trap, noted
 from tallymesh_ledger.claims import Heard
 
 WORKER_LINES = ("claim", "end")
 AUDITOR_LINES = ("drawn", "call", "commit", "over")
-
-
-class Trap:
-    """Raises once, at the first line of a kind: before it is stored, or once it is."""
-
-    def __init__(self, journal: MemoryJournal, kind: str, *, after: bool) -> None:
-        self.journal, self.kind, self.after = journal, kind, after
-        self.sprung = False
-        self._append = journal.append
-        journal.append = self.append  # type: ignore[method-assign]
-
-    async def append(self, scope: str, *lines: tuple[str, bytes]) -> int:
-        hit = not self.sprung and scope.startswith("claim") and any(kind == self.kind for kind, _ in lines)
-        self.sprung = self.sprung or hit
-        if hit and not self.after:
-            raise Killed
-        sequence = await self._append(scope, *lines)
-        if hit:
-            raise Killed
-        return sequence
 
 
 async def _told(story: Story, spring: Callable[[], bool]) -> None:
@@ -54,7 +33,7 @@ async def _told(story: Story, spring: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("line", WORKER_LINES)
 async def test_a_worker_killed_at_any_line_is_paid(scene: ClaimScene, line: str, after: bool) -> None:
     story = Story(scene)
-    trap = Trap(story.worker.journal, line, after=after)
+    trap = Trap(story.worker.journal, line, after=after, scopes="claim")
     await _told(story, lambda: trap.sprung and story.killed == 1)
     kinds = [entry.kind for entry in story.worker.journal.read(f"claim/{story.seat.hex()}")]
     assert kinds == ["claim", "end"], "one word, one end"
@@ -66,7 +45,7 @@ async def test_an_auditor_killed_at_any_line_commits_once_and_reveals(
     scene: ClaimScene, line: str, after: bool
 ) -> None:
     story = Story(scene)
-    traps = [Trap(auditor.journal, line, after=after) for auditor in story.auditors]
+    traps = [Trap(auditor.journal, line, after=after, scopes="claim") for auditor in story.auditors]
 
     def one_is_enough() -> bool:
         if any(trap.sprung for trap in traps):
@@ -92,21 +71,11 @@ async def test_an_auditor_killed_at_any_line_commits_once_and_reveals(
     story.chain.check()
 
 
-def _watched(auditor: Auditor, seen: list[bool]) -> Callable[..., Awaitable[None]]:
-    commit, journal = auditor.claims.commit, auditor.journal
-
-    async def watched(*values: Any, **more: Any) -> None:
-        seen.append(any(e.kind == "commit" for s in journal.scopes("claim-audit/") for e in journal.read(s)))
-        await commit(*values, **more)
-
-    return watched
-
-
 async def test_a_commitment_is_on_disk_before_it_is_on_chain(scene: ClaimScene) -> None:
     story = Story(scene)
     seen: list[bool] = []
     for auditor in story.auditors:
-        auditor.claims.commit = _watched(auditor, seen)  # type: ignore[method-assign]
+        auditor.claims.commit = noted(auditor.claims.commit, auditor.journal, "claim-audit/", "commit", seen)  # type: ignore[method-assign]
     async with story.everybody():
         await story.work(units=6, accepted=1)
         story.vanish()

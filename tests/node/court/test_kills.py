@@ -3,37 +3,15 @@ said in two ways."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 import pytest
 
 from fakes.claims import COURT
-from fakes.court_scene import CourtScene, Killed, Member
+from fakes.court_scene import CourtScene, Member
 from fakes.journal import MemoryJournal
+from fakes.kills import Trap, noted
 from tallymesh_ledger.court import CaseState, Ruling
 
 LINES = ("drawn", "vote", "over")
-
-
-class Trap:
-    """Raises once, at the first line of a kind: before it is stored, or once it is."""
-
-    def __init__(self, journal: MemoryJournal, kind: str, *, after: bool) -> None:
-        self.kind, self.after = kind, after
-        self.sprung = False
-        self._append = journal.append
-        journal.append = self.append  # type: ignore[method-assign]
-
-    async def append(self, scope: str, *lines: tuple[str, bytes]) -> int:
-        hit = not self.sprung and any(kind == self.kind for kind, _ in lines)
-        self.sprung = self.sprung or hit
-        if hit and not self.after:
-            raise Killed
-        sequence = await self._append(scope, *lines)
-        if hit:
-            raise Killed
-        return sequence
 
 
 def kinds(member: Member) -> list[str]:
@@ -60,20 +38,10 @@ async def test_a_member_killed_at_any_line_votes_once_and_is_paid(scene: CourtSc
         assert kinds(member) == ["drawn", "vote", "over"], "one vote, one end"
 
 
-def _watched(member: Member, seen: list[bool]) -> Callable[..., Awaitable[None]]:
-    commit, journal = member.court.commit, member.journal
-
-    async def watched(*values: Any, **more: Any) -> None:
-        seen.append(any(e.kind == "vote" for s in journal.scopes("court/") for e in journal.read(s)))
-        await commit(*values, **more)
-
-    return watched
-
-
 async def test_a_vote_is_on_disk_before_its_commitment_is_on_chain(scene: CourtScene) -> None:
     seen: list[bool] = []
     for member in scene.members:
-        member.court.commit = _watched(member, seen)  # type: ignore[method-assign]
+        member.court.commit = noted(member.court.commit, member.journal, "court/", "vote", seen)  # type: ignore[method-assign]
     async with scene.everybody():
         await scene.accuse()
         await scene.narrow()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -21,8 +22,8 @@ LOCK = 10_000
 BACK = min(FEE, LOCK * 1_500 // 10_000)  # of the fee, out of the Court's share of the slash
 
 
-async def scene_of(tmp_path: Path, **options: object) -> PartyScene:
-    scene = PartyScene(tmp_path, **options)  # type: ignore[arg-type]
+async def scene_of(tmp_path: Path, **options: Any) -> PartyScene:
+    scene = PartyScene(tmp_path, **options)
     await scene.prepare()
     return scene
 
