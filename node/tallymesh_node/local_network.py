@@ -28,7 +28,8 @@ from tallymesh_node.guardian import Guardian
 
 START_S = 90.0  # for one process to be ready: a loaded machine imports for a while
 STOP_S = 10.0  # to end in good order, then it is killed
-POLL_S = 0.05
+POLL_S = 0.05  # the first pause between two looks, each a request that costs both sides 1 to 2 ms of CPU …
+POLL_MAX_S, POLL_GROWTH = 0.25, 1.25  # … and the longest, after a second
 LOG_TAIL = 2_000  # characters of a log that an error shows
 NODES, CHAIN = 0, 1  # batches, in the order in which they end: nodes can still settle
 NODE_COMMAND = (sys.executable, "-m", "tallymesh_node.cli", "node", "start")
@@ -79,12 +80,14 @@ class Process:
 
     def wait(self, what: str, ready: Callable[[], bool], *, timeout_s: float = START_S) -> None:
         deadline = time.monotonic() + timeout_s
+        pause_s = POLL_S
         while not ready():
             if not self.running:
                 raise LocalError("start_failed", f"{self.name} ended before {what}:\n{self.tail()}")
             if time.monotonic() > deadline:
                 raise LocalError("start_failed", f"{self.name}: {what} took over {timeout_s:g} s:\n{self.tail()}")
-            time.sleep(POLL_S)
+            time.sleep(pause_s)
+            pause_s = min(POLL_MAX_S, pause_s * POLL_GROWTH)
 
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-LOG_TAIL:] if self.log.exists() else ""
@@ -267,13 +270,15 @@ class LocalNetwork:
             node.wait("it was ready", node.ready, timeout_s=timeout_s)
 
     def wait_market(self, payer: NodeProcess, workers: int, *, timeout_s: float = START_S) -> None:
-        """Until the payer knows that many staked offers with a measured class: then a job starts at once."""
+        """Until the payer knows that many staked offers whose class was measured and counts on chain: then a job starts
+        at once, with all of them."""
 
         def complete() -> bool:
             offers = payer.get("/v1/offers")
-            return sum(bool(offer["staked"]) and not offer["provisional"] for offer in offers) >= workers
+            ready = [o for o in offers if o["staked"] and o["class_counts"] and not o["provisional"]]
+            return len(ready) >= workers
 
-        payer.wait(f"{workers} staked offers were known", complete, timeout_s=timeout_s)
+        payer.wait(f"{workers} workers could be leased", complete, timeout_s=timeout_s)
 
     def stop(self) -> None:
         """End everything: nodes first, then the chain, so that they can still settle."""

@@ -23,7 +23,6 @@ from tallymesh import api
 from tallymesh_ledger.balances import Balance, read_balance
 from tallymesh_ledger.chain import Contracts, Rpc, SeatStatus
 from tallymesh_node.local_network import NODE_COMMAND, STOP_S, LocalNetwork, NodeProcess
-from tallymesh_node.market.book import REFRESH_S
 
 TESTS = Path(__file__).resolve().parent.parent
 SMALL = {"cores": "1", "memory_mib": "1024", "disk_gib": "1"}  # a contributor with one core
@@ -86,24 +85,13 @@ class Market:
         account = self.account(name)
 
         def listed() -> bool:
-            offers = self.payer.get("/v1/offers")
-            return any(o["account"] == account and not o["provisional"] and o["staked"] == bool(slots) for o in offers)
+            """By what the payer read of the chain last, for that is what it matches by."""
+            offers = [o for o in self.payer.get("/v1/offers") if o["account"] == account and not o["provisional"]]
+            return any(o["staked"] == o["class_counts"] == bool(slots) for o in offers)
 
         if "worker" in roles:
-            node.wait("its offer was known", listed)
-        if "worker" in roles and slots:
-            node.wait("its class counted on chain", lambda: any(self.class_of(account)))
-            time.sleep(2 * REFRESH_S)  # payers match by what they read of the registry last
+            node.wait("the payer could lease it" if slots else "its offer was known", listed)
         return node
-
-    def class_of(self, account: str) -> bytes:
-        """The numeric class that counts for it on chain; zeros where none does."""
-
-        async def read(rpc: Rpc, contracts: Contracts) -> bytes:
-            return (await contracts.registry.class_of(bytes.fromhex(account[2:])))[0]
-
-        found: bytes = self.ask(read)
-        return found
 
     def drop(self, node: NodeProcess) -> None:
         """End a node that was added, and forget it."""
