@@ -99,8 +99,16 @@ def _verify_contracts(only: str) -> list[str]:
 
 def _blamed(off: Off, solidity: trials.Solidity) -> list[str]:
     files = solidity.files(slow=False)
-    failed = [test for codes in off.untouched() for test in solidity.failing(codes, files)]
-    return [f"{test} fails with nothing switched off" for test in failed]
+    untouched = off.untouched()
+    failed = [test for codes in untouched for test in solidity.failing(codes, files)]
+    together = {name: code.hex() for codes in untouched for name, code in codes.items()}
+    return [f"{test} fails with nothing switched off" for test in failed + _failing(table.CONTRACTS, together)]
+
+
+def _failing(part: str, bytecode: dict[str, str]) -> list[str]:
+    """Of the Python tests that the table names: a test that fails anyway shows nothing."""
+    tests = dict.fromkeys(row.test for row in table.rows(part) if row.named and not row.test.startswith("contracts/"))
+    return trials.by_pytest({"bytecode": bytecode}, list(tests), len(tests), trials.ALL_S) if tests else []
 
 
 def _fails(codes: trials.Codes, test: str, solidity: trials.Solidity) -> bool:
@@ -112,7 +120,7 @@ def _fails(codes: trials.Codes, test: str, solidity: trials.Solidity) -> bool:
 
 
 def _verify_programs(only: str) -> list[str]:
-    bad = []
+    bad = [f"{test} fails with nothing switched off" for test in _failing(table.PROGRAMS, {})]
     for row in table.rows(table.PROGRAMS):
         if only not in f"{row.where} {row.check}":
             continue

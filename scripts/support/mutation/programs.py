@@ -24,7 +24,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "tallymesh_ledger.audit": ("tests/ledger/test_audit.py", GUARDS),
     "tallymesh_ledger.proofs": ("tests/ledger/test_proofs.py", GUARDS),
     "tallymesh_ledger.merkle": ("tests/ledger/test_commitments.py", GUARDS),
-    "tallymesh_ledger.deploy": ("tests/ledger/chain/test_contracts.py", "tests/ledger/chain/test_deploying.py"),
+    "tallymesh_ledger.deploy": ("tests/ledger/chain/test_guards.py",),
     "tallymesh_ledger.chain.rpc": (
         "tests/ledger/chain/test_endpoints.py", "tests/ledger/chain/test_guards.py", "tests/ledger/chain/test_rpc.py",
     ),

@@ -26,6 +26,7 @@ from mutation.warm import Warm
 SOLIDITY_S = 90  # all but the slow files take 5
 SLOW_S = 300
 PYTEST_S = 120  # tests/contracts takes 40 on a busy machine
+ALL_S = 900  # every test that a table names, once
 SLOW_FILES = ("Invariants.t.sol", "QuarrelPaths.t.sol")
 # They show what is refused in every state: right, but a test whose name states the case says more.
 GENERIC = (

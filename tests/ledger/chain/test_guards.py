@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
+import trio
 
 from tallymesh.errors import ChainError
+from tallymesh.parameters import Parameters
+from tallymesh_ledger import deploy
 from tallymesh_ledger.chain import Rpc, abi, endpoint, transactions
 from tallymesh_ledger.chain.contract import Contract
 from tallymesh_ledger.keys import AccountKey
@@ -80,3 +85,46 @@ async def test_an_account_sends_no_more_than_it_can_look_after(bound: str, monke
         with pytest.raises(ChainError) as caught:
             await transactions.Sender(rpc, AccountKey(b"\x01" * 32))._submit(bytes(20), b"", 0, 1, 1, b"", None)
     assert caught.value.code == "too_many_pending"
+
+
+# ---- a deployment that something else was sent between
+
+
+class Deployer:
+    """An account on a chain that says what it is told: its next nonce, and which addresses have code."""
+
+    def __init__(self, nonce: int, made: str) -> None:
+        self.address = bytes(20)
+        self.rpc = self
+        self._nonce, self._codes = nonce, [("0x", "0x60")[letter == "1"] for letter in made]
+
+    async def call(self, method: str, *_: object) -> str:
+        await trio.lowlevel.checkpoint()
+        return hex(self._nonce) if method == "eth_getTransactionCount" else self._codes.pop(0)
+
+    async def send(self, *_: object) -> Any:
+        await trio.lowlevel.checkpoint()
+        return SimpleNamespace(contract=b"\x09" * 20)
+
+
+@pytest.mark.parametrize(
+    ("nonce", "made", "left"),
+    [(5, "00", 2), (6, "10", 1), (7, "11", 0), (8, "11", 0), (6, "01", None), (6, "00", None), (9, "11", None)],
+)
+async def test_a_deployment_goes_on_only_where_nothing_else_was_sent(nonce: int, made: str, left: int | None) -> None:
+    """It began at nonce 5; the last transaction funds Rewards."""
+    sender: Any = Deployer(nonce, made)
+    addresses = [b"\x01" * 20, b"\x02" * 20]
+    if left is not None:
+        assert await deploy._missing(sender, deploy.Begun(5, 1), addresses) == left
+        return
+    with pytest.raises(ChainError) as caught:
+        await deploy._missing(sender, deploy.Begun(5, 1), addresses)
+    assert caught.value.code == "deploy_raced"
+
+
+async def test_a_contract_that_is_made_elsewhere_ends_the_deployment() -> None:
+    sender: Any = Deployer(5, "0" * 20)
+    with pytest.raises(ChainError) as caught:
+        await deploy.deploy(sender, Parameters(), begun=deploy.Begun(5, 1))
+    assert caught.value.code == "deploy_raced"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tallymesh.errors import RemoteError
 from tallymesh.exchange import CourtUnitAnswer
 from tallymesh_ledger.court import Origin
 from tallymesh_node.claims.calls import Call
-from tallymesh_node.quarrels.disputed import read
+from tallymesh_node.quarrels.disputed import Disputed, read
 
 
 async def answered(scene: CourtScene, *, origin: dict[str, Any] | None = None, **changes: Any) -> Call:
@@ -93,6 +94,19 @@ async def test_of_a_claims_sample_the_chain_names_the_unit_and_no_opening_is_nee
 
 async def test_of_a_claims_sample_another_unit_is_refused(scene: CourtScene) -> None:
     assert await refused(scene, origin={"claim": b"c" * 32, "unit_id": b"q" * 32}) == "wrong_unit"
+
+
+async def test_a_party_without_a_known_address_is_not_asked(scene: CourtScene) -> None:
+    await scene.accuse()
+    court = scene.payer.court
+    found, origin = await court.case_of(scene.case), await court.origin(scene.case)
+    assert found is not None
+    assert origin is not None
+    tools: Any = SimpleNamespace(source_of=lambda account: None)
+    disputed = Disputed(tools, scene.case, found, await court.parties_of(scene.case), origin)
+    with pytest.raises(RemoteError) as caught:
+        await disputed._from(scene.worker.key.address)
+    assert caught.value.code == "unknown_peer"
 
 
 @pytest.mark.parametrize("field", ["order", "lease", "unit"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -11,14 +12,14 @@ import trio
 from fakes.chain import DOMAINS
 from fakes.payer_scene import PRICE, PayerNode, Puppet, Scene
 from tallymesh import api, exchange, wire
-from tallymesh.errors import CallerError, RemoteError
+from tallymesh.errors import CallerError, LocalError, RemoteError
 from tallymesh.exchange import LeaseAnswer, LeaseRequest, ProgressRequest, ReleaseAnswer
 from tallymesh.ids import blob_id
 from tallymesh.messages import Lease, Receipt, Release
 from tallymesh.parameters import Parameters
 from tallymesh.units import JobSpec, Stage
 from tallymesh_node.interfaces import Limits
-from tallymesh_node.payer import ordering, receiving
+from tallymesh_node.payer import ordering, receiving, service
 from tallymesh_node.payer.held import Held
 from tallymesh_node.payer.records import Released
 from tallymesh_scheduler.leases import LeaseState
@@ -62,6 +63,50 @@ def test_terms_that_no_order_can_say_are_refused(terms: dict[str, Any], code: st
     with pytest.raises(CallerError) as caught:
         order(**terms)
     assert caught.value.code == code
+
+
+# ---- jobs and the disk
+
+
+async def test_no_more_jobs_are_taken_on_than_are_driven(
+    scene: Scene, payer: PayerNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        monkeypatch.setattr(service, "JOBS_MAX", 0)
+        with pytest.raises(LocalError) as caught:
+            await payer.submit(payer.spec("map", items=3))
+        assert caught.value.code == "busy"
+
+
+async def test_a_payer_that_does_not_run_takes_no_job_on(
+    scene: Scene, payer: PayerNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        monkeypatch.setattr(payer.service, "_nursery", None)
+        with pytest.raises(LocalError) as caught:
+            await payer.submit(payer.spec("map", items=3))
+        assert caught.value.code == "not_running"
+        assert payer.service.jobs() == []
+
+
+async def test_nobody_goes_on_with_a_book_that_the_disk_refused(
+    scene: Scene, payer: PayerNode, puppet: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither whoever waits for its lines, nor the job itself."""
+    reconciled: list[str] = []
+    async with scene.running() as nursery:
+        held = await begin(payer, puppet, nursery)
+        driver = payer.service._driver(held.lease.job.hex())
+        part = SimpleNamespace(reconcile=lambda: reconciled.append(driver.disk_problem), problems=list)
+        monkeypatch.setattr(driver, "parts", (part,))
+        driver.disk_problem = "full"
+        with pytest.raises(LocalError, match="full"):
+            await driver.durable()
+        driver.wake()
+        await trio.sleep(1)
+    assert "full" not in reconciled
 
 
 # ---- a worker's answers
