@@ -26,7 +26,7 @@ from tallymesh.errors import LocalError
 from tallymesh.network import Network
 from tallymesh_node.guardian import Guardian
 
-START_S = 90.0  # for one process to be ready: a loaded machine imports for a while
+START_S = 240.0  # for one process to be ready: a loaded machine imports for a while; one that ended is not waited for
 STOP_S = 10.0  # to end in good order, then it is killed
 POLL_S = 0.05  # the first pause between two looks, each a request that costs both sides 1 to 2 ms of CPU …
 POLL_MAX_S, POLL_GROWTH = 0.25, 1.25  # … and the longest, after a second

@@ -26,7 +26,7 @@ from tallymesh_node.local_network import NODE_COMMAND, STOP_S, LocalNetwork, Nod
 
 TESTS = Path(__file__).resolve().parent.parent
 SMALL = {"cores": "1", "memory_mib": "1024", "disk_gib": "1"}  # a contributor with one core
-PATIENCE_S = 90.0  # for what takes a second or two on a machine of one's own
+PATIENCE_S = 240.0  # for what takes a second or two on a machine of one's own
 ENDED = ("done", "failed", "cancelled")
 # Phases of a claim that end as soon as everybody has had its say: where nobody is silent their length costs nothing,
 # and on a busy machine an auditor may need more than the four seconds of a local network.
