@@ -124,7 +124,6 @@ def main(arguments: Sequence[str]) -> None:
     control = socket.socket(fileno=options.control)
     control.set_inheritable(False)
     isolate.adopt_orphans()
-    os.nice(NICE)
     if options.cpus:
         os.sched_setaffinity(0, [int(cpu) for cpu in options.cpus.split(",")])
     for stream in (sys.stdout, sys.stderr):
@@ -136,6 +135,7 @@ def main(arguments: Sequence[str]) -> None:
         for forks in (True, False):
             seccomp.compiled(forks=forks)
         gc.collect()  # once, of what the warming left
+    os.nice(NICE)  # only now: who starts a node waits for all of the above
     template = Template(control, run)
     control.send(json.dumps({"ready": True, "seconds": round(time.monotonic() - began, 3)}).encode())
     template.serve()

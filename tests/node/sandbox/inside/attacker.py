@@ -155,7 +155,9 @@ def affinity(work: Path, emit: Emit) -> dict[str, Any]:
         lambda: os.sched_setaffinity(0, range(os.cpu_count() or 1)),
         lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
     )
-    return {"cores": sorted(os.sched_getaffinity(0)), "widening": widening, "core": list(core), "dumping": dumping}
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    cores = sorted(os.sched_getaffinity(0))
+    return {"cores": cores, "widening": widening, "core": list(core), "dumping": dumping, "nice": nice}
 
 
 def read(work: Path, emit: Emit, paths: list[str]) -> list[str]:
