@@ -9,6 +9,7 @@ import secrets
 from typing import TypeVar
 
 import coincurve
+from coincurve._libsecp256k1 import ffi  # what `custom_nonce` is made of; coincurve gives it no other name
 
 from tallymesh import wire
 from tallymesh.errors import RemoteError
@@ -51,8 +52,12 @@ class AccountKey:
     def __repr__(self) -> str:
         return f"<AccountKey {checksum(self.address)}>"
 
-    def sign_digest(self, digest: bytes) -> bytes:
-        raw: bytes = self._key.sign_recoverable(digest, hasher=None)  # deterministic (RFC 6979), low s
+    def sign_digest(self, digest: bytes, *, salt: bytes = b"") -> bytes:
+        """Low s. Deterministic (RFC 6979); `salt`, of 32 bytes or none, goes into it as its section 3.6 has it, and
+        gives another signature that is as good."""
+        assert len(salt) in (0, 32), "libsecp256k1 reads 32 bytes"
+        extra = ffi.from_buffer(salt) if salt else ffi.NULL
+        raw: bytes = self._key.sign_recoverable(digest, hasher=None, custom_nonce=(ffi.NULL, extra))
         return raw[:64] + bytes([27 + raw[64]])
 
     def sign(self, domains: Domains, message: Message) -> Signed:

@@ -7,6 +7,7 @@ again. This module does not choose nonces, and does not know what a transaction 
 from __future__ import annotations
 
 import logging
+import secrets
 from typing import Any
 
 import msgspec
@@ -61,7 +62,9 @@ class Courier:
     async def carry(self, pending: Pending, plain: Plain) -> None:
         """Sign, keep, send one more envelope. Where it is not known whether a node took it, it counts as on its way.
         ChainError where the node refused it, `nonce_taken` where another transaction has its place."""
-        envelope = sign(self._key, plain)
+        # The salt makes the bytes ours: where two processes of one account send the same call under the same nonce,
+        # "already known" would otherwise pass for success of both.
+        envelope = sign(self._key, plain, salt=secrets.token_bytes(32))
         sent = Sent(
             account=self._key.address, chain_id=plain.chain_id, nonce=plain.nonce, hash=envelope.hash,
             raw=envelope.raw, intent=pending.intent, at=pending.at,

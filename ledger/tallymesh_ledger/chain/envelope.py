@@ -39,17 +39,18 @@ class Envelope(msgspec.Struct, frozen=True):
     hash: bytes
 
 
-def sign(key: AccountKey, plain: Plain) -> Envelope:
+def sign(key: AccountKey, plain: Plain, *, salt: bytes = b"") -> Envelope:
+    """The same bytes each time; others with another `salt` of 32 bytes."""
     fees = plain.fees
     if fees.legacy:
         common = [plain.nonce, fees.max_fee, plain.gas, plain.to, plain.value, plain.data]
-        r, s, parity = _signature(key, rlp.encode([*common, plain.chain_id, 0, 0]))
+        r, s, parity = _signature(key, rlp.encode([*common, plain.chain_id, 0, 0]), salt)
         raw = bytes(rlp.encode([*common, 35 + 2 * plain.chain_id + parity, r, s]))
     else:
         fields = [
             plain.chain_id, plain.nonce, fees.tip, fees.max_fee, plain.gas, plain.to, plain.value, plain.data, [],
         ]  # fmt: skip
-        r, s, parity = _signature(key, b"\x02" + rlp.encode(fields))
+        r, s, parity = _signature(key, b"\x02" + rlp.encode(fields), salt)
         raw = b"\x02" + bytes(rlp.encode([*fields, parity, r, s]))
     return Envelope(raw, keccak(raw))
 
@@ -74,8 +75,8 @@ def _int(data: bytes) -> int:
     return int.from_bytes(data, "big")
 
 
-def _signature(key: AccountKey, payload: bytes) -> tuple[int, int, int]:
-    signature = key.sign_digest(keccak(payload))
+def _signature(key: AccountKey, payload: bytes, salt: bytes) -> tuple[int, int, int]:
+    signature = key.sign_digest(keccak(payload), salt=salt)
     return int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"), signature[64] - 27
 
 

@@ -7,7 +7,6 @@ a chain has is read from its blocks unless the network file says it. This module
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -22,7 +21,6 @@ BASE_FEE_ROOM = 2  # the base fee may double before a transaction is mined (six 
 BASE_FEE_ROOM_MIN_UP = 9, 8  # with less than one full block's rise a transaction may be refused at once
 TIP_WEI = 10**9  # where neither the node nor its last blocks have an opinion
 HISTORY_BLOCKS = 20  # whose median tip is looked at: some minutes
-ROOM_CHANCE = 1_000  # the part of an offer that chance may add to its room
 BUMP_UP = 125, 100  # of both fees, when a transaction is replaced …
 REPLACE_MIN_UP = 110, 100  # … of which nodes ask for this much
 WEI_PER_COIN = 10**18  # every chain of the presets has a coin of 18 decimals
@@ -114,16 +112,6 @@ def affordable(found: Quote, gas: int, spare_wei: int) -> Fees | None:
     if gas * least_up(found) > spare_wei:
         return None
     return msgspec.structs.replace(found.fees, max_fee=spare_wei // gas)
-
-
-def apart(offer: Fees, gas: int, spare_wei: int, policy: GasPolicy, below: Callable[[int], int]) -> Fees:
-    """`offer` with up to a thousandth more room for a rising base fee, by chance: two processes of one account that
-    send the same call then sign different bytes. What is paid stays the same; so one price for everything stays as it
-    is. `below`: a number from 0, below the one that it is given (`secrets.randbelow`)."""
-    if offer.legacy:
-        return offer
-    most = min(offer.max_fee + offer.max_fee // ROOM_CHANCE, spare_wei // gas, policy.price_max_wei or 1 << 256)
-    return msgspec.structs.replace(offer, max_fee=offer.max_fee + below(max(0, most - offer.max_fee) + 1))
 
 
 def short(facts: ChainFacts, address: str, has_wei: int, needs_wei: int) -> ChainError:

@@ -36,7 +36,6 @@ WATCH_S = 5.0  # between looks at transactions that nobody waits for
 GAS_MARGIN_UP = 5, 4  # over the estimate: the state may have changed by the time it is mined
 NONCE_TRIES = 20  # against other processes of the same account, which take turns by chance
 NONCE_PAUSE_MS = 50
-GAS_CHANCE = 1_000
 IN_FLIGHT_MAX = 64  # transactions of one account on their way; nodes keep about as many per sender
 KEPT_MAX = 1_024  # in blocks that are not final yet as well: some minutes of the busiest account
 _DATA_FEE = keccak(b"getL1Fee(bytes)")[:4]
@@ -243,11 +242,7 @@ class Sender:
                 if offer is None:
                     needs = gas * fees.least_up(price) + value + data_fee
                     raise fees.short(self._facts, checksum(self.address), balance, needs)
-                # a little more gas and room by chance make the bytes ours: where two processes of one account send the
-                # same call under the same nonce, "already known" would otherwise pass for success of both
-                limit = gas + secrets.randbelow(GAS_CHANCE)
-                offer = fees.apart(offer, limit, spare, self._policy, secrets.randbelow)
-                plain = Plain(chain_id=chain_id, nonce=nonce, gas=limit, fees=offer, to=to, data=data, value=value)
+                plain = Plain(chain_id=chain_id, nonce=nonce, gas=gas, fees=offer, to=to, data=data, value=value)
                 now = trio.current_time()
                 pending = Pending(intent=intent, plain=plain, envelopes=[], at=time.time(), sent=now, looked=now)
                 self._pending[nonce] = pending

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -168,32 +167,6 @@ def test_an_account_that_is_short_is_told_which_coin_and_how_much() -> None:
     assert error.code == "no_gas_coin"
     assert error.sentence == "The account 0xAbc has 1.5 of TFUEL, and this transaction needs up to 2.000001."
     assert error.remedy == "Send at least 0.500001 TFUEL to it."
-
-
-@given(
-    offer=st.builds(Fees, st.integers(2000, 10**15), st.just(1000)),
-    spare=st.integers(0, 10**20),
-    limit=st.integers(1, 10**15) | st.just(0),
-    chance=st.sampled_from([lambda most: 0, lambda most: most // 2, lambda most: most - 1]),
-)
-def test_what_chance_adds_is_room_alone_and_within_what_account_and_owner_allow(
-    offer: Fees, spare: int, limit: int, chance: Callable[[int], int]
-) -> None:
-    found = fees.apart(offer, 30_000, spare, GasPolicy(price_max_wei=limit), chance)
-    assert found.tip == offer.tip
-    assert offer.max_fee <= found.max_fee <= offer.max_fee + offer.max_fee // 1000
-    if found != offer:
-        assert found.max_fee * 30_000 <= spare
-        assert not limit or found.max_fee <= limit
-
-
-def test_chance_sets_the_same_call_of_two_processes_apart() -> None:
-    offer = ask(tip=hex(GWEI)).fees
-    most: list[int] = []
-    fees.apart(offer, 30_000, 10**18, NO_LIMITS, lambda below: most.append(below) or 0)
-    assert most[0] > 10**6, "of as many offers two are the same by chance"
-    one_price = ask(base_fee=None).fees
-    assert fees.apart(one_price, 30_000, 10**18, NO_LIMITS, lambda below: below - 1) == one_price, "it would be paid"
 
 
 # ---- a loss

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tallymesh.errors import ChainError
 from tallymesh.network import Network
 from tallymesh_ledger.chain import Contracts, Rpc, Sender, courier
-from tallymesh_ledger.chain.envelope import Fees, Plain, contract_address, sign
+from tallymesh_ledger.chain.envelope import Fees, Plain, contract_address, parse, sign
+from tallymesh_ledger.chain.outbox import MemoryOutbox, Sent
 from tallymesh_ledger.keys import AccountKey, checksum
 
 HERE = b"\x51" * 20
@@ -39,6 +40,35 @@ def test_signed_bytes_are_those_of_eth_account(
     theirs = Account.sign_transaction({**common, **fees}, secret)
     assert ours.raw == bytes(theirs.raw_transaction)
     assert ours.hash == bytes(theirs.hash)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_salt_gives_other_bytes_of_the_same_transaction(legacy: bool) -> None:
+    key = AccountKey(b"\7" * 32)
+    plain = Plain(chain_id=5, nonce=1, gas=90_000, fees=Fees(7, 7 if legacy else 3, legacy=legacy), to=HERE, value=1)
+    found = [sign(key, plain, salt=salt) for salt in (b"", b"\1" * 32, b"\2" * 32, b"\2" * 32)]
+    assert len({each.raw for each in found}) == 3
+    assert all(parse(each.raw) == plain for each in found)
+    assert {Account.recover_transaction(each.raw) for each in found} == {checksum(key.address)}
+
+
+async def test_two_processes_that_send_the_same_call_sign_different_bytes(network: Network, account, proxy) -> None:
+    """Else "already known" would pass for success of both, and one transaction for two."""
+    key = (await account())._key
+    proxy.rule = Losing(proxy, lose=10**6)
+    kept: list[Sent] = []
+    for _ in range(2):
+        outbox = MemoryOutbox()
+        async with Rpc([proxy.url], chain_id=network.chain_id) as rpc, trio.open_nursery() as nursery:
+            nursery.start_soon(Sender(rpc, key, outbox=outbox).send, HERE)
+            while not await outbox.load(key.address, network.chain_id):  # noqa: ASYNC110
+                await trio.sleep(0.02)
+            nursery.cancel_scope.cancel()
+        kept += await outbox.load(key.address, network.chain_id)
+    one, two = kept
+    assert one.nonce == two.nonce == 0
+    assert parse(one.raw).gas == parse(two.raw).gas
+    assert one.hash != two.hash
 
 
 async def test_tasks_of_one_sender_do_not_take_each_others_nonce(contracts: Contracts, account) -> None:
