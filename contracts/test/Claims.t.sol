@@ -214,10 +214,10 @@ contract ClaimsTest is Quarrel {
     }
 
     function test_k_is_the_rate_of_the_count_at_least_two_at_most_sixteen_and_at_most_the_count() public {
-        uint40[5] memory counts = [uint40(1), 3, 50, 100, 100];
-        uint16[5] memory rates = [uint16(400), 400, 401, 1_599, 10_000];
-        uint8[5] memory expected = [1, 2, 3, 16, 16];
-        for (uint256 i = 0; i < 5; ++i) {
+        uint40[6] memory counts = [uint40(1), 3, 50, 59, 100, 100];
+        uint16[6] memory rates = [uint16(400), 400, 401, 339, 1_599, 10_000]; // 59 x 339 is 2 x 10,000 and one more
+        uint8[6] memory expected = [1, 2, 3, 3, 16, 16];
+        for (uint256 i = 0; i < 6; ++i) {
             order.auditRateBp = rates[i];
             order.salt = keccak256(abi.encode("k", i));
             (order, lease) = reopened(order);
@@ -684,6 +684,28 @@ contract ClaimsTest is Quarrel {
         vm.assertEq(creditsIn(address(claims)), 3 * BOND, "all bonds");
         vm.assertEq(token.balanceOf(address(court)), 0, "the court kept nothing");
         emptyHanded();
+    }
+
+    function test_one_sample_without_a_quorum_halves_a_claim_whose_others_are_sound() public {
+        order.auditRateBp = 401;
+        (order, lease) = reopened(order);
+        bytes32 id = sampled(50);
+        bytes32 another = keccak256("another end");
+        commitTo(id, 0, 0, another);
+        for (uint8 s = 1; s < 3; ++s) commitTo(id, s, 0, rightFields(indexOf(id, s)).end);
+        claims.open(id, openingsOf(id));
+        revealAs(id, 0, another, 1);
+        for (uint8 s = 1; s < 3; ++s) revealAs(id, s, rightFields(indexOf(id, s)).end, 1);
+        for (uint256 i = 0; i < 4; ++i) {
+            drawPanel(caseOf(id, 0));
+            later(VOTE + VOTES_OPEN + 1);
+            court.advance(caseOf(id, 0));
+        }
+        claims.rule(lease, id, 0);
+        claims.conclude(lease, id);
+        vm.assertTrue(claims.claimOf(id).half, "two of three are sound, and one was not decided: half");
+        toEnd(id);
+        stateIs(id, IClaims.State.Halved);
     }
 
     function test_a_wrong_start_is_decided_as_a_wrong_unit() public {

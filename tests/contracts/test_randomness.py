@@ -72,6 +72,13 @@ def test_what_the_history_keeps_no_more_is_nothing_and_no_error(number: int) -> 
     assert chain.ask("valueAt", number) == bytes(32)
 
 
+def test_blockhash_says_how_many_blocks_it_knows() -> None:
+    chain = Chain("BlockhashRandomness")
+    kept = int.from_bytes(chain.ask("kept"), "big")
+    assert any(chain.ask("valueAt", HEAD - kept))
+    assert not any(chain.ask("valueAt", HEAD - kept - 1))
+
+
 @pytest.mark.parametrize("number", [HEAD - 1, HEAD - 256])
 def test_the_newest_blocks_have_one_value_in_both(number: int) -> None:
     value = Chain("BlockhashRandomness").ask("valueAt", number)
