@@ -265,17 +265,19 @@ async def test_what_a_reorganisation_took_back_is_over_after_a_while_and_what_it
 
 
 async def test_a_chain_that_is_away_is_told_and_costs_a_delay(land: Land) -> None:
-    tower = land.draw(b"north")
+    land.draw(b"north")
     async with land.run() as watches:
         await land.until(lambda: land.lights)
-        land.away = tower.over = True
+        land.away = True
         await land.until(lambda: watches.problems())
         assert watches.problems() == [(AWAY.code, AWAY.sentence)]
         land.draw(b"south")
         await trio.sleep(20)
         assert land.lights == [b"north"]
         land.away = False
-        await land.until(lambda: land.lights == [b"north", b"south"] and not watches.problems())
+        await land.until(lambda: land.lights == [b"north", b"south"])
+        await land.until(lambda: not watches.problems())
+        assert len(watches.open) == 2
 
 
 async def test_a_disk_that_refuses_keeps_a_draw_untaken_a_step_undone_and_an_end_unsaid(land: Land) -> None:
