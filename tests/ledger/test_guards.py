@@ -8,7 +8,7 @@ import pytest
 from tallymesh.errors import CallerError, RemoteError
 from tallymesh.exchange import Opening
 from tallymesh.ids import ZERO32, SeatId
-from tallymesh.messages import AuditReason, Lease, Release
+from tallymesh.messages import AuditReason, Lease, Leave, Release
 from tallymesh_ledger import eip712, merkle, proofs
 from tallymesh_ledger.audit import Audit, Subject
 from tallymesh_ledger.proofs import Link, Proof
@@ -65,3 +65,9 @@ def test_what_does_not_fit_its_type_has_no_hash_that_could_be_signed(fields: dic
     release = msgspec.structs.replace(Release(seat=ONE, units=1), **fields)
     with pytest.raises(ValueError, match="Release"):
         eip712.struct_hash(release)
+
+
+def test_what_is_no_text_has_no_hash_as_text() -> None:
+    leave = msgspec.structs.replace(Leave(seat=ONE, code="bored"), code=b"bored")
+    with pytest.raises(ValueError, match="expected text"):
+        eip712.struct_hash(leave)

@@ -36,7 +36,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "tests/ledger/chain/test_stuck.py",
     ),
     "tallymesh_ledger.chain.abi": ("tests/ledger/chain/test_abi.py", "tests/ledger/chain/test_guards.py"),
-    "tallymesh.schema": ("tests/ledger/test_golden.py", "tests/protocol", "tests/ledger/chain/test_abi.py"),
+    "tallymesh.schema": (GUARDS, "tests/ledger/test_golden.py", "tests/ledger/chain/test_abi.py"),
     "tallymesh_node.payer.ordering": (f"{NODE}/payer/test_guards.py", f"{NODE}/payer/test_terms.py"),
     "tallymesh_node.payer.leasing": (f"{NODE}/payer/test_doors.py", f"{NODE}/payer/test_guards.py"),
     "tallymesh_node.payer.receiving": (f"{NODE}/payer/test_doors.py", f"{NODE}/payer/test_guards.py"),
