@@ -80,6 +80,13 @@ def test_every_row_names_a_test_that_exists(table: Any) -> None:
         assert name in known[path], row.test
 
 
+def test_every_guard_of_the_programs_has_a_row(table: Any) -> None:
+    """`scripts/mutate --checks --find --programs` writes it, where a test misses the guard."""
+    told = {row.key for row in table.rows(table.PROGRAMS)}
+    found = importlib.import_module("mutation.programs").all_guards()
+    assert [f"{each.where}: {each.check}" for each in found if (each.where, each.check, each.why) not in told] == []
+
+
 def test_every_guard_of_a_program_is_there_once(table: Any, guards: Any) -> None:
     trees: dict[str, ast.Module] = {}
     rows = table.rows(table.PROGRAMS)

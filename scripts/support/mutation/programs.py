@@ -60,6 +60,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "tallymesh_ledger.chain.contract": ("tests/ledger/chain/test_abi.py", "tests/ledger/chain/test_guards.py"),
     "tallymesh_ledger.chain.registry_view": ("tests/ledger/chain/test_registry_view.py",),
+    "tallymesh_ledger.chain.courier": ("tests/ledger/chain/test_guards.py", "tests/ledger/chain/test_stuck.py"),
+    "tallymesh_node.worker.units": (f"{NODE}/worker/test_guards.py", f"{NODE}/worker/test_seat_life.py"),
+    "tallymesh_node.payer.doors": (f"{NODE}/payer/test_guards.py", f"{NODE}/payer/test_doors.py"),
     "tallymesh_node.payer.applying": (f"{NODE}/payer/test_guards.py", f"{NODE}/payer/test_doors.py"),
     "tallymesh_node.payer.driver": (
         f"{NODE}/payer/test_guards.py", f"{NODE}/payer/test_doors.py", f"{NODE}/payer/test_failures.py",

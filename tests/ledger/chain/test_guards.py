@@ -15,6 +15,7 @@ from tallymesh.parameters import Parameters
 from tallymesh_ledger import deploy
 from tallymesh_ledger.chain import Rpc, abi, endpoint, transactions
 from tallymesh_ledger.chain.contract import Contract
+from tallymesh_ledger.chain.envelope import Envelope
 from tallymesh_ledger.keys import AccountKey
 
 VIRTUAL_TIME = True  # nobody here waits for a real second
@@ -85,6 +86,23 @@ async def test_an_account_sends_no_more_than_it_can_look_after(bound: str, monke
         with pytest.raises(ChainError) as caught:
             await transactions.Sender(rpc, AccountKey(b"\x01" * 32))._submit(bytes(20), b"", 0, 1, 1, b"", None)
     assert caught.value.code == "too_many_pending"
+
+
+@pytest.mark.parametrize(
+    "said", ["nonce too low", "Replacement transaction underpriced", "the nonce has already been used"]
+)
+async def test_a_nonce_that_another_transaction_took_is_named_so_that_the_next_one_is_tried(said: str) -> None:
+    class Node:
+        async def call(self, method: str, *_: object) -> None:
+            await trio.lowlevel.checkpoint()
+            if method == "eth_sendRawTransaction":
+                raise ChainError("refused", said, reverted=False)
+
+    node: Any = Node()
+    sender = transactions.Sender(node, AccountKey(b"\x01" * 32))
+    with pytest.raises(ChainError) as caught:
+        await sender._courier._broadcast(Envelope(b"\x01", b"\x02" * 32))
+    assert caught.value.code == "nonce_taken"
 
 
 # ---- a deployment that something else was sent between
