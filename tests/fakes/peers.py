@@ -72,7 +72,7 @@ async def peers(count: int, **options: Any) -> AsyncIterator[Sequence[Libp2pNetw
         await nursery.start(run)
         for _ in range(count - 1):
             await nursery.start(run, address_of(found[0]))
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             for network in found[1:]:
                 await network.connections.wait_joined()
         yield found

@@ -481,7 +481,7 @@ def test_a_program_that_awaits_is_told_too(served: Served) -> None:
     assert process.stderr is not None
     assert process.stderr.readline() == REASONS[0] + "\n"
     served.do(lambda: served.payer.finish_map(job.id, areas(1.0, 1)))
-    assert process.communicate(timeout=10) == (None, "")
+    assert process.communicate(timeout=60) == (None, "")
 
 
 def test_a_reason_is_news_when_it_stays_and_is_another_one() -> None:
@@ -530,7 +530,7 @@ assert ticks or {loop!r} == "trio"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     served.do(lambda: served.payer.finish_map(job.id, areas(1.0, 1)))
-    assert process.communicate(timeout=10)[0] == "done [{'area': 0.0}]\n"
+    assert process.communicate(timeout=60)[0] == "done [{'area': 0.0}]\n"
 
 
 class Interrupted:

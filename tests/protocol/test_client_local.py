@@ -85,7 +85,7 @@ def test_it_dies_with_the_program_that_started_it(tmp_path: Path) -> None:
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "TMPDIR": str(tmp_path)}
-    parent = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=20)
+    parent = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
     assert parent.returncode == -signal.SIGKILL
     child = int(parent.stdout)
     deadline = time.monotonic() + 90

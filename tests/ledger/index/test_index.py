@@ -390,7 +390,7 @@ async def test_it_follows_the_chain_and_outlasts_a_chain_that_is_away(
         return done
 
     monkeypatch.setattr(follower, "catch_up", sometimes)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(follower.follow, 0.001)
             await back.wait()

@@ -34,14 +34,14 @@ def served(tmp_path: Path) -> Iterator[Served]:
 @pytest.fixture
 def client(served: Served) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {served.token}"}
-    with httpx.Client(base_url=served.url, headers=headers, timeout=5, trust_env=False) as session:
+    with httpx.Client(base_url=served.url, headers=headers, timeout=60, trust_env=False) as session:
         yield session
 
 
 def raw(served: Served, request: bytes, *, first_only: bool = False) -> bytes:
     """What a plain socket gets: all until the end, or the first packet alone."""
     parts = urlsplit(served.url)
-    with socket.create_connection((parts.hostname, parts.port), timeout=5) as line:
+    with socket.create_connection((parts.hostname, parts.port), timeout=60) as line:
         line.sendall(request)
         line.settimeout(5)
         answer = b""
@@ -423,7 +423,7 @@ def test_open_streams_are_bounded(served: Served, client: httpx.Client, monkeypa
     parts = urlsplit(served.url)
     lines = []
     for _ in range(events.MAX_STREAMS + 1):
-        line = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=5)
+        line = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
         line.request("GET", f"/v1/jobs/{job}/events", headers={"Authorization": f"Bearer {served.token}"})
         lines.append((line, line.getresponse()))
     assert [answer.status for _, answer in lines] == [200] * events.MAX_STREAMS + [503]
