@@ -125,7 +125,7 @@ def _forked(what: Callable[[], Any], seconds: float) -> bytes | None:
         return None
     finally:
         os.close(reader)
-        os.kill(child, signal.SIGKILL)  # if it has ended: it still waits to be waited for
+        os.killpg(child, signal.SIGKILL)  # with what it started; if it has ended, it still waits to be waited for
         os.waitpid(child, 0)
 
 
