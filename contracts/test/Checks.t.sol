@@ -43,6 +43,9 @@ contract ChecksTest is Quarrel {
         (address account, uint16 attempt) =
             court.auditorAt(parties, found.seed, index, found.slots, found.blockNumber, 2, type(uint16).max);
         vm.assertTrue(account != address(0) && attempt >= 128, "further on there would be somebody");
+        (address within,) =
+            court.auditorAt(parties, found.seed, index, found.slots, found.blockNumber, 2, attempt);
+        vm.assertEq(within, address(0), "as many attempts as were asked for, and not one more");
         later(2 * COMMIT);
         notDrawn(account, id, 0, 2, attempt);
     }

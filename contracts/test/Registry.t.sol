@@ -411,7 +411,8 @@ contract RegistryTest is Base {
         vm.assertEq(page[0].owner, who(WORKER), "its own owner");
         vm.assertEq(page[1].owner, who(PAYER), "owner");
         vm.assertEq(page[1].numericClass, CLASS_A, "class");
-        vm.assertEq(registry.slotsFrom(3, 1).length, 0, "past the end");
+        vm.assertEq(registry.slotsFrom(3, 1).length, 0, "at the end");
+        vm.assertEq(registry.slotsFrom(4, 1).length, 0, "past the end");
         vm.assertEq(registry.slotsFrom(0, type(uint256).max).length, 3, "no overflow");
     }
 

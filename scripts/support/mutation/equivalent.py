@@ -12,6 +12,10 @@ SAME: dict[tuple[str, str], str] = {
         "Claims.sol",
         "if (bad || (!half && sound / 2 <= k && withheld * 2 > k)) return _fail(lease, id, found);",
     ): "a sample is sound or withheld or neither: where more than half are withheld, fewer than half are sound",
+    (
+        "Rewards.sol",
+        "uint256 share = Math.mulDiv(mine, emission, IJobEscrow(escrow).burnedIn(period));",
+    ): "the two factors of a product",
 }
 
 
