@@ -123,8 +123,8 @@ class Book:
         return [held for held in self.all() if held.state in AT_WORK]
 
     def lock(self, *, newcomer: bool = False) -> int:
-        """What a seat locks of its worker's stake. Of a newcomer nothing, with its first slot neither: each of its units
-        is recomputed before it is paid, and locks that nobody has the gas to end would hold all that it earns."""
+        """What a seat locks of its worker's stake. Of a newcomer nothing, nor of its first slot: each of its units is
+        recomputed before it is paid, and locks that nobody has the gas to end would hold all that it earns."""
         if newcomer:
             return 0
         return self.order.lock_per_seat or lock_of(self.order.wages, self.spec, self.parameters)
