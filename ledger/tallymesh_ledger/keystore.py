@@ -1,10 +1,10 @@
-"""Encrypted keystores in the format of Ethereum's wallets (secret_storage.py), mode 0600.
+"""Encrypted keystores in eth-account's format (Web3 Secret Storage, version 3), mode 0600.
 
-The key derivation takes 0.55 s and 268 MB: it runs in a child process, so that the daemon never holds that memory. A
-password that was drawn (`drawn=True`) needs none of that: nobody guesses 192 random bits, however fast a guess is; what
-takes so little runs here. Passwords and secrets travel to the child through a pipe, never as arguments. This module
-asks nobody for a password; its callers do (`password_from_environment`, or a prompt). Its functions block: call them
-from a thread.
+The key derivation takes 0.55 s and 298 MB, and eth-account half a second to load: both in a child process, so that the
+daemon never holds that memory. A password that was drawn (`drawn=True`) needs no costly derivation: nobody guesses 192
+random bits, however fast a guess is. Passwords and secrets travel to the child through a pipe, never as arguments. This
+module asks nobody for a password; its callers do (`password_from_environment`, or a prompt). Its functions block: call
+them from a thread.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from tallymesh.errors import CallerError, LocalError
-from tallymesh_ledger import secret_storage
 from tallymesh_ledger.keys import AccountKey
 
 PASSWORD_FILE = "TALLYMESH_PASSWORD_FILE"
 MAX_KEYSTORE_BYTES = 64 * 1024  # they have about 500
 CHILD_S = 120.0  # scrypt on a machine that is busy and slow
 LIGHT_N = 4096  # scrypt's cost for a drawn password: what geth calls light
-HERE_BYTES = 8 << 20  # a derivation of so much memory takes milliseconds; a child takes a tenth of a second to start
+DERIVATION_BYTES_MAX = 1 << 30  # wallets take a quarter of it, and a file must not use up the machine
 
 
 def password_from_environment() -> str | None:
@@ -56,8 +55,8 @@ def import_secret(path: Path, secret: bytes, password: str, *, drawn: bool = Fal
         raise CallerError("bad_secret", "This is not a secp256k1 key: it has 32 bytes and is not zero.") from None
     if path.exists():
         raise _exists(path)
-    request = {"do": "encrypt", "secret": secret.hex(), "password": password}
-    _write(path, secret_storage.encrypt(key, password, n=LIGHT_N) if drawn else _answer(_child(request), path))
+    request = {"do": "encrypt", "secret": secret.hex(), "password": password, "n": LIGHT_N if drawn else None}
+    _write(path, _answer(_child(request), path))
     return key
 
 
@@ -73,9 +72,8 @@ def import_keystore(path: Path, source: Path, password: str) -> AccountKey:
 def unlock(path: Path, password: str) -> AccountKey:
     """The key in the file. CallerError: `no_wallet`, `bad_keystore`, `wrong_password`."""
     document = _read(path)
-    request = {"do": "decrypt", "document": document, "password": password}
-    cost = secret_storage.scrypt_bytes(document)
-    answer = _answer(_serve(request) if cost is not None and cost <= HERE_BYTES else _child(request), path)
+    _check_cost(path, document)
+    answer = _answer(_child({"do": "decrypt", "document": document, "password": password}), path)
     try:
         key = AccountKey(bytes.fromhex(answer["secret"]))
     except ValueError:
@@ -167,6 +165,16 @@ def _exists(path: Path) -> CallerError:
     )
 
 
+def _check_cost(path: Path, document: dict[str, Any]) -> None:
+    """scrypt takes 128 bytes times n, r and p: a file may state any."""
+    work = document["crypto"].get("kdfparams")
+    n, r, p = (work.get(name, 1) for name in "nrp") if isinstance(work, dict) else (0, 0, 0)
+    if not all(type(number) is int and number > 0 for number in (n, r, p)):
+        raise _damaged(path, "its key derivation is not described")
+    if 128 * n * r * p > DERIVATION_BYTES_MAX:
+        raise _damaged(path, f"its key derivation asks for too much (n {n}, r {r}, p {p})")
+
+
 def _damaged(path: Path, why: str) -> CallerError:
     return CallerError("bad_keystore", f"{path} is not a keystore: {why}.", remedy="Restore it from your backup.")
 
@@ -208,18 +216,22 @@ def _answer(answer: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _serve(request: dict[str, Any]) -> dict[str, Any]:
-    """The key derivation: in the child, or here where it takes little."""
-    password = request["password"]
+    """In the child: the only place that loads eth-account and runs the key derivation."""
+    from eth_account import Account
+
     if request["do"] == "encrypt":
-        return secret_storage.encrypt(AccountKey(bytes.fromhex(request["secret"])), password)
+        secret = bytes.fromhex(request["secret"])
+        document: dict[str, Any] = Account.encrypt(secret, request["password"], kdf="scrypt", iterations=request["n"])
+        return document
     try:
-        return {"secret": secret_storage.decrypt(request["document"], password).hex()}
-    except secret_storage.WrongPassword:
-        return {"problem": "password"}
-    except secret_storage.Damaged as error:
-        return {"problem": f"it is damaged ({error})"}
+        found = Account.decrypt(request["document"], request["password"])
     except MemoryError:
         return {"problem": "memory"}
+    except ValueError as error:  # "MAC mismatch" is how a wrong password shows
+        return {"problem": "password" if "MAC" in str(error) else f"it is damaged ({error})"}
+    except (KeyError, TypeError, AttributeError, NotImplementedError) as error:
+        return {"problem": f"it is damaged ({type(error).__name__}: {error})"}
+    return {"secret": bytes(found).hex()}
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,16 +68,21 @@ def test_a_chosen_password_is_stretched_and_a_drawn_one_is_not(wallet: tuple[Pat
     assert keystore.unlock(drawn, "Zt0nW0qkJQ1hJmC6s6o4m2gFqZ0v7w1x").secret == key.secret
 
 
-def test_what_takes_little_memory_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "change", [{"n": 1 << 40}, {"p": 1 << 40}, {"n": -1}, {"n": True}, {"n": "262144"}, {"r": None}, None]
+)
+def test_a_derivation_that_is_nonsense_or_without_measure_is_refused_before_it_runs(
+    wallet: tuple[Path, AccountKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any] | None
+) -> None:
+    document = json.loads(wallet[0].read_text())
+    work = document["crypto"]["kdfparams"]
+    document["crypto"]["kdfparams"] = None if change is None else {**work, **change}
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(document))
     monkeypatch.setattr(subprocess, "run", None)
-    path = tmp_path / "drawn.json"
-    key = keystore.create(path, "Zt0nW0qkJQ1hJmC6s6o4m2gFqZ0v7w1x", drawn=True)
-    assert keystore.unlock(path, "Zt0nW0qkJQ1hJmC6s6o4m2gFqZ0v7w1x").secret == key.secret
     with pytest.raises(CallerError) as caught:
-        keystore.unlock(path, "another")
-    assert caught.value.code == "wrong_password"
-    with pytest.raises(TypeError):  # one that a person chose does: its derivation takes the memory
-        keystore.create(tmp_path / "chosen.json", "correct horse")
+        keystore.unlock(path, "correct horse")
+    assert caught.value.code == "bad_keystore"
 
 
 def test_a_wallet_is_for_its_owner_alone_and_leaves_no_draft(wallet: tuple[Path, AccountKey]) -> None:
