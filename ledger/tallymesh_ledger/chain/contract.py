@@ -96,14 +96,16 @@ class Contract:
         name: str,
         *arguments: Any,
         items: int = 0,
+        gas_room: int = 0,
         intent: bytes = b"",
         brings_wei: int | None = None,
     ) -> Outcome:
         """Send, wait until mined. ChainError where the call as a whole reverts. `items` of a batch may be refused when
-        the gas is estimated and done when it is mined, which costs more; `intent` names calls that are the same though
-        their bytes differ; `brings_wei` is what it pays to the sender's account (`Sender.send`)."""
+        the gas is estimated and done when it is mined, which costs more; `gas_room` is for one call that may; `intent`
+        names calls that are the same though their bytes differ; `brings_wei` is what it pays to the sender's account
+        (`Sender.send`)."""
         data = self.interface.functions[name].encode(*arguments)
-        room = items * ITEM_GAS
+        room = items * ITEM_GAS + gas_room
         mined = await sender.send(self.address, data, gas_room=room, intent=intent, brings_wei=brings_wei)
         events = tuple(mined.events(self.interface, self.address))
         refused = {event.values["id"]: Refusal(event.values["why"]) for event in events if event.name == "Refused"}

@@ -79,6 +79,15 @@ async def test_every_block_agrees_with_the_contract(
         assert await agrees(contracts, await view.at(number, block.hash))
 
 
+async def test_a_class_that_comes_into_force_after_the_estimate_has_gas_to_be_written(
+    rpc: Rpc, contracts: Contracts, account
+) -> None:
+    staker = await account()
+    done = await contracts.registry.set_class(staker, CLASS)
+    sent = await rpc.call("eth_getTransactionByHash", "0x" + done.mined.hash.hex())
+    assert int(sent["gas"], 16) >= done.mined.gas_used * 5 // 4 + 22_100
+
+
 async def test_a_waiting_class_counts_when_its_time_comes_without_any_event(
     rpc: Rpc, contracts: Contracts, account, view: RegistryView, until
 ) -> None:
