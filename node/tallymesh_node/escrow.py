@@ -139,6 +139,7 @@ class EscrowChain:
             bond=found.bond,
             cases=found.cases,
             unlocked=found.state is SeatStatus.UNLOCKED,
+            newcomer=found.newcomer,
         )
 
     async def job_state(self, job: bytes) -> JobState | None:

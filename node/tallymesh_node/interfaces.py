@@ -162,6 +162,7 @@ class SeatState(msgspec.Struct, frozen=True, kw_only=True):
     bond: int = 0  # what is left of the payer's side of claims
     cases: int = 0  # live ones about it: they hold its stake
     unlocked: bool = False  # over, and its stake is free again
+    newcomer: bool = False  # taken without a slot: little or nothing of the lease's lock is there
 
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True):

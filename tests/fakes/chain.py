@@ -308,6 +308,7 @@ class FakeChain:
             open=found.open,
             cases=found._stored.cases,
             unlocked=found.unlocked,
+            newcomer=found._stored.newcomer,
         )
 
     async def job_state(self, job: bytes) -> JobState | None:

@@ -73,6 +73,11 @@ def _declined(book: Book, record: r.Declined) -> None:
 def _seated(book: Book, record: r.Seated) -> None:
     held = book.held(record.seat)
     held.state = step(held.state, LeaseEvent.SEAT)
+    if record.newcomer and not held.newcomer:  # what was to secure the seat was released before it was taken
+        held.newcomer = True
+        for closed in held.pending_tallies():
+            if closed.secret:
+                judging.force_all(book, held, closed.range)
 
 
 # Work.

@@ -37,6 +37,7 @@ from tallymesh_node.payer.records import (
     Released,
     Shown,
 )
+from tallymesh_scheduler.leases import LeaseState
 
 if TYPE_CHECKING:
     from tallymesh_node.payer.driver import JobDriver
@@ -78,7 +79,7 @@ class Auditing:
             for place, closed in enumerate(pending):
                 if not closed.secret:
                     driver.doing.start(("show", held.id, closed.range.number), self._show, held, closed.range.number)
-                elif self._tally(held, closed) and place == 0:
+                elif self._tally(held, closed) and place == 0 and self._secured(held, closed):
                     driver.doing.start(("accept", held.id), self._accept, held, closed)
             if any(f"accept:{n}" not in held.live.told for n in range(1, len(held.accepts) + 1)):
                 driver.doing.start(("deliver", held.id), self.deliver, held)
@@ -122,6 +123,11 @@ class Auditing:
                 return False
             self._audit(held, closed, position, audit, registry)
         return sound
+
+    def _secured(self, held: Held, closed: ClosedTally) -> bool:
+        """Whether it is known what the escrow took the seat with: a worker that releases its slot before is a newcomer
+        there, of which a sample is too little. A first tally has one unit, which is always recomputed."""
+        return held.state is not LeaseState.AGREED or not self.driver.book.order.newcomers or closed.range.number == 1
 
     async def _registry(self, number: int, block_hash: bytes) -> None:
         await self.registry(number, block_hash)

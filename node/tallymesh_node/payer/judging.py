@@ -6,6 +6,7 @@ from tallymesh import wire
 from tallymesh.messages import AuditCommit, AuditOrder, AuditReason, Open, Result, Tally, Verdict
 from tallymesh_ledger import sampling
 from tallymesh_ledger.audit import Audit, CallState, Outcome, Subject
+from tallymesh_ledger.seat import Range
 from tallymesh_node.payer import records as r
 from tallymesh_node.payer.book import Book, Calling
 from tallymesh_node.payer.held import Held
@@ -30,11 +31,16 @@ def shown(book: Book, record: r.Shown) -> None:
     for index in sorted(sampling.draw_units(seed, covered.count, k)):
         force(book, held, covered.start + index, reason)
     if held.newcomer:
-        for position in range(covered.start, covered.end):
-            force(book, held, position, AuditReason.FORCED)
+        force_all(book, held, covered)
     for position in sorted(held.bad):
         if covered.start <= position < covered.end:
             force(book, held, position, AuditReason.FORCED)
+
+
+def force_all(book: Book, held: Held, covered: Range) -> None:
+    """Of a newcomer each unit is recomputed."""
+    for position in range(covered.start, covered.end):
+        force(book, held, position, AuditReason.FORCED)
 
 
 def force(book: Book, held: Held, position: int, reason: AuditReason) -> None:

@@ -20,7 +20,7 @@ from tallymesh.messages import Cancel, Lease
 from tallymesh_ledger import keys, sampling, waits
 from tallymesh_ledger.jobs import seat_id
 from tallymesh_ledger.waits import Step
-from tallymesh_node.interfaces import SignedLease
+from tallymesh_node.interfaces import SeatState, SignedLease
 from tallymesh_node.payer.held import Held
 from tallymesh_node.payer.needs import Needs
 from tallymesh_node.payer.records import Agreed, Cancelled, Declined, Leased, Opened, Seated
@@ -130,10 +130,11 @@ class Leasing:
             late = driver.tools.chain.block_time() > held.lease.seat_by
             if not late and not driver.book.over:
                 continue
-            if await self._taken(held):
+            taken = await self._taken(held)
+            if taken is not None:
                 if driver.book.over:  # it is ended like every other seat; while the job runs, it is put to work
                     await self.note_opened()
-                    await driver.commit(Seated(held.id))
+                    await driver.commit(Seated(held.id, taken.newcomer))
             elif late:
                 await driver.commit(Declined(held.id, "timeout", "The seat did not get on chain in time."))
             elif held.id not in self._unsure:
@@ -252,7 +253,7 @@ class Leasing:
             if not driver.book.opened:
                 transaction = await chain.open(order, leases)
                 await driver.commit(Opened(transaction))
-            elif not all([await self._taken(held) for held in agreed]):
+            elif None in [await self._taken(held) for held in agreed]:
                 await chain.seat(order, leases)
         except ChainError as error:
             if not error.reverted:
@@ -260,8 +261,9 @@ class Leasing:
             raise
         for held in agreed:
             if held.state is LeaseState.AGREED:
-                if await self._taken(held):
-                    await driver.commit(Seated(held.id))
+                taken = await self._taken(held)
+                if taken is not None:
+                    await driver.commit(Seated(held.id, taken.newcomer))
                 else:
                     await driver.commit(Declined(held.id, "not_seated", "The escrow refused the seat."))
                     driver.trust.rest("worker", held.account, "The escrow refused its seat.", BUSY_S)
@@ -272,11 +274,12 @@ class Leasing:
         if not driver.book.opened and await driver.tools.chain.job_state(driver.book.id) is not None:
             await driver.commit(Opened(b""))
 
-    async def _taken(self, held: Held) -> bool:
+    async def _taken(self, held: Held) -> SeatState | None:
+        """The seat as it is on chain; None where it is not open."""
         for look in range(SEAT_LOOKS):
             try:
                 state = await self.driver.tools.chain.seat_state(held.id)
-                return state is not None and state.open
+                return state if state is not None and state.open else None
             except ChainError as error:
                 if error.reverted or look == SEAT_LOOKS - 1:
                     raise

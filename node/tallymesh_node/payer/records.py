@@ -54,6 +54,7 @@ class Declined(Record, frozen=True):
 
 class Seated(Record, frozen=True):
     seat: bytes
+    newcomer: bool = False  # the escrow took it without a slot, whatever its worker had when it was asked
 
 
 class Assigned(Record, frozen=True):

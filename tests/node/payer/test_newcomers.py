@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 import trio
 
+from fakes.chain import FakeChain
 from fakes.payer_scene import (
     PARAMETERS,
     PRICE,
@@ -18,7 +21,9 @@ from fakes.payer_scene import (
     paid_units,
     result_of,
 )
+from tallymesh.messages import Order
 from tallymesh_ledger.newcomers import Newcomer
+from tallymesh_node.interfaces import SignedLease
 from tallymesh_node.payer import needs
 
 SLOT = 100 * PRICE * 4  # so that a hundredth of it is four units
@@ -120,6 +125,50 @@ async def test_a_newcomer_that_is_honest_once_and_false_later_is_found_at_once(s
         assert standing(small, newcomer).deposit <= PRICE, "what it did honestly"
         assert paid_units(small, newcomer) <= 1
         assert small.chain.credits[honest.key.address] > 0
+
+
+@pytest.mark.parametrize("mined_s", [0, 20])
+async def test_who_releases_its_slot_before_the_seat_is_taken_is_audited_like_the_newcomer_that_it_is(
+    small: Scene, payer: PayerNode, monkeypatch: pytest.MonkeyPatch, mined_s: int
+) -> None:
+    """The escrow takes the seat without the lock that the lease speaks of: a sample would not do any more. Nor of what
+    was done while the transaction was under way."""
+    now = FakeChain.seat
+
+    async def later(chain: FakeChain, order: Order, leases: Sequence[SignedLease]) -> bytes:
+        await trio.sleep(mined_s)
+        return await now(chain, order, leases)
+
+    monkeypatch.setattr(FakeChain, "seat", later)
+    small.parameters = msgspec.structs.replace(small.parameters, slot_wei=10 * SLOT, tally_units=3)
+    small.chain.parameters = small.parameters
+    for number in (1, 2, 3, 4):
+        small.join(number, works=False)
+    first, worker = small.join(8), small.join(9)
+    worker.works = False
+    registry = small.chain.contracts.registry
+    slots = [n for n in range(registry.slot_count()) if registry.slot_at(n).account == worker.key.address]
+
+    def tap(sender: str, receiver: str, frame: bytes) -> None:
+        if sender == worker.peer_id and worker.works and slots:  # its first word is the lease under its signature
+            small.chain.run(lambda: registry.release_slots(worker.key.address, worker.key.address, [slots.pop()]))
+
+    small.network.tap = tap
+    async with small.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=12), newcomers=True, max_price_wei=str(PRICE))
+        await payer.wait(job, "running")
+        first.kill()  # the job is open: who comes now is given work before its seat is on chain
+        worker.works = True
+        await payer.wait(job)
+        opened = [event.values for _, event in small.chain.events if event.name == "SeatOpened"]
+        mine = [each["seat"] for each in opened if each["worker"] == worker.key.address]
+        agreed = [small.chain.leases[seat].lock for seat in mine]
+        assert agreed[0] > 0, "it had a slot when it was asked"
+        assert {each["lock"] for each in opened if each["seat"] in mine} == {0}
+        done = {(seat.hex(), n) for seat in mine for n in range(small.chain.leases[seat].positions)}
+        assert done == {(a.seat, a.position) for a in payer.service.audits(job) if a.seat in {s.hex() for s in mine}}
+        await payer.wait_empty(job)
 
 
 async def test_newcomers_that_take_seats_for_nothing_are_not_asked_for_ever(
