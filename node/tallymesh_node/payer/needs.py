@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from tallymesh_node.payer.driver import JobDriver
 
 ROOMS_MAX = 512  # newcomers looked at for one round of matching: as many as the offer book holds
-NEWCOMERS_LOST_MAX = 16  # seats of one job that newcomers took for nothing: accounts cost nothing, seats cost gas
+NEWCOMERS_LOST_MAX = (
+    16  # seats of one job that newcomers took for nothing or cheated on: accounts are free, seats cost gas
+)
 MORE_UNITS = 4  # another worker pays (its first unit is audited) from this many units a core on
 
 
@@ -98,9 +100,11 @@ class Needs:
         return requests
 
     def _newcomers_lost(self) -> int:
-        """Seats that newcomers left, or were thrown out of, without one accepted unit."""
+        """Seats that newcomers left, or were thrown out of, without one accepted unit; with one, where they were false
+        later: else a new account for each seat would have the payer pay gas and auditors for as long as it likes."""
         over = (LeaseState.LOST, LeaseState.CLOSED)
-        return sum(held.newcomer and held.state in over and not held.accepts for held in self.driver.book.all())
+        newcomers = [held for held in self.driver.book.all() if held.newcomer and held.state in over]
+        return sum(held.convicted or not held.accepts for held in newcomers)
 
     def _numeric_class(self, candidates: list[Candidate]) -> bytes:
         """The job's class once it has a lease; before, this node's own where anybody offers it, because then it can

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -171,19 +172,25 @@ async def test_who_releases_its_slot_before_the_seat_is_taken_is_audited_like_th
         await payer.wait_empty(job)
 
 
+@pytest.mark.parametrize(
+    ("work", "items", "seats"),
+    [(lambda: cheat, 2, 2), (lambda: after_first(cheat), 20, 3)],  # the third is asked while the second is judged
+)
 async def test_newcomers_that_take_seats_for_nothing_are_not_asked_for_ever(
-    small: Scene, payer: PayerNode, monkeypatch: pytest.MonkeyPatch
+    small: Scene, payer: PayerNode, monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any], items: int, seats: int
 ) -> None:
-    """Their accounts cost nothing, and each seat of theirs costs the payer gas."""
+    """Their accounts cost nothing, and each seat of theirs costs the payer gas: one honest unit excuses nothing."""
     monkeypatch.setattr(needs, "NEWCOMERS_LOST_MAX", 2)
     first = crowd(small)
-    for peer in (first, *(small.join(number, slots=0) for number in (10, 11, 12))):
-        peer.working.functions["m:f"] = cheat
+    for peer in (first, *(small.join(number, slots=0) for number in range(10, 18))):
+        peer.working.functions["m:f"] = work()
     async with small.running() as nursery:
         await payer.start(nursery)
-        job = await payer.submit(payer.spec("map", items=2), newcomers=True, workers_max=1, max_price_wei=str(PRICE))
+        job = await payer.submit(
+            payer.spec("map", items=items), newcomers=True, workers_max=1, max_price_wei=str(PRICE)
+        )
         await trio.sleep(300)
-        assert len(small.chain.seats) == 2
+        assert len(small.chain.seats) == seats
         assert payer.service.job(job).status == "running"
 
 
