@@ -49,7 +49,9 @@ def load(path: Path) -> Network:
         return msgspec.json.decode(path.read_bytes(), type=Network)
     except FileNotFoundError:
         raise CallerError(
-            "no_network", f"There is no network file at {path}.", remedy="Run 'tallymesh up', or pass --network FILE."
+            "no_network",
+            f"There is no network file at {path}.",
+            remedy="Pass --network FILE, or copy that file to this place once; 'tallymesh up' makes a local network.",
         ) from None
     except msgspec.DecodeError as error:
         raise CallerError("bad_network", f"{path} is not a network file: {error}") from None

@@ -121,7 +121,7 @@ def short(facts: ChainFacts, address: str, has_wei: int, needs_wei: int) -> Chai
         "no_gas_coin",
         f"The account {address} has {has} of {facts.coin_name}, and this transaction needs up to {needs}.",
         reverted=True,
-        remedy=f"Send at least {show_up(needs_wei - has_wei, symbol=False)} {facts.coin_name} to it.",
+        remedy=f"Send at least {show_up(needs_wei - has_wei, symbol=False)} of {facts.coin_name} to it.",
     )
 
 

@@ -126,15 +126,15 @@ class Queries:
     def history(self, account: bytes) -> Iterator[Entry]:
         """Every move of the account, oldest first."""
         balances = dict.fromkeys(Purse, 0)
-        paid: dict[bytes, int] = {}  # seat -> units paid before
+        paid: dict[tuple[Purse, bytes], int] = {}  # seat, as its worker or its payer -> units paid before
         for row in self._moves(account):
             purse = Purse(row.purse)
             balances[purse] += row.amount
             details = json.loads(row.details)
             start = None
-            if row.name == "Settled" and purse is Purse.CREDITS:
-                start = paid.get(row.seat, 0)
-                paid[row.seat] = int(details["units"])
+            if row.name == "Settled":
+                start = paid.get((purse, row.seat), 0)
+                paid[purse, row.seat] = int(details["units"])
             yield Entry(
                 block=row.block, log=row.log, time=row.time, tx=bytes(row.tx), contract=row.contract, event=row.name,
                 purse=purse, amount_wei=row.amount, balance_wei=balances[purse], job=_maybe(row.job),

@@ -48,7 +48,7 @@ class BegunFile:
             other = ", ".join(sorted(name for name in {*of, *kept.of} if of.get(name) != kept.of.get(name)))
             raise CallerError(
                 "other_deployment",
-                f"{self.path} is of a deployment that broke off, with another {other}.",
+                f"{self.path} is of a deployment that broke off, and was of another {other}.",
                 remedy="Give the same again to go on with it, or remove that file to begin anew.",
             )
         return Begun(kept.nonce, kept.block)

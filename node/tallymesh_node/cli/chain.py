@@ -180,14 +180,15 @@ def _lines(told: dict[str, Any]) -> list[tuple[str, str]]:
         return amounts.show(int(value))
 
     jobs, seats, paid, slots, chain = told["jobs"], told["seats"], told["paid"], told["slots"], told["on_chain"]
+    payers = f"{jobs['payers']} payer{'s' * (jobs['payers'] != 1)}"
     lines = [
         ("network", f"{told['name']}, chain {told['chain_id']}"),
         ("chain nodes", ", ".join(told["rpc_urls"])),
         *((name, str(value)) for name, value in told["contracts"].items() if name != "deployed_block"),
-        ("jobs", f"{jobs['all']} of {jobs['payers']} payers, {jobs['open']} open, {mesh(jobs['held_wei'])} in them"),
+        ("jobs", f"{jobs['all']} of {payers}, {jobs['open']} open, {mesh(jobs['held_wei'])} in them"),
         ("seats", f"{seats['all']}, {seats['open']} open"),
         ("paid", f"{mesh(paid['wages_wei'])} in wages (fees {mesh(paid['fees_wei'])}), "
-                 f"{mesh(paid['audits_wei'])} for {paid['audits']} audits"),
+                 f"{mesh(paid['audits_wei'])} for {paid['audits']} audit{'s' * (paid['audits'] != 1)}"),
         ("slots", f"{slots['bought'] - slots['released']} live, {slots['released']} released"),
         ("as of", f"block {told['indexed']['block']}, {when(told['indexed']['time'])} UTC"),
     ]  # fmt: skip

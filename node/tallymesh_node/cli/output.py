@@ -63,7 +63,8 @@ def _refuse(error: TallymeshError, as_json: bool) -> None:
 
 
 def say_json(value: Any) -> None:
-    """One JSON value on standard output; structs and bytes (as hex) included."""
+    """One JSON value on standard output; structs included. Ids are made hex by whoever says them: bytes of a job's
+    outputs are base64, as everywhere in JSON."""
     print(to_json(value).decode(), flush=True)
 
 

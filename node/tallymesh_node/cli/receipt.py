@@ -221,7 +221,9 @@ def _through(paid: Settled) -> str:
 def _proof_lines(proof: Proof) -> list[tuple[str, str]]:
     first, last = proof.links[0], proof.links[-1]
     steps = f"{len(proof.siblings)} hashes up to the root of units {first.start} to {first.start + first.count - 1}"
-    more = f", {len(proof.links) - 1} more tallies up to unit {last.start + last.count - 1}" if proof.links[1:] else ""
+    after = len(proof.links) - 1
+    tallies = "1 more tally" if after == 1 else f"{after} more tallies"
+    more = f", {tallies} up to unit {last.start + last.count - 1}" if after else ""
     return [
         ("unit", proof.opening.unit_id.hex()),
         ("output", proof.opening.end.hex()),

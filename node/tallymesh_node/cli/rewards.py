@@ -9,7 +9,7 @@ import typer
 from tallymesh.errors import CallerError
 from tallymesh_node.cli.account import PasswordFile
 from tallymesh_node.cli.output import Json, facts, say_json, table
-from tallymesh_node.cli.source import NetworkFile, RpcUrl, Source
+from tallymesh_node.cli.source import NetworkFile, RpcUrl, Source, hex_
 from tallymesh_node.cli.stake import send
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def collect(
         told: dict[str, Any] = {"transactions": [], "periods_wei": {}}
         for period in list(periods)[:PERIODS_MAX]:
             done = await contracts.rewards.collect(sender, sender.address, period)
-            told["transactions"].append(done.mined.hash)
+            told["transactions"].append(hex_(done.mined.hash))
             told["periods_wei"][str(period)] = str(sum(event.values["amount"] for event in done.of("Collected")))
         told["collected_wei"] = str(sum(map(int, told["periods_wei"].values())))
         return told
@@ -79,7 +79,7 @@ def collect(
     count = len(told["transactions"])
     facts([
         ("collected", f"{amounts.show(int(told['collected_wei']))} of {count} period{'s' * (count > 1)}"),
-        *(("transaction", "0x" + each.hex()) for each in told["transactions"]),
+        *(("transaction", each) for each in told["transactions"]),
     ])  # fmt: skip
 
 

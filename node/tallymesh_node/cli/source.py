@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar, overload
 
 import typer
 
@@ -80,6 +80,8 @@ class Source:
         with Database(self.index_url) as database:
             if not offline:
                 self.catch_up(database)
+            else:
+                _refuse_empty(database)
             yield database
 
     def catch_up(self, database: Database, *, rebuild: bool = False) -> Progress:
@@ -94,6 +96,20 @@ class Source:
     def account(self, text: str | None) -> bytes:
         """The address given, or the wallet's own."""
         return address_of(text or own_address(self.home))
+
+
+def _refuse_empty(database: Database) -> None:
+    """An account that never had anything, and an index that was never filled, would look the same."""
+    from tallymesh_ledger.index import Queries
+
+    with database.read() as connection:
+        if Queries(connection).head().number >= 0:
+            return
+    raise CallerError(
+        "empty_index",
+        f"Nothing was read into the index {database.shown} yet.",
+        remedy="tallymesh index sync, or leave out --offline",
+    )
 
 
 class _Teller:
@@ -156,5 +172,14 @@ def short(id_: bytes | None) -> str:
     return id_.hex()[:12] if id_ else ""
 
 
+@overload
+def hex_(id_: bytes) -> str: ...
+
+
+@overload
+def hex_(id_: bytes | None) -> str | None: ...
+
+
 def hex_(id_: bytes | None) -> str | None:
+    """As programs are told of it. JSON by itself would make base64 of bytes."""
     return None if id_ is None else "0x" + id_.hex()

@@ -11,7 +11,7 @@ import typer
 from tallymesh.errors import CallerError
 from tallymesh_node.cli.account import PasswordFile, open_wallet, wallet_folder
 from tallymesh_node.cli.output import Json, facts, say_json
-from tallymesh_node.cli.source import NetworkFile, RpcUrl, Source
+from tallymesh_node.cli.source import NetworkFile, RpcUrl, Source, hex_, when
 
 if TYPE_CHECKING:
     from tallymesh_ledger.chain import Contracts, Sender
@@ -52,7 +52,7 @@ def add(
                 remedy="Send it tokens, or withdraw what it earned: tallymesh withdraw",
             )
         done = await contracts.registry.buy_slots(sender, sender.address, slots)
-        return {"transaction": done.mined.hash, "bought": slots, "paid_wei": str(slots * price)}
+        return {"transaction": hex_(done.mined.hash), "bought": slots, "paid_wei": str(slots * price)}
 
     told = send(Source(network, rpc, None), password_file, buy)
     _say(told, json_, [("bought", f"{slots} slot{'s' * (slots > 1)} for {amounts.show(int(told['paid_wei']))}")])
@@ -81,15 +81,15 @@ def release(
         mine = await _live_slots(contracts, sender.address)
         if len(mine) < slots:
             raise CallerError(
-                "too_few_slots", f"The account has {len(mine)} live slots, not {slots}.", remedy="tallymesh balance"
+                "too_few_slots",
+                f"The account has {len(mine)} live slot{'s' * (len(mine) != 1)}, not {slots}.",
+                remedy="tallymesh balance",
             )
         chosen = sorted(mine)[-slots:]
         done = await contracts.registry.release_slots(sender, sender.address, chosen)
         at = max(event.values["withdrawableAt"] for event in done.of("SlotReleased"))
         wei = slots * await contracts.registry.slot_wei()
-        return {"transaction": done.mined.hash, "slots": chosen, "withdrawable_at": at, "unbonding_wei": str(wei)}
-
-    from tallymesh_node.cli.source import when
+        return {"transaction": hex_(done.mined.hash), "slots": chosen, "withdrawable_at": at, "unbonding_wei": str(wei)}
 
     told = send(Source(network, rpc, None), password_file, let_go)
     amount = amounts.show(int(told["unbonding_wei"]))
@@ -139,17 +139,17 @@ def withdraw(
         told: dict[str, Any] = {"transactions": [], "credits_wei": "0", "awards_wei": "0", "stake_wei": "0"}
         if await contracts.escrow.credit_of(sender.address):
             done = await contracts.escrow.withdraw(sender, sender.address)
-            told["transactions"].append(done.mined.hash)
+            told["transactions"].append(hex_(done.mined.hash))
             told["credits_wei"] = str(sum(event.values["amount"] for event in done.of("CreditWithdrawn")))
         for each in awarders(sender.rpc, found.network):
             if await each.credit_of(sender.address):
                 done = await each.withdraw(sender, sender.address)
-                told["transactions"].append(done.mined.hash)
+                told["transactions"].append(hex_(done.mined.hash))
                 paid = sum(event.values["amount"] for event in done.of("CreditWithdrawn"))
                 told["awards_wei"] = str(int(told["awards_wei"]) + paid)
         if await contracts.registry.withdrawable(sender.address):
             done = await contracts.registry.withdraw(sender, sender.address)
-            told["transactions"].append(done.mined.hash)
+            told["transactions"].append(hex_(done.mined.hash))
             told["stake_wei"] = str(sum(event.values["amount"] for event in done.of("StakeWithdrawn")))
         if not told["transactions"]:
             stake = await contracts.registry.stake_of(sender.address)
@@ -205,4 +205,4 @@ def _say(told: dict[str, Any], as_json: bool, lines: list[tuple[str, str]]) -> N
         say_json(told)
         return
     hashes = told.get("transactions") or [told["transaction"]]
-    facts([*lines, *(("transaction", "0x" + each.hex()) for each in hashes)])
+    facts([*lines, *(("transaction", each) for each in hashes)])

@@ -46,9 +46,9 @@ def checks(view: JobView, audits: Sequence[AuditView], backend: str) -> Checks:
         if view.kind != "map":
             made.append("each update's form, finiteness and loss were checked on arrival")
         if by_payer:
-            not_made.append(
-                f"{by_payer} of these recomputations were made by the payer's own node: too few auditors could be drawn"
-            )
+            were = "was" if by_payer == 1 else "were"
+            why = "too few auditors could be drawn"
+            not_made.append(f"{by_payer} of these recomputations {were} made by the payer's own node: {why}")
         if again < view.units_done:
             not_made.append(f"{view.units_done - again} units were not drawn: sampling bounds cheating, not each unit")
     else:

@@ -97,7 +97,7 @@ def test_a_deployment_that_breaks_off_is_gone_on_with(
     terms = tmp_path / "terms.json"
     terms.write_text(json.dumps({"unbonding_s": 77}))
     other = call(*command, "--parameters", str(terms), code=1)["error"]
-    assert (other["code"], "another parameters" in other["sentence"]) == ("other_deployment", True)
+    assert (other["code"], "was of another parameters" in other["sentence"]) == ("other_deployment", True)
     fails_at = -1
     told = call(*command)
     assert len(sent) == 9, "nothing is made twice"

@@ -166,7 +166,7 @@ def test_an_account_that_is_short_is_told_which_coin_and_how_much() -> None:
     error = fees.short(LEGACY, "0xAbc", 1_500_000_000_000_000_000, 2_000_000_000_000_000_001)
     assert error.code == "no_gas_coin"
     assert error.sentence == "The account 0xAbc has 1.5 of TFUEL, and this transaction needs up to 2.000001."
-    assert error.remedy == "Send at least 0.500001 TFUEL to it."
+    assert error.remedy == "Send at least 0.500001 of TFUEL to it."
 
 
 # ---- a loss

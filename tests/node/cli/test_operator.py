@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,9 @@ def test_offline_answers_from_the_index_as_it_is(chain: Chain, monkeypatch: pyte
     job = a_job(chain)
     chain.mine(2)
     account = checksum(job.payer.address)
+    refused = call("history", account, "--offline", code=1)
+    assert "Nothing was read into the index" in refused
+    assert "tallymesh index sync" in refused
     before = call_json("history", account)
 
     def gone(*_: Any, **__: Any) -> Any:
@@ -262,6 +266,14 @@ def test_payments_are_joined_with_their_receipts_where_a_node_has_them(journalle
         (0, 1, {"here": 1, "proven": True}), (1, 8, {"here": 7, "proven": True}),
     ]  # fmt: skip
     assert call("history", account).count("  proven") == 2
+
+
+def test_a_payer_sees_the_units_that_it_paid_for(journalled: Told) -> None:
+    account = checksum(journalled.job.payer.address)
+    paid = [entry for entry in call_json("history", account)["entries"] if entry["event"] == "JobEscrow.Settled"]
+    assert [(entry["purse"], entry["first_unit"], entry["end_unit"], entry["receipts"]) for entry in paid] == [
+        ("escrow", 0, 1, {"here": 1, "proven": True}), ("escrow", 1, 8, {"here": 7, "proven": True}),
+    ]  # fmt: skip
 
 
 def test_earnings_are_pay_after_fees_per_period(told: Told) -> None:
@@ -286,7 +298,7 @@ def test_a_receipt_is_proven_from_its_leaf_to_what_was_settled(journalled: Told)
         assert told["settled"]["tally"] == (1 if position == 0 else 3)
         assert len(told["proof"]["links"]) == {0: 1}.get(position, 2 if position < 5 else 1)
     shown = call("receipt", f"0x{journalled.seat.hex()}/4")
-    assert "holds: 2 hashes up to the root of units 1 to 4, 1 more tallies up to unit 7" in shown
+    assert "holds: 2 hashes up to the root of units 1 to 4, 1 more tally up to unit 7" in shown
     assert journalled.openings[4].unit_id.hex() in shown
     assert call_json("receipt", journalled.leaves[4].hex())["position"] == 4
     assert call_json("receipt", "0x" + journalled.openings[2].unit_id.hex()[:9])["position"] == 2
@@ -374,7 +386,9 @@ def wallet(chain: Chain, home: Path, monkeypatch: pytest.MonkeyPatch) -> Account
 
 def test_stake_is_added_released_and_withdrawn(chain: Chain, wallet: AccountKey) -> None:
     slot, account = chain.world.parameters.slot_wei, checksum(wallet.address)
-    assert call_json("stake", "add", "2")["paid_wei"] == str(2 * slot)
+    bought = call_json("stake", "add", "2")
+    assert bought["paid_wei"] == str(2 * slot)
+    assert re.fullmatch("0x[0-9a-f]{64}", bought["transaction"])
     assert "bought       1 slot for 1000 MESH" in call("stake", "add")
     assert "the account has 0 MESH" in call("stake", "add", code=1)
     (row,) = call_json("balance", account)
@@ -382,11 +396,13 @@ def test_stake_is_added_released_and_withdrawn(chain: Chain, wallet: AccountKey)
     released = call_json("stake", "release", "2")
     assert released["slots"] == [1, 2], "the newest"
     assert released["unbonding_wei"] == str(2 * slot)
-    assert "has 1 live slots, not 2" in call("stake", "release", "2", code=1)
+    assert "has 1 live slot, not 2" in call("stake", "release", "2", code=1)
     assert "still unbonding" in call("withdraw", code=1)
     chain.world.wait(chain.world.parameters.unbonding_s + 1)
     chain.mine()
-    assert call_json("withdraw")["stake_wei"] == str(2 * slot)
+    drawn = call_json("withdraw")
+    assert drawn["stake_wei"] == str(2 * slot)
+    assert all(re.fullmatch("0x[0-9a-f]{64}", each) for each in drawn["transactions"])
     assert "has no credits" in call("withdraw", code=1)
     chain.mine(2)
     told = call_json("history", account)
@@ -428,7 +444,7 @@ def test_rewards_of_past_periods_are_shown_and_collected_once(
     assert "(tallymesh rewards collect)" in call("balance", account)
     collected = call_json("rewards", "collect")
     assert collected["collected_wei"] == shown["rewards_wei"]
-    assert len(collected["transactions"]) == 1
+    assert [len(each) for each in collected["transactions"]] == [66]
     assert "Nothing to collect" in call("rewards", "show", account)
     assert "no reward to collect" in call("rewards", "collect", code=1)
     chain.mine(2)
