@@ -90,6 +90,12 @@ class Asking:
                     "The account's owner is another key: only that may spend its credit.",
                     remedy="Sign with the owner's wallet, or pay the gas.",
                 )
+            if not standing.credit:
+                raise CallerError(
+                    "no_credit",
+                    "The account has no credit, and the fee is paid out of that.",
+                    remedy="Wait for pay. What has gas does it by itself: tallymesh withdraw, tallymesh stake release",
+                )
             limit = fee_max or min(moves or standing.credit, standing.credit) // FEE_SHARE
             bind = standing.binding < self._binding.message.version
             offers, said = await self._terms(bond=bond, slots=slots, bind=bind)
@@ -105,7 +111,9 @@ class Asking:
                 "no_carrier",
                 f"Nobody carried it for at most {amounts.show(min(limit, standing.credit))}: "
                 f"{'; '.join(said[:5]) or 'no staked peer is known'}.",
-                remedy="Allow a higher fee (--max-fee), or try again when there is more credit.",
+                remedy="Allow a higher fee (--max-fee), or try again when there is more credit."
+                if limit < standing.credit
+                else "Try again when there is more credit: the fee is paid out of that.",
             )
 
     async def _terms(self, *, bond: bool, slots: int, bind: bool) -> tuple[list[tuple[int, Source]], list[str]]:

@@ -310,6 +310,19 @@ async def test_the_fee_is_the_gas_s_worth_where_the_coins_price_is_known() -> No
     assert int(answer.fee) == gas * scene.chains[0].price * 3 // 2
 
 
+async def test_without_credit_nobody_is_asked_and_no_higher_fee_is_advised() -> None:
+    scene = Scene()
+    scene.world.credits[KEY.address] = 0
+    with pytest.raises(CallerError) as caught:
+        await scene.asking.withdraw(fee_max=10 * LEAST)
+    assert caught.value.code == "no_credit"
+    scene.world.credits[KEY.address] = LEAST - 1
+    with pytest.raises(RemoteError) as short:
+        await scene.asking.withdraw(fee_max=10 * LEAST)
+    assert short.value.code == "no_carrier"
+    assert "--max-fee" not in short.value.remedy, "the fee is paid out of the credit: more may not be asked"
+
+
 async def test_a_node_whose_owner_asks_for_nothing_carries_nothing() -> None:
     scene = Scene(least=(0,))
     with pytest.raises(RemoteError) as caught:
