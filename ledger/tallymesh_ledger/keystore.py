@@ -23,6 +23,7 @@ PASSWORD_FILE = "TALLYMESH_PASSWORD_FILE"
 MAX_KEYSTORE_BYTES = 64 * 1024  # they have about 500
 CHILD_S = 120.0  # scrypt on a machine that is busy and slow
 LIGHT_N = 4096  # scrypt's cost for a drawn password: what geth calls light
+DERIVED_BYTES = 32  # what every wallet derives: half encrypts, half proves the password
 DERIVATION_BYTES_MAX = 1 << 30  # wallets take a quarter of it, and a file must not use up the machine
 
 
@@ -79,7 +80,7 @@ def unlock(path: Path, password: str) -> AccountKey:
     except ValueError:
         raise _damaged(path, "what it holds is no key") from None
     stated = document.get("address")
-    if stated is not None and bytes.fromhex(str(stated).removeprefix("0x")) != key.address:
+    if stated is not None and str(stated).removeprefix("0x").lower() != key.address.hex():
         raise CallerError("bad_keystore", f"{path} holds another key than the address it states.")
     return key
 
@@ -169,7 +170,8 @@ def _check_cost(path: Path, document: dict[str, Any]) -> None:
     """scrypt takes 128 bytes times n, r and p: a file may state any."""
     work = document["crypto"].get("kdfparams")
     n, r, p = (work.get(name, 1) for name in "nrp") if isinstance(work, dict) else (0, 0, 0)
-    if not all(type(number) is int and number > 0 for number in (n, r, p)):
+    size = work.get("dklen", DERIVED_BYTES) if isinstance(work, dict) else 0
+    if not all(type(number) is int and number > 0 for number in (n, r, p)) or size != DERIVED_BYTES:
         raise _damaged(path, "its key derivation is not described")
     if 128 * n * r * p > DERIVATION_BYTES_MAX:
         raise _damaged(path, f"its key derivation asks for too much (n {n}, r {r}, p {p})")

@@ -69,7 +69,18 @@ def test_a_chosen_password_is_stretched_and_a_drawn_one_is_not(wallet: tuple[Pat
 
 
 @pytest.mark.parametrize(
-    "change", [{"n": 1 << 40}, {"p": 1 << 40}, {"n": -1}, {"n": True}, {"n": "262144"}, {"r": None}, None]
+    "change",
+    [
+        {"n": 1 << 40},
+        {"p": 1 << 40},
+        {"n": -1},
+        {"n": True},
+        {"n": "262144"},
+        {"r": None},
+        {"dklen": 1 << 31},
+        {"dklen": 0},
+        None,
+    ],
 )
 def test_a_derivation_that_is_nonsense_or_without_measure_is_refused_before_it_runs(
     wallet: tuple[Path, AccountKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any] | None
@@ -151,6 +162,15 @@ def test_a_file_that_states_another_address_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({**GETH, "address": "11" * 20}))
     with pytest.raises(CallerError, match="another key"):
         keystore.unlock(path, "testpassword")
+
+
+@pytest.mark.parametrize("stated", ["zz" * 20, [1]])
+def test_a_file_that_states_nonsense_as_its_address_is_refused(tmp_path: Path, stated: Any) -> None:
+    path = tmp_path / "geth.json"
+    path.write_text(json.dumps({**GETH, "address": stated}))
+    with pytest.raises(CallerError) as caught:
+        keystore.unlock(path, "testpassword")
+    assert caught.value.code == "bad_keystore"
 
 
 def test_an_empty_password_and_a_secret_that_is_none_are_refused(tmp_path: Path) -> None:

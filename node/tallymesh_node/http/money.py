@@ -22,7 +22,9 @@ async def withdraw(request: web.Request, node: NodeFacade) -> web.Response:
 
 
 async def _withdrawal(request: web.Request) -> api.WithdrawRequest:
-    body = await request.content.read(MAX_BODY_BYTES + 1)
+    body = b""
+    while len(body) <= MAX_BODY_BYTES and (part := await request.content.read(MAX_BODY_BYTES + 1)):
+        body += part  # what has come by now: a body may come in pieces
     if len(body) > MAX_BODY_BYTES:
         raise CallerError("too_large", f"The request is over {MAX_BODY_BYTES} bytes.")
     try:

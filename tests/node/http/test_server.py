@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -469,8 +470,6 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 
 def _until(condition: Any) -> None:
-    import time
-
     deadline = time.monotonic() + 5
     while not condition():
         assert time.monotonic() < deadline
@@ -500,6 +499,22 @@ def test_a_withdrawal_that_makes_no_sense_is_refused(
     served: Served, client: httpx.Client, body: dict[str, Any]
 ) -> None:
     assert client.post("/v1/withdraw", json=body).status_code == 400
+    assert served.node.withdrawn == []
+
+
+def test_a_withdrawal_may_come_in_pieces(served: Served, client: httpx.Client) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b'{"slots": 1, "fee_max'
+        time.sleep(0.1)  # on its way alone
+        yield b'_wei": "70"}'
+
+    assert client.post("/v1/withdraw", content=pieces()).status_code == 200
+    [asked] = served.node.withdrawn
+    assert (asked.slots, asked.fee_max_wei) == (1, "70")
+
+
+def test_a_withdrawal_without_end_is_refused(served: Served, client: httpx.Client) -> None:
+    assert client.post("/v1/withdraw", content=(b" " * 1024 for _ in range(8))).json()["code"] == "too_large"
     assert served.node.withdrawn == []
 
 
