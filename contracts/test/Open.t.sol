@@ -423,7 +423,12 @@ contract OpenTest is Base {
         expectSeatRefused(order, items, IJobEscrow.Refusal.BadSignature);
         items = seating(lease, WORKER);
         bytes32 here = escrow.seatIdOf(lease);
+        bytes32 separator = escrow.domainSeparator();
+        address elsewhere = address(0xe15e);
+        vm.etch(elsewhere, address(escrow).code);
+        vm.assertTrue(IJobEscrow(elsewhere).domainSeparator() != separator, "what was kept counts for its address");
         vm.chainId(block.chainid + 1);
+        vm.assertTrue(escrow.domainSeparator() != separator, "and on the chain that it was made on");
         vm.assertTrue(escrow.seatIdOf(lease) != here, "the id does not depend on the chain");
         vm.expectRevert(abi.encodeWithSelector(IJobEscrow.NoSuchJob.selector, escrow.jobIdOf(order)));
         escrow.seat(order, items);
