@@ -158,14 +158,18 @@ class Auditing:
 
     def _actions(self, held: Held, position: int, audit: Audit, registry: RegistryAt) -> list[Action]:
         driver = self.driver
-        own = driver.own.judges
-        excluded = driver.trust.struck
-        if own:  # an auditor that kept silent lately is spared while this node can do without it
-            excluded = excluded | set(driver.trust.resting("auditor"))
-        admissible = driver.book.admissible(held, position, registry, excluded=excluded)
-        if driver.book.free_reserve < 3 * driver.calling.fee(held):
-            admissible = set()  # what is promised to auditors must be there, confirmations included
-        return audit.next(registry, admissible, own=own)
+        own, struck = driver.own.judges, driver.trust.struck
+        paid = driver.book.free_reserve >= 3 * driver.calling.fee(held)  # what is promised must be there, for three
+
+        def actions(excluded: set[bytes]) -> list[Action]:
+            admissible = driver.book.admissible(held, position, registry, excluded=excluded) if paid else set()
+            return audit.next(registry, admissible, own=own)
+
+        # An auditor that kept silent lately is spared while others, or this node, can do without it: each silence costs
+        # a unit's whole deadline.
+        resting = set(driver.trust.resting("auditor"))
+        found = actions(struck | resting)
+        return actions(struck) if resting and any(isinstance(each, Stuck) for each in found) else found
 
     async def _order(self, held: Held, closed: ClosedTally, position: int, audit: Audit, registry: RegistryAt) -> None:
         """Drawn anew, and in the book before anything else happens: a neighbouring unit's audit may have been ordered

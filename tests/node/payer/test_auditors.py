@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+import msgspec
 import pytest
 import trio
 
@@ -361,6 +362,27 @@ async def test_without_own_executor_drawn_auditors_are_enough(scene: Scene) -> N
         view = await payer.wait(job)
         assert result_of(payer, spec, view) == honest_result(payer, spec)
         assert [peer for peer, _ in caught(payer, job)] == ["peer-1"]
+
+
+async def test_one_silent_auditor_with_half_of_the_slots_delays_a_payer_without_an_executor_once(scene: Scene) -> None:
+    """Each silence takes a unit's whole deadline: drawn again for every unit, it would hold the job up for ever."""
+    scene.parameters = scene.chain.parameters = msgspec.structs.replace(
+        scene.parameters, audit_rate_bp=10_000, tally_units=3
+    )
+
+    async def sleep(peer: Peer, request: AuditRequest) -> None:
+        await trio.sleep_forever()
+
+    payer = PayerNode(scene, own=False)
+    silent = scene.join(1, slots=8, works=False, audit=sleep)
+    for number in range(2, 9):
+        scene.join(number, works=number == 2)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=31))
+        await payer.wait(job)
+        # Its first call, and those that were under way when that one's time was over.
+        assert 1 <= len(silent.audited) <= 2 * scene.parameters.tally_units
 
 
 async def test_no_auditor_gets_adjacent_units_or_what_it_was_given(scene: Scene, payer: PayerNode) -> None:
