@@ -26,6 +26,7 @@ from tallymesh_ledger.keys import checksum
 
 PENDING_S = 120.0  # for what a deployment that broke off has sent and is not mined yet
 PENDING_POLL_S = 1.0
+FUNDING_GAS = 80_000  # more than the transfer to Rewards takes
 SUPPLY_WEI = 1_000_000_000 * WEI_PER_TOKEN  # the token's cap: nobody can mint afterwards
 
 # The name that constructors have for each contract, in the order in which they are made.
@@ -62,6 +63,11 @@ async def begin(sender: Sender) -> Begun:
     """To be kept before anything is sent, by whoever wants to go on with a deployment that breaks off."""
     nonce = await _nonce(sender, "pending")
     return Begun(nonce, (await sender.rpc.block()).number + 1)
+
+
+async def untouched(sender: Sender, begun: Begun) -> bool:
+    """Whether nothing was sent since."""
+    return await _nonce(sender, "pending") == begun.nonce
 
 
 async def _nonce(sender: Sender, tag: str) -> int:
@@ -105,7 +111,8 @@ async def deploy(
     supply. Nothing else may be sent from it meanwhile. With `begun`, a deployment that broke off, with the same terms,
     goes on: what is at the computed addresses is kept.
 
-    ChainError `deploy_raced` where something else was sent: the contracts that were made then do not know each other.
+    ChainError `deploy_raced` where something else was sent: the contracts that were made then do not know each other;
+    `no_gas_coin` where the account cannot pay for all that is missing.
     """
     assert machine == "cancun" or randomness == "none", "the contracts of quarrels are not made for old machines"
     rpc, names = sender.rpc, made_of(randomness)
@@ -141,11 +148,16 @@ async def deploy(
         "Court": (p.court_move_s, p.court_commit_s, p.court_reveal_s, p.court_appeal_s),
     }
     left = await _missing(sender, begun, [where[_ROLES[name]] for name in names])
+    creations: dict[str, bytes] = {}
     for name in names[len(names) - left :]:
         interface = abi.load(name)
         values = {**known, "windows": windows.get(name)}
         arguments = [values[argument.rstrip("_")] for argument in interface.constructor_arguments]
-        mined = await sender.send(b"", interface.creation(*arguments, code=abi.creation_code(name, machine)))
+        creations[name] = interface.creation(*arguments, code=abi.creation_code(name, machine))
+    if creations:
+        await sender.refuse_short(list(creations.values()), FUNDING_GAS)
+    for name, creation in creations.items():
+        mined = await sender.send(b"", creation)
         if mined.contract != where[_ROLES[name]]:
             raise _raced()
     token = Token(rpc, where["token"])

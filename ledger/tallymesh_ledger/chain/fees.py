@@ -114,12 +114,14 @@ def affordable(found: Quote, gas: int, spare_wei: int) -> Fees | None:
     return msgspec.structs.replace(found.fees, max_fee=spare_wei // gas)
 
 
-def short(facts: ChainFacts, address: str, has_wei: int, needs_wei: int) -> ChainError:
-    """The account cannot pay for a transaction: which coin, and how much."""
+def short(
+    facts: ChainFacts, address: str, has_wei: int, needs_wei: int, *, what: str = "this transaction"
+) -> ChainError:
+    """The account cannot pay for it: which coin, and how much."""
     has, needs = show(has_wei, symbol=False), show_up(needs_wei, symbol=False)
     return ChainError(
         "no_gas_coin",
-        f"The account {address} has {has} of {facts.coin_name}, and this transaction needs up to {needs}.",
+        f"The account {address} has {has} of {facts.coin_name}, and {what} needs up to {needs}.",
         reverted=True,
         remedy=f"Send at least {show_up(needs_wei - has_wei, symbol=False)} of {facts.coin_name} to it.",
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 DEADLINE_S = 120.0  # how long `send` waits for a transaction to be mined
 POLL_S = (0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)  # between looks for a receipt; the last one repeats
 WATCH_S = 5.0  # between looks at transactions that nobody waits for
+CREATION_GAS = 53_000 + 50_000  # a transaction that makes a contract, and its constructor
+CREATION_BYTE_GAS = 16 + 200  # to send a byte of it, and to keep it
 GAS_MARGIN_UP = 5, 4  # over the estimate: the state may have changed by the time it is mined
 NONCE_TRIES = 20  # against other processes of the same account, which take turns by chance
 NONCE_PAUSE_MS = 50
@@ -141,6 +144,19 @@ class Sender:
             reverted=False,
             remedy="It is still on its way: look at it again later.",
         )
+
+    async def refuse_short(self, creations: Sequence[bytes], more_gas: int) -> None:
+        """ChainError `no_gas_coin` where the account cannot pay for all of these contracts and `more_gas` at today's
+        price: half of them made would help nobody. By the EVM's own prices, because constructors call contracts that
+        are not there yet, so that no chain could estimate them."""
+        gas, data_fee = more_gas, 0
+        for creation in creations:
+            gas += CREATION_GAS + CREATION_BYTE_GAS * len(creation)
+            data_fee += await self._data_fee(creation)
+        _, balance, price = await self._nonce_balance_price()
+        needs = gas * fees.least_up(price) + data_fee
+        if balance < needs:
+            raise fees.short(self._facts, checksum(self.address), balance, needs, what="the deployment")
 
     async def run(self) -> None:
         """Watch what nobody waits for, until it is final: sends it again where it got lost or was taken back."""

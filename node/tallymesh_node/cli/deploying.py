@@ -47,8 +47,9 @@ def deploy(
     Claims and the Court draw from block hashes. What the chain has is found out before anything is paid for; where it
     has none, such a network needs --accepts-only, or a preset that says so.
 
-    The account receives the whole supply of MESH. Nothing else may be sent from it meanwhile. A file that exists is
-    not overwritten. Where it breaks off, the same command goes on: what is on the chain already is kept.
+    The account receives the supply of MESH but for what Rewards hands out. Nothing else may be sent from it meanwhile.
+    A file that exists is not overwritten. Where it breaks off, the same command goes on: what is on the chain already
+    is kept.
 
     \b
     Examples:
@@ -143,7 +144,7 @@ async def _deploy(
     from tallymesh.chain_facts import ANY_CHAIN
     from tallymesh.network import Network
     from tallymesh_ledger.chain import Rpc, Sender, machine
-    from tallymesh_ledger.deploy import begin
+    from tallymesh_ledger.deploy import begin, untouched
     from tallymesh_ledger.deploy import deploy as put
     from tallymesh_ledger.keys import checksum
 
@@ -167,7 +168,8 @@ async def _deploy(
         try:
             contracts = await put(sender, terms, randomness=draws, machine=runs, begun=begun)
         except ChainError as error:
-            if error.code == "deploy_raced":  # these contracts can never know each other
+            # contracts that can never know each other, or none at all: the next attempt may be of other terms
+            if error.code == "deploy_raced" or (error.code == "no_gas_coin" and await untouched(sender, begun)):
                 file.drop()
             raise
     return Network(

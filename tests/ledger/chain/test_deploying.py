@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,30 @@ def test_an_account_without_coin_is_told_so(chain, home: Path, tmp_path: Path) -
     told = call("network", "deploy", "--rpc", chain.url, "--out", str(tmp_path / "x.json"), "--yes", code=1)
     assert told["error"]["code"] == "no_gas_coin"
     assert told["error"]["remedy"].startswith("Send at least 0.")
-    assert not (tmp_path / "x.json").exists()
+    assert list(tmp_path.glob("x.json*")) == [], "nothing was sent: other terms may be given"
+
+
+def test_coin_for_the_first_contracts_alone_is_too_little(
+    chain, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("wallet", "create")
+    real = Sender._nonce_balance_price
+    whole = 0
+
+    async def with_so_much(self: Sender) -> Any:
+        nonce, _, price = await real(self)
+        return nonce, whole, price
+
+    async def never(self: Sender, *arguments: Any, **options: Any) -> Any:
+        raise AssertionError("something was sent")
+
+    monkeypatch.setattr(Sender, "_nonce_balance_price", with_so_much)
+    monkeypatch.setattr(Sender, "send", never)
+    command = ["network", "deploy", "--rpc", chain.url, "--out", str(tmp_path / "x.json"), "--yes"]
+    said = re.search(r"the deployment needs up to (\d+\.\d+)", call(*command, code=1)["error"]["sentence"])
+    assert said is not None
+    whole = int(float(said[1]) * 10**18) * 4 // 5
+    assert call(*command, code=1)["error"]["code"] == "no_gas_coin"
 
 
 def test_without_a_chain_nothing_is_asked_for(home: Path) -> None:
