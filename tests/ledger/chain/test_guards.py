@@ -109,7 +109,7 @@ async def test_a_nonce_that_another_transaction_took_is_named_so_that_the_next_o
 
 
 class Deployer:
-    """An account on a chain that says what it is told: its next nonce, and which addresses have code."""
+    """A rich account on a chain that says what it is told: its next nonce, and which addresses have code."""
 
     def __init__(self, nonce: int, made: str) -> None:
         self.address = bytes(20)
@@ -119,6 +119,10 @@ class Deployer:
     async def call(self, method: str, *_: object) -> str:
         await trio.lowlevel.checkpoint()
         return hex(self._nonce) if method == "eth_getTransactionCount" else self._codes.pop(0)
+
+    async def refuse_short(self, *_: object) -> None:
+        """It can pay for everything."""
+        await trio.lowlevel.checkpoint()
 
     async def send(self, *_: object) -> Any:
         await trio.lowlevel.checkpoint()
