@@ -17,3 +17,12 @@ def sleep(seconds):
     import time
 
     time.sleep(seconds)
+
+
+def linger(path):
+    """Ten minutes, from when there is a file."""
+    import pathlib
+    import time
+
+    pathlib.Path(path).touch()
+    time.sleep(600)

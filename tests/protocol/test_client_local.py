@@ -80,12 +80,16 @@ def test_cancelling_ends_it_at_once() -> None:
 @pytest.mark.slow  # imports torch
 def test_it_dies_with_the_program_that_started_it(tmp_path: Path) -> None:
     code = (
-        "import os, signal, tallymesh; from fakes import area\n"
-        "job = tallymesh.map(area.sleep, [60], backend='local'); print(job._source._child.pid, flush=True)\n"
+        "import os, signal, sys, time, tallymesh; from fakes import area\n"
+        "job = tallymesh.map(area.linger, [sys.argv[1]], backend='local')\n"
+        "print(job._source._child.pid, flush=True)\n"
+        "while not os.path.exists(sys.argv[1]): time.sleep(0.05)\n"
+        "time.sleep(0.2)  # by now it waits for the unit's answer\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "TMPDIR": str(tmp_path)}
-    parent = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    command = [sys.executable, "-c", code, str(tmp_path / "started")]
+    parent = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert parent.returncode == -signal.SIGKILL
     child = int(parent.stdout)
     deadline = time.monotonic() + 90

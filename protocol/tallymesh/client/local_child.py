@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import _thread
+import signal
 import sys
 import threading
 
@@ -13,12 +13,17 @@ import threading
 def _watch_parent() -> None:
     """Standard input is a pipe that nobody writes to: its end means that the parent ended, killed or not."""
     sys.stdin.buffer.read()
-    _thread.interrupt_main()  # so that the units' processes and files are cleaned up on the way out
+    # So that the units' processes and files are cleaned up on the way out. A real signal: `_thread.interrupt_main` is
+    # not noticed by a thread that waits for a unit's answer.
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def main() -> int:
     from tallymesh_learning import local
 
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a program in the background hands down that it is ignored
     threading.Thread(target=_watch_parent, daemon=True).start()
     try:
         return local.main(sys.argv[1:])

@@ -7,6 +7,7 @@ under another port is looked up again. This module does not know what jobs are m
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -70,7 +71,7 @@ class Session:
 
     def __del__(self) -> None:
         http = getattr(self, "_http", None)  # missing where no node was found
-        if http is not None:
+        if http is not None and not sys.is_finalizing():  # else httpx is half gone, and the system closes the line
             http.close()
 
     def get(self, path: str, kind: type[T]) -> T:
