@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from tallymesh_node.payer.driver import JobDriver
 
 ROOMS_MAX = 512  # newcomers looked at for one round of matching: as many as the offer book holds
-NEWCOMERS_LOST_MAX = (
-    16  # seats of one job that newcomers took for nothing or cheated on: accounts are free, seats cost gas
-)
+NEWCOMERS_LOST_MAX = 16  # seats that a job's newcomers took for nothing or cheated on: accounts cost nothing, seats gas
 MORE_UNITS = 4  # another worker pays (its first unit is audited) from this many units a core on
 
 

@@ -21,9 +21,7 @@ def _watch_parent() -> None:
 def main() -> int:
     from tallymesh_learning import local
 
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a program in the background hands down that it is ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background has it ignored
     threading.Thread(target=_watch_parent, daemon=True).start()
     try:
         return local.main(sys.argv[1:])

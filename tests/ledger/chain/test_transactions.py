@@ -65,7 +65,7 @@ async def test_two_processes_that_send_the_same_call_sign_different_bytes(networ
         outbox = MemoryOutbox()
         async with Rpc([proxy.url], chain_id=network.chain_id) as rpc, trio.open_nursery() as nursery:
             nursery.start_soon(Sender(rpc, key, outbox=outbox).send, HERE)
-            while not await outbox.load(key.address, network.chain_id):  # noqa: ASYNC110
+            while not await outbox.load(key.address, network.chain_id):  # noqa: ASYNC110 - until it is on disk
                 await trio.sleep(0.02)
             nursery.cancel_scope.cancel()
         kept += await outbox.load(key.address, network.chain_id)

@@ -74,7 +74,7 @@ async def test_an_auditor_killed_at_any_line_commits_once_and_reveals(
 async def test_a_commitment_is_on_disk_before_it_is_on_chain(scene: ClaimScene) -> None:
     story = Story(scene)
     seen: list[bool] = []
-    for auditor in story.auditors:
+    for auditor in story.auditors:  # the fake of each, and no other
         auditor.claims.commit = noted(auditor.claims.commit, auditor.journal, "claim-audit/", "commit", seen)  # type: ignore[method-assign]
     async with story.everybody():
         await story.work(units=6, accepted=1)

@@ -40,7 +40,7 @@ async def test_a_member_killed_at_any_line_votes_once_and_is_paid(scene: CourtSc
 
 async def test_a_vote_is_on_disk_before_its_commitment_is_on_chain(scene: CourtScene) -> None:
     seen: list[bool] = []
-    for member in scene.members:
+    for member in scene.members:  # the fake of each, and no other
         member.court.commit = noted(member.court.commit, member.journal, "court/", "vote", seen)  # type: ignore[method-assign]
     async with scene.everybody():
         await scene.accuse()
