@@ -12,6 +12,7 @@ from tallymesh import exchange
 from tallymesh.messages import Assign, Tally
 from tallymesh_ledger import merkle
 from tallymesh_ledger.eip712 import keccak, word
+from tallymesh_ledger.model.claims import RANKS
 from tallymesh_ledger.model.draws import Parties
 from tallymesh_ledger.model.machine import ZERO_ADDRESS, ZERO_WORD
 from tallymesh_ledger.model.quarrels import Finding, Heard, Opening, State
@@ -167,9 +168,12 @@ def commit(scene: Scene, one: Claimed, sample: int) -> Step:
         account, attempt = claims.auditor_at(one.id, sample, rank)
     if scene.chance(0.95):
         scene.now = max(scene.now, claim.sampled_at + rank * terms.commit_window)
+    if scene.chance(0.03):  # whom the draw names for the rank after the last, which nobody may take
+        rank = RANKS
+        account, attempt = claims.auditor_at(one.id, sample, rank)
     by = account if account in scene.keys and scene.chance(0.96) else scene.anyone()
     if scene.chance(0.04):
-        rank, attempt = scene.one([(rank + 1, attempt), (3, attempt), (rank, attempt + 1), (rank, 128)])
+        rank, attempt = scene.one([(rank + 1, attempt), (RANKS, attempt), (rank, attempt + 1), (rank, 128)])
     position = claim.from_ + claims.units_of(one.id)[sample]
     honest = unit(claim.seat, position)
     end = scene.one([honest.end, honest.end, honest.end, honest.end, ZERO_WORD, keccak(b"other")])

@@ -130,6 +130,7 @@ def test_other_jobs_files_cannot_be_found(machine: Machine) -> None:
 
 def test_nothing_of_an_earlier_unit_is_left_and_nobody_goes_on_living(machine: Machine) -> None:
     secret = secrets.token_hex(16)
+    machine.said("surroundings")  # the job's own process is there
     before = _inside(machine)
     outcome = machine.run("leave", secret=secret)
     assert machine.store.get(outcome.output) == b"left"  # read after its last process was dead
