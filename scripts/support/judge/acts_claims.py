@@ -76,6 +76,14 @@ def claim(scene: Scene) -> Step | None:
     held = scene.one(worth) if worth and scene.chance(0.97) else scene.one(fit) if fit and scene.chance(0.1) else None
     if held is None:
         return None
+    if scene.chance(0.2):  # in the last second, or the first that is too late
+        last = scene.world.escrow.seat_of(held.id).until + held.order.claim_window
+        scene.expect(last, lambda: claim_of(scene, held) if unpaid(scene, held) else None)
+        return None
+    return claim_of(scene, held)
+
+
+def claim_of(scene: Scene, held: Held) -> Step | None:
     seat = scene.world.escrow.seat_of(held.id)
     claimed_to = scene.world.claims.quarrels_of(held.id).claimed_to
     paid = seat.paid_units
@@ -103,12 +111,17 @@ def claim(scene: Scene) -> Step | None:
 def claimable(scene: Scene, held: Held) -> bool:
     """Open, without a live claim, and in time; now and then not."""
     seat = scene.world.escrow.seat_of(held.id)
-    live = scene.world.claims.quarrels_of(held.id).claim != ZERO_WORD
-    late = scene.now > seat.until + held.order.claim_window
     if seat.bond < held.order.claim_bond and scene.chance(0.95):
         return False
-    rest = scene.world.claims.quarrels_of(held.id).claimed_to <= seat.paid_units < seat.units
-    return (seat.state == SeatState.OPEN and rest and not live and not late) or scene.chance(0.01)
+    late = scene.now > seat.until + held.order.claim_window
+    return (unpaid(scene, held) and not late) or scene.chance(0.01)
+
+
+def unpaid(scene: Scene, held: Held) -> bool:
+    """Open, without a live claim, and something is left to claim."""
+    seat, quarrels = scene.world.escrow.seat_of(held.id), scene.world.claims.quarrels_of(held.id)
+    rest = quarrels.claimed_to <= seat.paid_units < seat.units
+    return seat.state == SeatState.OPEN and rest and quarrels.claim == ZERO_WORD
 
 
 def on_claim(scene: Scene) -> Step | None:
@@ -145,10 +158,11 @@ def sampling(scene: Scene, one: Claimed) -> Step | None:
     claim = claims.claim_of(one.id)
     if scene.now > claim.deadline and scene.chance(0.95):
         return conclude(scene, one)
-    free = [n for n in range(claim.k) if claims.sample_of(one.id, n).heard == Heard.NONE]
+    free = uncommitted(scene, one)
     begins = claim.sampled_at + 3 * terms.commit_window
     scene.expect(claim.deadline, lambda: conclude_live(scene, one))
     scene.expect(begins, lambda: opening_live(scene, one))
+    scene.expect(begins, lambda: commit_live(scene, one))
     if free and not claim.opened and scene.now < begins and scene.chance(0.9):
         return commit(scene, one, scene.one(free))
     if scene.chance(0.08):
@@ -186,6 +200,17 @@ def commit(scene: Scene, one: Claimed, sample: int) -> Step:
     commitment = keccak(b"".join(map(word, (finding.end, finding.salt, by, finding.probe))))
     arguments = (one.id, sample if scene.chance(0.97) else claim.k, rank, attempt, commitment)
     return scene.step(by, "Claims", "commit", *arguments, state=claim_state(scene, one.id))
+
+
+def commit_live(scene: Scene, one: Claimed) -> Step | None:
+    free = uncommitted(scene, one)
+    sampled = scene.world.claims.claim_of(one.id).state == State.SAMPLING
+    return commit(scene, one, scene.one(free)) if sampled and free else None
+
+
+def uncommitted(scene: Scene, one: Claimed) -> list[int]:
+    claims = scene.world.claims
+    return [n for n in range(claims.claim_of(one.id).k) if claims.sample_of(one.id, n).heard == Heard.NONE]
 
 
 def opening_live(scene: Scene, one: Claimed) -> Step | None:
