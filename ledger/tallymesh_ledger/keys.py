@@ -6,6 +6,7 @@ Signatures are 65 bytes r || s || v with low s and v 27 or 28, the one form that
 from __future__ import annotations
 
 import secrets
+from functools import lru_cache
 from typing import TypeVar
 
 import coincurve
@@ -25,6 +26,7 @@ def address_of(public_key: coincurve.PublicKey) -> bytes:
     return keccak(public_key.format(compressed=False)[1:])[12:]
 
 
+@lru_cache(maxsize=4096)  # of a process's peers and contracts: each message names some of them
 def checksum(address: bytes) -> str:
     """EIP-55 hex of a 20-byte address."""
     plain = address.hex()

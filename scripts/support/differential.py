@@ -21,11 +21,12 @@ def main() -> int:
     parser.add_argument("--replay", metavar="SEED.EPISODE")
     parser.add_argument("--only", metavar="CALL,CALL,…", help="numbers of the episode's calls, from 0")
     parser.add_argument("--teeth", action="store_true")
+    parser.add_argument("--all", action="store_true", help="with --teeth: every change there is, not a draw of them")
     given = parser.parse_args()
     if given.teeth:
         from judge import teeth  # needs the compiler, unlike the rest
 
-        return teeth.main()
+        return teeth.main(given.all)
     if given.replay:
         only = [int(number) for number in given.only.split(",")] if given.only else None
         return replay(given.replay, only)

@@ -112,7 +112,7 @@ class Quick:
 class Exact:
     """py-evm, as the embedded chain runs it."""
 
-    def __init__(self, accounts: int = 200) -> None:
+    def __init__(self, accounts: int = 50) -> None:
         self._now = START
         ether = {AccountKey(secret).address: 10**24 for secret in itertools.islice(_secrets(), accounts)}
         self._store = Store(Path(":memory:"), durable=False)

@@ -172,11 +172,13 @@ def drawn(rng: random.Random, changes: list[Change]) -> list[Change]:
     return rng.sample(edges, EDGES) + rng.sample(opposites, OPPOSITES)
 
 
-def main() -> int:
+def main(whole: bool = False) -> int:
     rng = random.Random(SEED)
     started = time.process_time()
-    on_model, on_contracts = drawn(rng, of_model()), drawn(rng, of_contracts())
-    print(f"drawn from {len(of_model())} changes of the model and {len(of_contracts())} of the contracts", flush=True)
+    all_model, all_contracts = of_model(), of_contracts()
+    on_model = all_model if whole else drawn(rng, all_model)
+    on_contracts = all_contracts if whole else drawn(rng, all_contracts)
+    print(f"drawn from {len(all_model)} changes of the model and {len(all_contracts)} of the contracts", flush=True)
     codes = compiled(on_contracts)
     real, missed = load(), 0
     jobs = [(change, load({change.file: change.source}), {}) for change in on_model]

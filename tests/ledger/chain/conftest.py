@@ -258,7 +258,7 @@ class Deal:
 async def until(condition: Callable[[], Awaitable[object]]) -> None:
     """Wait for the chain's real clock; a test that waits for what never comes fails. On a busy machine the chain may
     stand still for seconds."""
-    with trio.fail_after(60):
+    with trio.fail_after(240):
         while not await condition():  # noqa: ASYNC110 - the event is another process's
             await trio.sleep(0.05)
 

@@ -21,7 +21,7 @@ from tallymesh_ledger.chain.outbox import FileOutbox, MemoryOutbox, Sent
 from tallymesh_ledger.keys import AccountKey
 
 GWEI = 10**9
-PATIENCE_S = 60.0  # for what takes a tenth of a second on a machine of one's own
+PATIENCE_S = 240.0  # for what takes a tenth of a second on a machine of one's own
 
 
 @pytest.fixture
