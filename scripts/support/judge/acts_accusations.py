@@ -75,6 +75,13 @@ def accuse(scene: Scene) -> Step | None:
     held = accused(scene)
     if held is None:
         return None
+    seat = scene.world.escrow.seat_of(held.id)
+    if seat.state == SeatState.CLOSED:  # in the last second of its lock's tail, or the first without
+        scene.expect(seat.until + scene.parameters.lock_tail_s, lambda: accuse_of(scene, held))
+    return accuse_of(scene, held)
+
+
+def accuse_of(scene: Scene, held: Held) -> Step | None:
     position = scene.rng.randrange(max(1, min(held.lease.positions, 6)))
     twist = scene.one([0, 0, 1])
     said = statement(scene, held, position, twist)
