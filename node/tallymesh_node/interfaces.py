@@ -35,6 +35,10 @@ class PeerNetwork(Protocol):
     def addresses(self) -> Sequence[str]:
         """Multiaddrs under which others reach this peer (without the /p2p part)."""
 
+    @property
+    def peers(self) -> Sequence[str]:
+        """Peer ids to which a connection is open now."""
+
     async def request(self, peer: Source, name: str, body: bytes, *, timeout_s: float) -> bytes: ...
 
     async def reach(self, peer: Source) -> None:

@@ -157,6 +157,7 @@ class World:
         self.transactions: list[tuple[str, bytes]] = []  # (what, sender)
         self.refused: list[tuple[bytes, str]] = []  # (seat or AuditOrder, why) of items that batches left out
         self.events: list[tuple[int, Event]] = []  # (chain time, event), in order
+        self.slept_s = 0  # Unix time that went by while the machine slept, and its monotonic clock stood still
         self.down = False  # the chain cannot be reached
 
     @property
@@ -204,7 +205,11 @@ class World:
 
     def now(self) -> int:
         """The scene may be set before the clock runs."""
-        return STARTED + int(trio.current_time()) if trio.lowlevel.in_trio_run() else STARTED
+        return STARTED + self.slept_s + int(trio.current_time()) if trio.lowlevel.in_trio_run() else STARTED
+
+    def clock(self) -> float:
+        """Unix time as the machines around this chain have it."""
+        return STARTED + self.slept_s + trio.current_time()
 
     def block_hash(self, number: int) -> bytes:
         return keccak(b"block" + word(number))

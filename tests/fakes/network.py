@@ -28,6 +28,7 @@ class World:
         self.networks: dict[str, FakeNetwork] = {}
         self.down: set[str] = set()
         self.walled: set[str] = set()  # they dial others and cannot be dialled
+        self.unconnected: set[str] = set()  # no connection to them is open; the next request makes one
         self.delay_s = delay_s
         self.tap: Tap = lambda sender, receiver, frame: None
         self.lose: Callable[[str, str, str], bool] = lambda sender, receiver, name: False  # drop this request?
@@ -63,7 +64,8 @@ class FakeNetwork:
 
     @property
     def peers(self) -> Sequence[str]:
-        return [peer for peer in self._world.networks if peer != self._peer_id and peer not in self._world.down]
+        away = self._world.down | self._world.unconnected
+        return [peer for peer in self._world.networks if peer != self._peer_id and peer not in away]
 
     async def request(self, peer: Source, name: str, body: bytes, *, timeout_s: float) -> bytes:
         frame = encode_request(name, body)
@@ -84,6 +86,7 @@ class FakeNetwork:
         if other is None or other is self or {peer, self._peer_id} & world.down:
             await trio.lowlevel.checkpoint()
             raise RemoteError("unreachable", "The peer cannot be reached at any of its addresses.", peer=peer)
+        world.unconnected -= {peer, self._peer_id}
         await trio.sleep(world.delay_s)
         if world.lose(self._peer_id, peer, name):
             await trio.sleep_forever()

@@ -272,7 +272,7 @@ class Peer:
             domains=DOMAINS,
             key=self.key,
             parameters=self.scene.parameters,
-            clock=lambda: STARTED + trio.current_time(),
+            clock=self.scene.chain.clock,
             cores=self.cores,
         )
         async with trio.open_nursery() as nursery:
@@ -383,7 +383,7 @@ class PayerNode:
             key=self.key,
             parameters=self.scene.parameters,
             offers=self.scene,
-            clock=lambda: STARTED + trio.current_time(),
+            clock=self.scene.chain.clock,
             numeric_class=lambda: CLASS if self.executor is not None else b"",
         )
         await nursery.start(self._run)

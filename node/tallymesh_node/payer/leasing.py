@@ -48,6 +48,7 @@ class Leasing:
         self.matches: dict[int, Match] = {}  # stage -> the newest
         self._announced: dict[int, dict[str, object]] = {}
         self._next_at = 0.0
+        self._at_work = 0  # seats that took work at the last look
         self._look_at = 0.0  # for seats of a job that is over, which an unsure transaction may still take
         self._nonce = max((held.lease.nonce for held in driver.book.all()), default=0)
         self._stale = [held for held in driver.book.all() if held.state is LeaseState.ASKED]
@@ -57,6 +58,10 @@ class Leasing:
     def reconcile(self) -> None:
         driver, now = self.driver, trio.current_time()
         unseated = any(held.state is LeaseState.AGREED for held in driver.book.all())
+        at_work = sum(held.takes_work for held in driver.book.all())
+        if at_work < self._at_work:
+            self.look_again()  # what a worker left undone need not wait for the next round
+        self._at_work = at_work
         if driver.book.over:
             wanted = unseated and now >= self._look_at
         else:
@@ -65,7 +70,7 @@ class Leasing:
             driver.doing.start(("lease",), self._round)
 
     def look_again(self) -> None:
-        """Somebody may have room for a lease now who had none."""
+        """Somebody may have room for a lease now who had none, or is needed who was not."""
         self._next_at = 0.0
 
     def problems(self) -> list[Problem]:

@@ -11,7 +11,8 @@ import trio
 
 from tallymesh import exchange
 from tallymesh.api import Problem
-from tallymesh.exchange import CloseRequest
+from tallymesh.errors import RemoteError
+from tallymesh.exchange import CloseRequest, SeatedRequest
 from tallymesh.messages import Cancel, Tally
 from tallymesh_ledger import waits
 from tallymesh_ledger.phases import Phase
@@ -28,6 +29,8 @@ FIRST_HEARTBEAT_S = 10.0  # a worker that has just agreed may be busy making the
 UNREACHABLE_S = 2.0  # no answer and no sign of life for this long: a broken connection, not a hiccup
 OWN_LAG_S = 2.0  # this process was held up: nobody is late before it has listened again
 REQUEST_S = 10.0
+PROBE_S = 5.0  # for a peer whose connection broke to answer on a new one: a dial and a request
+PROBE_PAUSE_S = 0.5  # between two tries: a peer that is gone refuses at once
 REPORT_S = 10.0  # a worker ends a unit at its limit and says so: its clock starts later than ours, and its word travels
 FAULTS_OF_PROGRAM = ("program", "limits")  # may be the user's: tried here before the worker is blamed
 FAILURES_WITH_OWN = 3  # workers that units must fail on which run here, before the program is to blame after all
@@ -66,6 +69,9 @@ class Watching:
                 self._watch(held, now)
 
     def _watch(self, held: Held, now: float) -> None:
+        if held.live.unreachable_since is None and held.peer.peer_id not in self.driver.tools.network.peers:
+            # A process that was killed takes its connections along at once; its silence would tell it seconds later.
+            self.driver.doing.start(("probe", held.id), self._probe, held)
         if held.failures and held.seat.phase in (Phase.OPEN, Phase.CLOSING):
             position = min(held.failures)
             if position >= held.seat.goal:
@@ -106,6 +112,19 @@ class Watching:
         if now - max(began, held.live.received_at or began) > wait or now - began > wait * (rounds + 1):
             return "too_slow", f"A unit takes more than the {limit:g} s that it may."
         return None
+
+    async def _probe(self, held: Held) -> None:
+        """Whether the worker answers on a new connection. Only that it does not is remembered: what it says of the seat
+        is no sign of life, for any process at its address with its key could say it."""
+        request = SeatedRequest(held.id, b"")
+        try:
+            network = self.driver.tools.network
+            await network.request(held.peer, request.NAME, exchange.encode(request), timeout_s=PROBE_S)
+        except RemoteError as error:
+            if error.code in ("unreachable", "timeout") and held.live.unreachable_since is None:
+                held.live.unreachable_since = trio.current_time()
+                return
+        await trio.sleep(PROBE_PAUSE_S)
 
     # Giving up.
 

@@ -14,6 +14,13 @@ def mark(item: object) -> object:
     return item
 
 
+def stay(x: int, seconds: float) -> int:
+    """The same, and then it takes its time without taking the processor's."""
+    print(PREFIX, time.monotonic(), sep="")
+    time.sleep(seconds)
+    return 3 * x + 1
+
+
 def began_at(line: str) -> float | None:
     """The moment (time.monotonic) that a line of `mark` tells; None for any other line."""
     return float(line.removeprefix(PREFIX)) if line.startswith(PREFIX) else None
