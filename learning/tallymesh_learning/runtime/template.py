@@ -32,7 +32,6 @@ from tallymesh_learning.runtime.unit import Run, resolve
 
 DEFAULT_RUN = "tallymesh_learning.runtime.runner:run_unit"
 DEFAULT_WARM = "tallymesh_learning.runtime.warm:warm"
-NICE = 5  # the owner's own programs, and the node, come before jobs
 
 
 class Template:
@@ -135,7 +134,6 @@ def main(arguments: Sequence[str]) -> None:
         for forks in (True, False):
             seccomp.compiled(forks=forks)
         gc.collect()  # once, of what the warming left
-    os.nice(NICE)  # only now: who starts a node waits for all of the above
     template = Template(control, run)
     control.send(json.dumps({"ready": True, "seconds": round(time.monotonic() - began, 3)}).encode())
     template.serve()

@@ -58,7 +58,7 @@ def main() -> dict[str, Any]:
         os._exit(0)
     theirs.close()
     channel, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    channel.settimeout(20.0)
+    channel.settimeout(90.0)  # before the node, which waits longer, takes silence for a broken sandbox
     socket.send_fds(control, [json.dumps({"do": "open", "job": JOB}).encode()], [inner.fileno()])
     inner.close()
     opened = json.loads(channel.recv(job.MAX_MESSAGE))

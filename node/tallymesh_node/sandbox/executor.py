@@ -37,8 +37,10 @@ from tallymesh_node.sandbox.status import SandboxStatus
 from tallymesh_node.sandbox.zygote import CONTROL
 
 GRACE_S = 5.0  # beyond the unit's own limit, before a job's process that does not enforce it is killed
-KILL_S = 2.0  # for a killed unit to be gone; measured 2 to 15 ms
-DRAIN_S = 1.0  # for the last lines, when all writers are dead
+# For a killed unit to be gone; measured 2 to 15 ms. On a starved machine the job's process answers late, and is not
+# broken for that: a sandbox that is given up fails every unit in it.
+KILL_S = 30.0
+DRAIN_S = 10.0  # for the last lines, when all writers are dead: at once, on a machine that is not starved
 PAUSE_S = 0.02  # between reads from a unit that floods its log: 64 KiB each, 3 MB/s
 READ_BYTES = 65536  # a pipe's capacity
 LATENCIES_KEPT = 1000
@@ -279,6 +281,8 @@ class SandboxExecutor:
             with trio.move_on_after(KILL_S):
                 await unit.over.wait()
             if not unit.over.is_set():
+                for neighbour in sandbox.units.values():
+                    neighbour.starved = unit.overdue
                 await self.pool.discard(sandbox)
 
     def _collect(
@@ -315,6 +319,8 @@ def _judge(unit: RunningUnit, limits: Limits, logs: Logs) -> _Verdict:
     ended = unit.ended
     if unit.overdue:  # whatever kept the job's process from saying so: a unit that starves it did
         raise Failure("limits", _REASONS["wall"].format(limits))
+    if unit.starved:  # of one payer, one program: no other machine would fare better
+        raise Failure("limits", "Another unit of its job ran too long and left the job's sandbox no time to answer.")
     if ended is None or unit.outputs is None:
         raise Failure("sandbox", (ended.error if ended else "") or "The job's sandbox died while the unit ran.")
     if ended.reason:

@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 import trio
 
+from tallymesh.decoding import UNREADABLE
 from tallymesh_node.interfaces import Failure, Limits
 from tallymesh_node.sandbox.channel import Channel, Closed
 from tallymesh_node.sandbox.zygote import Zygote
 
-READY_S = 10.0  # a fork, a dozen mounts; measured 10 to 25 ms
+READY_S = 60.0  # a fork, a dozen mounts; measured 10 to 25 ms on a machine that is not starved
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -36,6 +37,7 @@ class RunningUnit:
         self.outputs: int | None = None
         self.ended: Ended | None = None  # None when over: the sandbox died
         self.overdue = False  # its time was long over, and the node ended it
+        self.starved = False  # another one was overdue, and the whole sandbox had to go
 
     def close(self) -> None:
         if self.outputs is not None:
@@ -65,7 +67,7 @@ class JobSandbox:
             while True:
                 message, descriptor = await self._channel.receive()
                 self._take(message, descriptor)
-        except (Closed, msgspec.ValidationError):
+        except (Closed, *UNREADABLE):
             pass
         finally:
             self._channel.close()
@@ -105,18 +107,21 @@ class JobSandbox:
                 self.units.pop(name, None)
 
     def _take(self, message: dict[str, Any], descriptor: int | None) -> None:
-        unit = self.units.get(str(message.get("unit", "")))
-        if unit is not None and "started" in message and unit.outputs is None:
-            unit.outputs, descriptor = descriptor, None
-            unit.started.set()
-        elif unit is not None and "ended" in message:
-            del self.units[message["unit"]]
-            unit.ended = msgspec.convert(message["ended"], Ended)
-            unit.started.set()
-            unit.over.set()
-        elif "ready" in message:
-            self._ready.set()
-        elif "error" in message:
-            self._error = str(message["error"])
-        if descriptor is not None:
-            os.close(descriptor)
+        name = str(message.get("unit", ""))
+        unit = self.units.get(name)
+        try:
+            if unit is not None and "started" in message and unit.outputs is None:
+                unit.outputs, descriptor = descriptor, None
+                unit.started.set()
+            elif unit is not None and "ended" in message:
+                unit.ended = msgspec.convert(message["ended"], Ended)
+                del self.units[name]
+                unit.started.set()
+                unit.over.set()
+            elif "ready" in message:
+                self._ready.set()
+            elif "error" in message:
+                self._error = str(message["error"])
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)

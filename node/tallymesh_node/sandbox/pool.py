@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 JOBS_MAX = 32  # open sandboxes, 7 MB each; opening one again costs its job 30 ms
 WARM_S = 120.0  # torch's import and one step of each kind: 3 s, much more on a machine that swaps
-CLOSE_S = 5.0  # for a killed job to be gone; measured 2 to 15 ms
+CLOSE_S = 60.0  # for a killed job to be gone; measured 2 to 15 ms, and too early would end every other job, too
 RESTART_S = (0.1, 1.0, 5.0, 30.0)  # pauses before the template's second, third, … start; the last one stays
 STABLE_S = 60.0  # a template that lived so long is forgiven its earlier deaths
 RECHECK_S = 60.0  # the owner may have mended what was missing

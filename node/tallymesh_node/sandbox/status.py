@@ -20,7 +20,7 @@ from tallymesh.errors import LocalError
 from tallymesh_node.sandbox import command
 from tallymesh_node.sandbox.spool import OPEN
 
-CHECK_S = 30.0  # measured 0.3 s; a machine that is busy starting everything else may take longer
+CHECK_S = 120.0  # measured 0.3 s; a machine that is busy starting everything else may take longer
 _REMEDIES = (
     # what is said -> what to do
     ("setting up uid map", "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile for bwrap."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import socket
@@ -54,10 +55,34 @@ def test_a_unit_sees_system_and_python_and_nothing_else(machine: Machine, tmp_pa
 
 
 def test_two_jobs_share_no_namespace_with_each_other_or_the_machine(machine: Machine) -> None:
-    one, same, other = (machine.said("surroundings", job=job)["namespaces"] for job in (b"one", b"one", b"other"))
-    for kind in ("user", "mnt", "pid", "ipc", "net", "uts", "cgroup"):
+    kinds = ("user", "mnt", "pid", "ipc", "net", "uts", "cgroup")
+    seen: list[dict[str, str]] = []
+
+    async def alive_at_once() -> None:  # the number of a namespace that is gone is given again
+        async with trio.open_nursery() as nursery:
+            for job in (b"one", b"one", b"other"):
+                unit = make_unit(machine.store, "namespaces", {})
+                told = trio.Event()
+
+                def on_line(line: str, told: trio.Event = told) -> None:
+                    seen.append(json.loads(line))
+                    told.set()
+
+                nursery.start_soon(
+                    lambda job=job, unit=unit, on_line=on_line: machine.executor.run(
+                        job, unit, machine.inputs(unit), SMALL, on_line=on_line
+                    )
+                )
+                await told.wait()
+            nursery.cancel_scope.cancel()
+
+    machine.call(alive_at_once)
+    one, same, other = seen
+    for kind in kinds:
         assert len({one[kind], other[kind], os.readlink(f"/proc/self/ns/{kind}")}) == 3, kind
     assert one["net"] == same["net"]
+    for kind in ("user", "mnt", "pid"):  # a unit has these for itself
+        assert one[kind] != same[kind], kind
     for job in (b"one", b"other"):
         machine.call(machine.executor.close_job, job)
 
@@ -203,8 +228,6 @@ def test_inputs_cannot_be_changed_not_even_through_their_descriptors(machine: Ma
 
     async def run() -> Outcome:
         return await machine.executor.run(JOB, unit, machine.inputs(unit), SMALL)
-
-    import json
 
     said = json.loads(machine.store.get(machine.call(run).output))
     assert set(said) <= {"EROFS", "EACCES", "EPERM", "EXDEV"}, said

@@ -19,7 +19,7 @@ import trio
 import tallymesh_node.sandbox.pool as pool_module
 from fakes.sandboxed import INSIDE, Machine
 from tallymesh.errors import LocalError
-from tallymesh_learning.runtime import template
+from tallymesh_learning.runtime import unit
 from tallymesh_node.blobs.store import BlobStore
 from tallymesh_node.interfaces import Failure
 from tallymesh_node.sandbox import SandboxExecutor, SandboxStatus, check_sandbox, command, drop
@@ -149,7 +149,7 @@ async def test_want_of_room_closes_the_longest_idle_job(opened: Open, monkeypatc
 async def test_cores_that_are_not_for_jobs_are_out_of_their_reach_and_whatever_else_runs_comes_first(
     tmp_path: Path,
 ) -> None:
-    nice = min(os.getpriority(os.PRIO_PROCESS, 0) + template.NICE, 19)
+    nice = min(os.getpriority(os.PRIO_PROCESS, 0) + unit.NICE, 19)
     mine = min(os.sched_getaffinity(0))
     store = BlobStore(tmp_path / "blobs")
     async with SandboxExecutor(

@@ -13,6 +13,7 @@ import trio
 
 from fakes.sandboxed import JOB, SMALL, Machine, make_unit
 from tallymesh.ids import ZERO32
+from tallymesh_learning.runtime.unit import NICE
 from tallymesh_node.interfaces import Failure, Outcome
 from tallymesh_node.sandbox import executor
 from tallymesh_node.sandbox.executor import KILL_S
@@ -234,30 +235,83 @@ def test_a_warm_unit_starts_within_a_fraction_of_a_fresh_interpreter(machine: Ma
     assert sorted(machine.executor.counters.start_s)[2] < 0.5
 
 
+@pytest.mark.parametrize("answers", [False, True], ids=["never", "late"])
 def test_a_unit_whose_sandbox_cannot_keep_its_time_ran_too_long(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, answers: bool
 ) -> None:
-    """A fork bomb starves the job's process, too. That is no sandbox that broke: the next machine's would, as well."""
+    """A fork bomb starves the job's process, too. That is no sandbox that broke: the next machine's would, as well.
+    One that answers late is kept, with the other unit in it; one that never does is given up, and that unit with it."""
     monkeypatch.setattr(executor, "GRACE_S", 0.3)
-    monkeypatch.setattr(executor, "KILL_S", 0.3)
+    monkeypatch.setattr(executor, "KILL_S", 60.0 if answers else 0.3)
     zygote = machine.executor.pool.zygote
     assert zygote is not None
     outermost = psutil.Process(zygote.pid)
     before = set(outermost.children(recursive=True))
-    unit = make_unit(machine.store, "sleep", {})
-    limits = msgspec.structs.replace(SMALL, wall_s=0.5)
+    opened = machine.executor.pool.sandboxes_opened
+    said: dict[str, tuple[str, str]] = {}
+
+    async def sleeper(name: str, begin: trio.Event, asleep: trio.Event, **limits: float) -> None:
+        unit = make_unit(machine.store, "sleep", {"seconds": 3.0 if answers and name == "neighbour" else 60.0})
+        wanted = msgspec.structs.replace(SMALL, **limits)
+        await begin.wait()
+        try:
+            await machine.executor.run(
+                b"starved", unit, machine.inputs(unit), wanted, on_line=lambda line: asleep.set()
+            )
+            said[name] = ("", "")
+        except Failure as failure:
+            said[name] = (failure.code, failure.sentence)
 
     async def starved() -> None:
-        def stop(line: str) -> None:
-            for process in set(outermost.children(recursive=True)) - before:
+        go, one, two = trio.Event(), trio.Event(), trio.Event()
+        go.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: sleeper("neighbour", go, one))
+            nursery.start_soon(lambda: sleeper("bomb", one, two, wall_s=1.5))
+            await two.wait()
+            ours = set(outermost.children(recursive=True)) - before
+            for process in ours:
                 with suppress(psutil.NoSuchProcess):
                     process.send_signal(signal.SIGSTOP)
+            if answers:
+                await trio.sleep(2.5)  # the bomb's time and GRACE_S are over
+                for process in ours:
+                    with suppress(psutil.NoSuchProcess):
+                        process.send_signal(signal.SIGCONT)
 
-        await machine.executor.run(b"starved", unit, machine.inputs(unit), limits, on_line=stop)
-
-    with pytest.raises(Failure) as caught:
-        machine.call(starved)
-    assert (caught.value.code, caught.value.sentence) == ("limits", "It ran longer than 0.5 s.")
+    machine.call(starved)
+    assert said["bomb"] == ("limits", "It ran longer than 1.5 s.")
+    assert said["neighbour"][0] == ("" if answers else "limits")
+    assert answers or "Another unit of its job" in said["neighbour"][1]
     assert machine.executor.running == 0
-    machine.run("echo")
+    machine.run("echo", job=b"starved")
+    assert machine.executor.pool.sandboxes_opened == opened + (1 if answers else 2)
     machine.call(machine.executor.close_job, b"starved")
+
+
+def test_what_watches_a_unit_comes_before_it(machine: Machine) -> None:
+    """Else a fork bomb keeps the job's process from its watch."""
+    zygote = machine.executor.pool.zygote
+    assert zygote is not None
+    outermost = psutil.Process(zygote.pid)
+    niceness: list[int] = []
+
+    async def look() -> None:
+        asleep = trio.Event()
+        unit = make_unit(machine.store, "sleep", {})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                lambda: machine.executor.run(
+                    b"watched", unit, machine.inputs(unit), SMALL, on_line=lambda line: asleep.set()
+                )
+            )
+            await asleep.wait()
+            niceness.extend(process.nice() for process in outermost.children(recursive=True))
+            nursery.cancel_scope.cancel()
+
+    machine.call(look)
+    node = outermost.parent()
+    assert node is not None
+    assert set(niceness) == {node.nice(), min(node.nice() + NICE, 19)}
+    assert niceness.count(min(node.nice() + NICE, 19)) == 1 or node.nice() == 19
+    machine.call(machine.executor.close_job, b"watched")
