@@ -25,6 +25,7 @@ from chaos_work import slow
 
 import tallymesh
 from tallymesh.errors import LocalError, TallymeshError
+from tallymesh.network import Network
 from tallymesh_ledger.chain import Contracts, Rpc
 from tallymesh_node.local_network import LocalNetwork, NodeProcess
 
@@ -154,15 +155,18 @@ class Chaos:
             raise Broken(f"somebody honest was convicted: {peers}")
 
     def paid(self, seats: list[str]) -> list[int]:
-        """As the escrow holds it, whatever anybody's node says."""
-        network = self.network.network
+        return paid_units(self.network.network, seats)
 
-        async def ask() -> list[int]:
-            async with Rpc(network.rpc_urls, chain_id=network.chain_id) as rpc:
-                escrow = Contracts.of(rpc, network).escrow
-                return [found.paid_units for found in await escrow.seats_of([bytes.fromhex(seat) for seat in seats])]
 
-        return trio.run(ask)
+def paid_units(network: Network, seats: list[str]) -> list[int]:
+    """As the escrow holds it, whatever anybody's node says."""
+
+    async def ask() -> list[int]:
+        async with Rpc(network.rpc_urls, chain_id=network.chain_id) as rpc:
+            escrow = Contracts.of(rpc, network).escrow
+            return [found.paid_units for found in await escrow.seats_of([bytes.fromhex(seat) for seat in seats])]
+
+    return trio.run(ask)
 
 
 def run(folder: Path, *, kills: int, seed: int, a_job: int = 4, say: Callable[[str], None] = print) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import prometheus_client
+import trio
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
@@ -41,6 +42,11 @@ class NodeCollector(Collector):
         yield GaugeMetricFamily("tallymesh_slots", "Slots of stake.", view.slots)
         yield GaugeMetricFamily("tallymesh_ready", "1 where the node does what its roles say.", self._node.ready())
         yield GaugeMetricFamily("tallymesh_offers_known", "Offers in this node's book.", len(self._node.offers()))
+        if trio.lowlevel.in_trio_run():
+            tasks = trio.lowlevel.current_statistics().tasks_living
+            yield GaugeMetricFamily(
+                "tallymesh_tasks", "Tasks of the event loop: one that never ends shows here.", tasks
+            )
         problems = GaugeMetricFamily("tallymesh_problem", "1 for each problem that the node has.", labels=["code"])
         for problem in view.problems:
             problems.add_metric([problem.code], 1)

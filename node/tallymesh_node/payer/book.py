@@ -221,6 +221,7 @@ class Book:
     def void(self, held: Held, start: int) -> None:
         """What the seat made from position `start` on does not count: forget it and let others do it."""
         gone: set[UnitId] = set()
+        back: dict[UnitId, Task] = {}
         for position in range(start, len(held.seat.assigned)):
             unit = UnitId(held.seat.assigned[position])
             held.unchecked.discard(position)
@@ -232,7 +233,9 @@ class Book:
                 del self.produced[unit]
                 gone.add(unit)
             if self._map_ready is not None:
-                self._map_ready[unit] = Task(held.nodes[position], held.units[position], unit)
+                back[unit] = Task(held.nodes[position], held.units[position], unit)
+        if self._map_ready is not None:
+            self._map_ready = {**back, **self._map_ready}  # they come first, as they did before
         if gone:
             self.plan.forget(gone)
 

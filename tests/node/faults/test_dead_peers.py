@@ -33,6 +33,24 @@ async def test_a_worker_whose_process_died_is_given_up_sooner_than_one_that_is_s
         assert sum(paid_units(scene, peer) for peer in peers) == UNITS
 
 
+async def test_what_a_dead_worker_left_undone_is_what_others_do_next(scene: Scene, payer: PayerNode) -> None:
+    """A job of an hour must not find out in its last minute that this unit takes five more."""
+    peers = scene.crowd(4, seconds=1.0)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=120))
+        await trio.sleep(6.5)
+        (held,) = [h for h in payer.service._driver(job).book.all() if h.account == peers[0].key.address]
+        left = {held.nodes[position].index for position in held.outstanding}
+        assert left
+        peers[0].kill()
+        await trio.sleep(12)
+        assert payer.service.job(job).status == "running"
+        given_up = next(e for e in payer.service.events(job, 0) if e.data.get("code") == "unreachable")
+        first = [e.data["index"] for e in payer.service.events(job, given_up.sequence) if e.kind == "assign"]
+        assert set(first[: len(left)]) == left, "before everything that nobody has begun"
+
+
 async def test_a_router_that_restarts_costs_no_worker_its_seat(scene: Scene, payer: PayerNode) -> None:
     """All connections break, again and again; whoever is asked on a new one answers."""
     peers = scene.crowd(5, seconds=2.0)
