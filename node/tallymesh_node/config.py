@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from tallymesh import amounts, paths
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError
 
 if TYPE_CHECKING:
     from tallymesh_ledger.chain.fees import GasPolicy
+    from tallymesh_node.limits import Limits
 
 ROLES: Final = ("worker", "audit", "submit")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -29,6 +31,10 @@ MAX_FILE_BYTES: Final = 256 * 1024  # a config has a few lines; anything bigger 
 OTHER_VARIABLES: Final = frozenset({"NODE", "TOKEN", "TOKEN_FILE", "BUDGET", "BACKEND", "NEWCOMERS", "CONFIG", "INDEX"})
 
 SECONDS_PER_HOUR: Final = 3600
+# What an owner may change while the node runs (`tallymesh node limit`).
+CHANGEABLE: Final = (
+    "cores", "memory_mib", "disk_gib", "bandwidth_mib_s", "hours", "only_idle", "idle_after_s", "hand_over_s",
+)  # fmt: skip
 
 
 class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +59,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     cores: int = 0  # units side by side
     memory_mib: int = 0
     disk_gib: int = 0
+    bandwidth_mib_s: float = 0.0  # of blobs, each way; 0: no limit
+    hours: tuple[str, ...] = ()  # in which the machine is lent, by the owner's clock; none: at any time
+    only_idle: bool = False  # lent only while nobody uses it
+    idle_after_s: int = 300  # so long without its owner
+    hand_over_s: int = 60  # what runs may end within this, when the owner takes the machine back
     ask_price: str = "0.02"  # MESH per core-hour of the reference core
     gas_price_max: str = ""  # gwei of the native coin per gas: dearer transactions wait
     coin_price: str = ""  # MESH that one native coin is worth: pay is not redeemed where its gas is worth more
@@ -67,6 +78,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def ask_price_wei_per_second(self) -> int:
         """Rounded up: the owner never sells below what was asked."""
         return -(-amounts.parse(self.ask_price) // SECONDS_PER_HOUR)
+
+    @property
+    def limits(self) -> Limits:
+        from tallymesh_node.limits import Hours, Limits
+
+        return Limits(
+            cores=self.cores,
+            memory_mib=self.memory_mib,
+            disk_gib=self.disk_gib,
+            bandwidth_mib_s=self.bandwidth_mib_s,
+            hours=Hours.parse(self.hours),
+            only_idle=self.only_idle,
+            idle_after_s=self.idle_after_s,
+            hand_over_s=self.hand_over_s,
+        )
 
     @property
     def carry_fee_wei(self) -> int:
@@ -131,6 +157,32 @@ def _amount(value: Any, base: Path) -> str:
     return str(value)
 
 
+def _hours(value: Any, base: Path) -> tuple[str, ...]:
+    # Days of one span are apart by commas, too: in a variable or a flag, spans are apart by semicolons.
+    given = tuple(part.strip() for part in value.split(";")) if isinstance(value, str) else value
+    texts = tuple(text for text in given if text) if isinstance(given, list | tuple) else None
+    if texts is None or not all(isinstance(text, str) for text in texts):
+        raise ValueError("expected spans as texts")
+    from tallymesh_node.limits.hours import Hours
+
+    Hours.parse(texts)
+    return texts
+
+
+def _flag(value: Any, base: Path) -> bool:
+    found = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(str(value).lower())
+    if found is None or isinstance(value, float):
+        raise ValueError("expected true or false")
+    return found
+
+
+def _rate(value: Any, base: Path) -> float:
+    number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else -1.0
+    if not 0 <= number <= 1e6:  # not NaN either
+        raise ValueError("expected a number of MiB a second from 0 to 1000000")
+    return number
+
+
 def _number(low: int, high: int) -> Callable[[Any, Path], int]:
     def parse(value: Any, base: Path) -> int:
         number = int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value) else value
@@ -154,6 +206,11 @@ _PARSERS: Final[dict[str, Callable[[Any, Path], Any]]] = {
     "cores": _number(0, 4096),
     "memory_mib": _number(0, 1 << 30),
     "disk_gib": _number(0, 1 << 20),
+    "bandwidth_mib_s": _rate,
+    "hours": _hours,
+    "only_idle": _flag,
+    "idle_after_s": _number(1, 24 * 3600),
+    "hand_over_s": _number(0, 24 * 3600),
     "ask_price": _amount,
     "gas_price_max": _amount,
     "coin_price": _amount,
@@ -193,6 +250,19 @@ def load(
     return Config(**values)
 
 
+def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    """With an owner's later changes. CallerError `bad_config` where one is unknown or makes no sense."""
+    for name in changes:
+        if name not in CHANGEABLE:
+            raise CallerError(
+                "bad_config",
+                f"{name!r} cannot be changed while the node runs.",
+                remedy=f"What can: {', '.join(CHANGEABLE)}.",
+            )
+    found = {name: _parse(name, value, Path.cwd(), "tallymesh node limit") for name, value in changes.items()}
+    return msgspec.structs.replace(config, **found)
+
+
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """Variables with our prefix that nothing reads: most likely typing errors, worth a warning."""
     known = {name.upper() for name in _PARSERS} | OTHER_VARIABLES
@@ -209,7 +279,7 @@ def _from_file(path: Path) -> dict[str, Any]:
         table = tomllib.loads(source)
     except OSError as error:
         raise CallerError("bad_config", f"{path} cannot be read: {error.strerror}.") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UNREADABLE as error:
         raise CallerError("bad_config", f"{path} is not TOML: {error}.") from None
     client = table.pop("client", {})
     if not isinstance(client, dict):

@@ -7,6 +7,7 @@ in reverse. What the parts do is theirs; here stands only who knows whom.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -35,11 +36,14 @@ from tallymesh_node.carriers.serving import Carrier
 from tallymesh_node.claims import ClaimsService
 from tallymesh_node.claims.chain import claims_of
 from tallymesh_node.claims.due import Policy
-from tallymesh_node.config import Config
+from tallymesh_node.config import Config, changed
 from tallymesh_node.cores import Cores
 from tallymesh_node.enrolment import Enrolment
 from tallymesh_node.escrow import EscrowChain
 from tallymesh_node.http import ApiServer
+from tallymesh_node.limits import Limits, Stance, Steward
+from tallymesh_node.limits.affinity import confine, some_cores
+from tallymesh_node.limits.steward import Changes
 from tallymesh_node.machine import Machine, measure
 from tallymesh_node.market.book import REFRESH_IDLE_S, REFRESH_S, OfferBook
 from tallymesh_node.market.envelope import Binding, Opener, bind
@@ -64,6 +68,7 @@ from tallymesh_node.store import Database, FolderLock, Life, SqlJournal
 from tallymesh_node.store.life import BEAT_S
 from tallymesh_node.wallet import OUTBOX, Opening
 from tallymesh_node.worker import WorkerService
+from tallymesh_node.worker.yielding import Allowed
 
 if TYPE_CHECKING:  # libp2p's trio-typing hides trio's own annotations from mypy
     from trio_typing import TaskStatus
@@ -91,6 +96,9 @@ class Node:
         self._stop = trio.Event()
         self.reachability = Reachability(None, "checking")
         self._canary: Canary | None = None
+        self._confirmed = False
+        self._cpus: frozenset[int] = frozenset(os.sched_getaffinity(0))  # that foreign code is on
+        self.settings = config  # with what the owner changed since
         self.payer: PayerService | None = None
         self.worker: WorkerService | None = None
         self.auditor: AuditorService | None = None
@@ -127,7 +135,7 @@ class Node:
                 slots=self.config.stake_slots if self.config.works else 0,
                 works=self.config.works,
             )
-            disk = self.config.disk_gib << 30 or int((self.machine.disk_mib << 20) * DISK_SHARE)
+            self.steward = Steward(self.home, self._limits_of, self._obey)
             self.money = MoneyWatch(rpc, self.chain.contracts, self.account.address, self._escrow_wei)
             self.purse = Purse(
                 self.chain,
@@ -135,11 +143,13 @@ class Node:
                 deployed_block=self.network_file.contracts.deployed_block,
                 credits=not self.config.works,
             )
-            self.blobs = BlobStore(self.home / "blobs", admit=lambda size: admit(size))
-            admit = limit(lambda: self.blobs.bytes_used, disk)
-            self.capacity = from_machine(self.machine, self.config, None, confirmed=False)
-            slots = max(self.capacity.cores if self.config.works or self.config.audits else SUBMIT_SLOTS, 1)
-            self.executor = await stack.enter_async_context(self.open_executor(self.home / "spool", self.blobs, slots))
+            self.blobs = BlobStore(self.home / "blobs", admit=self._admit)
+            self.capacity = from_machine(self.machine, self.settings, None, confirmed=False)
+            lends = self.config.works or self.config.audits
+            slots = max(self.capacity.cores if lends else SUBMIT_SLOTS, 1)
+            # How many of these run is up to `Cores`, whose owner may allow more later.
+            most = max(self.machine.cores, slots) if lends else slots
+            self.executor = await stack.enter_async_context(self.open_executor(self.home / "spool", self.blobs, most))
             self.book = OfferBook(Opener(self.domains, time.time), self.chain, time.time, own=self.account.address)
             self.network: Libp2pNetwork = await stack.enter_async_context(
                 open_network(
@@ -269,8 +279,9 @@ class Node:
                 nursery.start_soon(loop)
             nursery.start_soon(self.book.run, REFRESH_S if self.config.submits else REFRESH_IDLE_S)
             nursery.start_soon(Canaries(self.machine, self.executor.run_task).run, self._found_class)
+            await self.steward.look()  # before anything is offered, taken or run
+            nursery.start_soon(self.steward.run)
             if self.config.works:
-                self.publisher.offer(self.capacity)
                 nursery.start_soon(self.publisher.run)
             if not self.config.submits:  # else what lies in the store is its owner's own
                 nursery.start_soon(self._sweeper().run)
@@ -307,10 +318,62 @@ class Node:
 
     def _found_class(self, canary: Canary, confirmed: bool) -> None:
         self._canary = canary
-        self.capacity = from_machine(self.machine, self.config, canary, confirmed=confirmed)
+        self._confirmed = confirmed
         self.enrolment.set_class(bytes.fromhex(canary.numeric_class))
+        self._sell()
+
+    # What the owner allows.
+
+    def _limits_of(self, changes: Changes) -> Limits:
+        settings = changed(self.config, changes)
+        limits = settings.limits
+        self.settings = settings  # once it is known that they make sense
+        return limits
+
+    def _admit(self, size: int) -> None:
+        """Whether so many more bytes may be stored."""
+        disk = self.settings.disk_gib << 30 or int((self.machine.disk_mib << 20) * DISK_SHARE)
+        limit(lambda: self.blobs.bytes_used, disk)(size)
+
+    def _sell(self) -> None:
+        """What there is, within what the owner allows now."""
+        self.capacity = from_machine(self.machine, self.settings, self._canary, confirmed=self._confirmed)
         if self.config.works:
-            self.publisher.offer(self.capacity)
+            self.publisher.offer(self.capacity if self.steward.stance.lends else None)
+
+    def _obey(self, limits: Limits, stance: Stance) -> None:
+        """The steward's word, once a second. What protects the owner's own money goes on whatever it is: settling,
+        claims, cases."""
+        self._sell()
+        if self.config.works or self.config.audits:
+            self.cores.count = max(self.capacity.cores, 1)
+            self.cores.memory_mib = limits.memory_mib
+            self._confine(limits)
+        if self.worker is not None:
+            # The first measure of the disk counts: what units themselves have filled since is no reason to leave them.
+            offered = self.capacity
+            self.worker.allow(
+                Allowed(
+                    code=stance.code,
+                    cut=stance.cuts(trio.current_time()),
+                    cores=offered.cores,
+                    memory_mib=offered.memory_mib,
+                    disk_mib=offered.disk_mib,
+                )
+            )
+        if self.auditor is not None:
+            self.auditor.away = stance.sentence
+
+    def _confine(self, limits: Limits) -> None:
+        """Foreign code stays on as many cores as the owner lends, however many threads it starts."""
+        template = self.executor.pool.zygote
+        if template is None or not template.alive:
+            return
+        everywhere = frozenset(os.sched_getaffinity(0))
+        cpus = some_cores(min(limits.cores, len(everywhere)), everywhere)
+        if self.cores.busy or cpus != self._cpus:
+            confine(template.pid, cpus)
+            self._cpus = cpus
 
     def _may_fetch(self, peer_id: str, blob: BlobId, ticket: bytes) -> bool:
         roles = (self.worker, self.auditor, self.payer, self.claims, self.quarrels)

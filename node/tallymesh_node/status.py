@@ -43,7 +43,8 @@ class NodeStatus:
         """Joined (where there is anybody to join), and the first offer out where the node works."""
         node = self._node
         joined = bool(node.network.peers) or not node.network_file.bootstrap or self._is_bootstrap()
-        return joined and (not node.config.works or node.publisher.published > 0)
+        offers = node.publisher.published > 0 or not node.steward.stance.lends
+        return joined and (not node.config.works or offers)
 
     def _is_bootstrap(self) -> bool:
         return all(
@@ -111,7 +112,8 @@ class NodeStatus:
                     remedy="What it earns there becomes its first slot. With tokens: 'tallymesh node start --stake 1'.",
                 )
             )
-        found += shortfalls(node.machine, node.config)
+        found += shortfalls(node.machine, node.settings)
+        found += self._owner()
         if node.claims is not None:
             found += node.claims.problems()
         if node.quarrels is not None:
@@ -122,6 +124,16 @@ class NodeStatus:
         if held_back is not None:
             found.append(Problem(code=held_back.code, sentence=held_back.sentence, remedy=held_back.remedy))
         return found
+
+    def _owner(self) -> list[Problem]:
+        """The machine is not lent at the moment, and how far it is handed over."""
+        stance = self._node.steward.stance
+        if stance.lends or not self._node.config.works:
+            return []
+        seats = self._node.worker.seats() if self._node.worker is not None else []
+        running = sum(seat.running for seat in seats)
+        still = f" {running} unit{'s' * (running != 1)} may end first." if running else ""
+        return [Problem(code=stance.code, sentence=stance.sentence + still, remedy=stance.remedy)]
 
     def probation(self) -> ProbationView | None:
         """How far a worker without a slot has come; None for others, and before the chain was asked."""

@@ -51,6 +51,7 @@ from tallymesh_ledger.seat import Seat
 from tallymesh_node.cores import Cores
 from tallymesh_node.interfaces import SignedLease
 from tallymesh_node.worker import SettlePolicy, WorkerService
+from tallymesh_node.worker.yielding import Allowed
 
 CLASS = b"\x0c" * 32
 PROFILE = b"\x0f" * 32
@@ -91,6 +92,7 @@ class Node:
         self.cores = Cores(2)
         self.policy = SettlePolicy()
         self.offer: Offer | None = self.make_offer()
+        self.allowed = Allowed()
         scene.accounts[self.peer_id] = self.key.address
         if slots:
             scene.chain.stake(self.key.address, slots, CLASS)
@@ -134,6 +136,7 @@ class Node:
             account_of=self.scene.accounts.get,
             policy=self.policy,
         )
+        self.service.allow(self.allowed)
         async with trio.open_nursery() as nursery:
             await nursery.start(self.service.run)
             yield self.service

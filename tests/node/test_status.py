@@ -8,6 +8,7 @@ from typing import Any
 
 from tallymesh.errors import LocalError
 from tallymesh.messages import Offer
+from tallymesh_node.limits import Stance
 from tallymesh_node.machine import Machine
 from tallymesh_node.status import NodeStatus
 from tallymesh_node.store.life import Restored
@@ -21,7 +22,10 @@ def healthy() -> Any:
         executor=SimpleNamespace(status=None),
         database=SimpleNamespace(refused=None),
         reachability=SimpleNamespace(reachable=True, sentence=""),
-        config=SimpleNamespace(works=True, cores=2, memory_mib=1024, disk_gib=0),
+        config=SimpleNamespace(works=True),
+        settings=SimpleNamespace(cores=2, memory_mib=1024, disk_gib=0),
+        steward=SimpleNamespace(stance=Stance()),
+        worker=None,
         machine=Machine(cores=2, memory_mib=4096, disk_mib=10_240, cpu="x", architecture="x"),
         claims=None,
         quarrels=None,
@@ -43,7 +47,7 @@ def test_a_disk_that_takes_nothing_is_a_problem_until_it_does() -> None:
 
 def test_more_than_the_machine_has_is_told_and_not_offered_in_silence() -> None:
     node = healthy()
-    node.config.cores, node.config.memory_mib, node.config.disk_gib = 400, 4096, 11
+    node.settings.cores, node.settings.memory_mib, node.settings.disk_gib = 400, 4096, 11
     sentences = [problem.sentence for problem in NodeStatus(node).problems()]
     assert sentences == [
         "The owner allows --cores 400, this machine has 2: 2 are offered.",
@@ -82,3 +86,12 @@ def test_an_offer_says_whether_its_class_counts_on_chain() -> None:
     assert seen(registry({})) == (True, False)
     assert seen(registry({account: b"\6" * 32})) == (True, False)
     assert seen(registry({account: measured})) == (True, True)
+
+
+def test_a_machine_that_its_owner_took_back_says_so_and_what_still_runs() -> None:
+    node = healthy()
+    node.steward.stance = Stance(code="paused", sentence="Paused by its owner.", remedy="tallymesh node resume")
+    node.worker = SimpleNamespace(seats=lambda: [SimpleNamespace(running=2), SimpleNamespace(running=0)])
+    (problem,) = NodeStatus(node).problems()
+    assert (problem.code, problem.remedy) == ("paused", "tallymesh node resume")
+    assert problem.sentence == "Paused by its owner. 2 units may end first."

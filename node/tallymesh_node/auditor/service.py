@@ -77,6 +77,7 @@ class AuditorService:
         self._audits: dict[bytes, AuditRecord] = {}
         self._nursery: trio.Nursery | None = None
         self._admitting = trio.Lock()
+        self.away = ""  # why no call is taken, in a sentence: the owner wants the machine for itself
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
@@ -131,6 +132,8 @@ class AuditorService:
         return call.digest in self._audits or bool(self.tools.journal.read(SCOPE + call.digest.hex()))
 
     def _room(self, call: Call) -> None:
+        if self.away:
+            raise RemoteError("away", self.away)
         if len(self._audits) >= MAX_AUDITS:
             raise RemoteError("busy", f"{MAX_AUDITS} audits are open here already.")
         called = call.audit_order

@@ -74,12 +74,13 @@ class AuditWork:
                     ticket=record.request.audit_order,
                     timeout_s=min(left_s, tools.parameters.unit_grace_s),
                 )
-                async with tools.cores.one(AUDIT):
+                limits = limits_of(call.order, call.lease.work_ms, tools.parameters)
+                async with tools.cores.one(AUDIT, memory_mib=limits.memory_mib):
                     outcome = await tools.executor.run(
                         tools.sandbox_of(call.job),
                         call.unit,
                         inputs,
-                        limits_of(call.order, call.lease.work_ms, tools.parameters),
+                        limits,
                         probe_key=call.probe_key(),
                     )
                 found = outcome.output, outcome.probe

@@ -76,12 +76,13 @@ class Finding:
         """What the unit gives here; None where this machine is at fault. `fetch` came before."""
         tools, call = self.tools, self._call
         try:
-            async with tools.cores.one(AUDIT):
+            limits = limits_of(call.order, call.lease.work_ms, tools.parameters)
+            async with tools.cores.one(AUDIT, memory_mib=limits.memory_mib):
                 outcome = await tools.executor.run(
                     tools.sandbox_of(self.claim),
                     call.unit,
                     self._inputs,
-                    limits_of(call.order, call.lease.work_ms, tools.parameters),
+                    limits,
                     probe_key=sampling.probe_key(self.found.seed, call.index, 0, tools.key.address),
                 )
         except Failure as failure:

@@ -16,6 +16,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from tallymesh import units
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import LocalError
 from tallymesh.ids import BlobId
 from tallymesh.messages import Order
@@ -35,7 +36,7 @@ def steps_of(unit: Unit) -> int:
         return 1
     try:
         steps = json.loads(unit.config)["steps"]
-    except (ValueError, KeyError, TypeError):
+    except (*UNREADABLE, KeyError, TypeError):
         return 1  # its program will say what is wrong
     return steps if isinstance(steps, int) and steps > 1 else 1
 
@@ -104,7 +105,7 @@ class Values:
         inputs = self._inputs(part)
         self.runs.append((steps_of(self.unit) if last else min(hi, steps_of(self.unit))) - lo)
         try:
-            async with self._cores.one(AUDIT):
+            async with self._cores.one(AUDIT, memory_mib=self._limits.memory_mib):
                 outcome = await self._executor.run(self._sandbox, part, inputs, self._limits)
         except Failure as failure:
             if failure.code == "program":

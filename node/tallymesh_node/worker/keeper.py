@@ -86,6 +86,8 @@ class Keeper:
             return "restored"
         if work.claiming:
             return "claiming"
+        if work.yielding and (work.cut or not work.started):
+            return work.yielding
         return self._overdue()
 
     def _overdue(self) -> str:
@@ -176,7 +178,7 @@ class Keeper:
         """Whether the payer's word and the chain's cover one more unit."""
         work, record = self.work, self.work.record
         failed = record.failed_at
-        if work.problem or work.restored or record.leave or (failed is not None and position > failed):
+        if work.problem or work.restored or work.yielding or record.leave or (failed is not None and position > failed):
             return False
         if not work.seated and (position + 1) * record.lease.work_ms > self.tools.parameters.exposure_work_ms:
             return False

@@ -27,7 +27,7 @@ from tallymesh_node.interfaces import Blobs, Chain, Executor, Journal, PeerNetwo
 from tallymesh_node.store import life
 from tallymesh_node.unit_inputs import Specs
 from tallymesh_node.worker.access import Access, AccountOf
-from tallymesh_node.worker.admission import Refusal
+from tallymesh_node.worker.admission import Refusal, cores_of
 from tallymesh_node.worker.doors import Doors
 from tallymesh_node.worker.heartbeat import System, heartbeat
 from tallymesh_node.worker.keeper import Keeper
@@ -38,6 +38,7 @@ from tallymesh_node.worker.settlement import Settlement
 from tallymesh_node.worker.stake import OwnStake
 from tallymesh_node.worker.tools import Tools, Work, log
 from tallymesh_node.worker.unlocking import Unlocking
+from tallymesh_node.worker.yielding import Allowed, Held, given_back
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # trio's own name, under the stubs that libp2p brings along
@@ -101,6 +102,7 @@ class WorkerService:
         self._works: dict[bytes, Work] = {}
         self._nursery: trio.Nursery | None = None
         self._ending: set[bytes] = set()
+        self._allowed = Allowed()
         own_stake = OwnStake(self.tools)
         self._doors = Doors(self.tools, self, own_stake, current_offer)
         self._settlement = Settlement(self.tools, self.works, policy or SettlePolicy(), own_stake, self._over)
@@ -144,6 +146,20 @@ class WorkerService:
     def seats(self) -> list[SeatView]:
         return [_view(work) for work in self._works.values()]
 
+    def allow(self, allowed: Allowed) -> None:
+        """What the owner wants now: seats that do not fit are given back, those that fit again are kept. Idempotent."""
+        self._allowed = allowed
+        self._give_back()
+
+    def _give_back(self) -> None:
+        seats = [work for work in self._works.values() if work.record.seat.phase is Phase.OPEN]
+        back = given_back(map(_held, sorted(seats, key=lambda work: work.record.line.at)), self._allowed)
+        for work in seats:
+            wanted = (back.get(work.record.id, ""), self._allowed.cut)
+            if (work.yielding, work.cut) != wanted:
+                work.yielding, work.cut = wanted
+                work.ring()
+
     # For the doors.
 
     def find(self, seat: bytes) -> Work | None:
@@ -173,6 +189,7 @@ class WorkerService:
     def _begin(self, work: Work) -> None:
         assert self._nursery is not None
         self._works[work.record.id] = work
+        self._give_back()
         self._nursery.start_soon(self._keep, work)
         self.look()
 
@@ -240,6 +257,17 @@ class WorkerService:
                             log.error("an old seat cannot be forgotten: %s", error)
                 await trio.lowlevel.checkpoint()
             await trio.sleep(PRUNE_S)
+
+
+def _held(work: Work) -> Held:
+    order = work.record.order
+    return Held(
+        seat=work.record.id,
+        job=work.record.lease.job,
+        cores=cores_of(order),
+        memory_mib=order.memory_mib,
+        disk_mib=order.disk_mib,
+    )
 
 
 def _view(work: Work) -> SeatView:

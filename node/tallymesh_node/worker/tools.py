@@ -66,6 +66,9 @@ class Work:
         self.done_at: float | None = None  # when there was nothing left to do but to be paid
         self.heard_at = trio.current_time()  # of the payer
         self.restored = False  # the journal was put back from a backup: positions may have receipts that it lost
+        self.started: set[int] = set()  # positions that hold a core: their work is lost where they are killed
+        self.yielding = ""  # the owner wants the machine: code of the Leave, once nothing has started any more
+        self.cut = False  # … and does not wait for what has started
         self.claiming = False  # what is unpaid will be claimed on chain: this node leaves the seat
         self.claimed = False  # a claim is live: the seat neither closes nor expires
         self.lines: deque[tuple[int, str]] = deque(maxlen=MAX_LINES_WAITING)

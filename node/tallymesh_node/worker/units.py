@@ -54,6 +54,7 @@ class UnitRun:
             pass
         finally:
             del self.work.running[self.position]
+            self.work.started.discard(self.position)
             self.work.ring()
             if (self.work.lines or self.work.metrics) and not (self.work.running or self.work.record.waiting):
                 self.work.heartbeat_bell.ring()  # the seat may be over soon
@@ -92,14 +93,16 @@ class UnitRun:
                 ticket=record.line.offered,
                 timeout_s=tools.parameters.unit_grace_s,
             )
-            async with tools.cores.one(UNIT, self.turn):
+            limits = limits_of(record.order, record.lease.work_ms, tools.parameters)
+            async with tools.cores.one(UNIT, self.turn, limits.memory_mib):
                 if not self.may_run(position):
                     raise _NotNow
+                work.started.add(position)
                 outcome = await tools.executor.run(
                     record.lease.job,
                     unit,
                     inputs,
-                    limits_of(record.order, record.lease.work_ms, tools.parameters),
+                    limits,
                     on_line=lambda line: work.lines.append((position, line)),
                     on_metric=lambda name, value: work.metrics.append((position, name, value)),
                 )
