@@ -8,6 +8,7 @@ test that fails without it. This module knows libp2p's insides and nothing of Ta
 4. Adaptive gossip is off (`gossipsub`), else a 1 s heartbeat grows to 60 s in small networks.
 5. `MendedYamux`: a cancelled write cannot tear the connection, frames and the buffers of unread streams are bounded, a
    frozen peer is noticed by pings of the muxer.
+6. `_Stream`: credit goes back in halves of a window, not after each read.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from __future__ import annotations
 import logging
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
 from libp2p.abc import IMuxedConn, INetStream, ISecureConn
-from libp2p.custom_types import StreamHandlerFn
+from libp2p.custom_types import StreamHandlerFn, TProtocol
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.connection.raw_connection import RawConnection
@@ -31,6 +32,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.yamux import yamux
+from libp2p.transport.exceptions import MuxerUpgradeFailure
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
@@ -74,6 +76,8 @@ class MendedSwarm(Swarm):  # type: ignore[misc]
             if remote is None or await self.connection_gate.is_allowed(remote):
                 muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
                 await muxed.event_closed.wait()
+        except TakenOver:
+            pass  # its new owner has a descriptor of its own
         except Exception as error:  # any failure of a stranger's handshake
             log.debug("inbound connection from %s failed: %r", remote, error)
         finally:
@@ -221,6 +225,19 @@ class _Buffer(bytearray):
         super().extend(data)
 
 
+class _Stream(yamux.YamuxStream):  # type: ignore[misc]
+    """Mend 6. The original answers each read of less than half a window with a frame of its own: one for each byte of a
+    length, both ways, encrypted. What is held back here is less than half, so the peer never waits for it."""
+
+    async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
+        async with self.window_lock:
+            buffered = len(self.conn.stream_buffers.get(self.stream_id, b""))
+            if self.target_recv_window - (self.recv_window + buffered) < self._grow_threshold():
+                return
+            increment = self._grow_to_delta(buffered) + self._apply_autotune_epoch(buffered)
+        await self.send_window_update(increment)
+
+
 class _Buffers(dict[int, bytearray]):
     def __init__(self, streams: dict[int, yamux.YamuxStream]) -> None:
         super().__init__()
@@ -229,6 +246,7 @@ class _Buffers(dict[int, bytearray]):
     def __setitem__(self, stream_id: int, buffer: bytearray) -> None:
         bounded = _Buffer(buffer)
         bounded.stream = self._streams[stream_id]
+        bounded.stream.__class__ = _Stream  # libp2p makes them where no class can be named
         super().__setitem__(stream_id, bounded)
 
 
@@ -297,14 +315,40 @@ class MendedYamux(yamux.Yamux):  # type: ignore[misc]
             await self.secured_conn.close()
 
 
-class MendedUpgrader(TransportUpgrader):  # type: ignore[misc]
-    """Makes `MendedYamux`: the original's multiplexer choice has its own class wired in."""
+class TakenOver(Exception):
+    """An inbound connection became something else than a multiplexed one: the swarm lets go of it."""
 
-    def __init__(self, *args: Any, sent: Callable[[int], None], received: Callable[[int], None], **kwargs: Any) -> None:
+
+class _Direct:
+    """What the choice of a multiplexer makes of a connection whose dialler wants the socket for itself."""
+
+    def __init__(self, conn: ISecureConn, peer_id: ID) -> None: ...
+
+
+class MendedUpgrader(TransportUpgrader):  # type: ignore[misc]
+    """Makes `MendedYamux`: the original's multiplexer choice has its own class wired in. Inbound connections that ask
+    for `direct` in the place of a multiplexer go to `take_over` (direct.py)."""
+
+    def __init__(
+        self,
+        *args: Any,
+        sent: Callable[[int], None],
+        received: Callable[[int], None],
+        direct: TProtocol,
+        take_over: Callable[[ISecureConn, ID], Awaitable[None]],
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._count = {"sent": sent, "received": received}
+        self._take_over = take_over
+        self.muxer_multistream.add_transport(direct, _Direct)
 
     async def upgrade_connection(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
         plain = await super().upgrade_connection(conn, peer_id)  # negotiates; the object is not started yet
+        if isinstance(plain, _Direct):
+            if conn.is_initiator:  # we dialled for a multiplexer, and the other side has none
+                raise MuxerUpgradeFailure("no multiplexer in common")
+            await self._take_over(conn, peer_id)
+            raise TakenOver
         mended = MendedYamux(conn, peer_id, is_initiator=plain.is_initiator, **self._count)
         return self.muxer_multistream._annotate_connection(mended, conn, yamux.PROTOCOL_ID)

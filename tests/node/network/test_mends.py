@@ -448,3 +448,29 @@ async def test_frozen_peer_is_noticed(monkeypatch: Patch, mended: bool) -> None:
             await trio.sleep(0.5)
             assert client.peers
         between.thaw()
+
+
+# -- 6. credit for what was read
+
+
+@pytest.mark.parametrize("mended", [True, False])
+async def test_small_reads_are_not_answered_each(monkeypatch: Patch, mended: bool) -> None:
+    if not mended:
+        unmend(monkeypatch, mends._Stream, "_auto_tune_and_send_window_update")
+    updates = 0
+    write = mends.MendedYamux._write_frame
+
+    async def counted(self: mends.MendedYamux, data: bytes) -> None:
+        nonlocal updates
+        updates += data[1] == yamux.TYPE_WINDOW_UPDATE and not any(data[2:4])  # no flag: it neither opens nor closes
+        await write(self, data)
+
+    async with peers(2) as (server, client):
+        server.serve("echo", echo)
+        assert await serves(server, client)
+        monkeypatch.setattr(mends.MendedYamux, "_write_frame", counted)
+        for _ in range(10):
+            assert await serves(server, client)
+        assert (updates == 0) == mended  # a length before a message is read byte by byte
+        much = bytes(900_000)  # more than a window: credit comes in time
+        assert await client.request(server.source, "echo", much, timeout_s=60) == much
