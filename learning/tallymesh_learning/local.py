@@ -97,7 +97,7 @@ class LocalRun:
             event = self._pool.next_event()
             assert event is not None
             if event.kind == "failed":
-                raise _failed(event, self._tasks.get(event.ticket))
+                raise _failed(self.spec.kind, event, self._tasks.get(event.ticket))
             yield from self._on(event)
             stale = stale or event.kind == "done"
         assert self.plan.finished, "a plan without ready units is finished"
@@ -151,8 +151,13 @@ def _live(event: pools.Event, place: dict[str, Any]) -> Event:
     return Event("metric", place | {"name": name, "value": value})
 
 
-def _failed(event: pools.Event, task: Task | None) -> CallerError:
-    where = f"Unit {task.node.index} of round {task.node.round + 1}" if task is not None else "The evaluation"
+def _failed(kind: str, event: pools.Event, task: Task | None) -> CallerError:
+    if task is None:
+        where = "The evaluation"
+    elif kind == "map":
+        where = f"The call for input {task.node.index}"
+    else:
+        where = f"Unit {task.node.index} of round {task.node.round + 1}"
     return CallerError("unit_failed", f"{where} failed ({event.payload['code']}): {pools.failure(event).sentence}")
 
 

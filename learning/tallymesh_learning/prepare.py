@@ -28,6 +28,8 @@ from tallymesh_learning.runtime.pool import Done, UnitPool
 from tallymesh_learning.runtime.work import UnitFailure
 
 ALGORITHMS: Final = ("fedavg", "sequential")
+# The strict numeric profile shows no GPU, so that every recomputation gives the same bits.
+_NO_GPU: Final = "Units compute on the CPU: leave out .cuda() and .to('cuda'), or ask torch.cuda.is_available() first."
 TIMED_STEPS: Final = 10  # of the unit that is timed: enough for a mean, few enough for a large model
 MAX_ROUNDS: Final = 100_000
 MAX_CLIENTS: Final = 2_000  # an aggregation unit names each of them (units.MAX_UNIT_BYTES)
@@ -148,7 +150,8 @@ class _Builder:
         try:
             return self._pool.run(unit)
         except UnitFailure as failure:
-            raise CallerError("bad_program", f"{problem}: {failure.sentence}") from None
+            remedy = _NO_GPU if "CUDA" in failure.sentence.partition("\n")[0] else ""
+            raise CallerError("bad_program", f"{problem}: {failure.sentence}", remedy=remedy) from None
 
     def _put(self, data: bytes) -> BlobId:
         self.blobs[blob_id(data)] = data
@@ -198,10 +201,11 @@ def _check(
     module = getattr(sys.modules.get("torch"), "nn", None)
     if module is not None and isinstance(model, module.Module):
         made = type(model).__name__
+        place = "torch.nn." if type(model).__module__.startswith("torch.nn.") else ""
         raise CallerError(
             "model_instance",
             f"model= is a {made} that exists already; each worker has to make its own.",
-            remedy=f"Write two lines and pass the function:\n    def model():\n        return {made}(...)",
+            remedy=f"Write two lines and pass the function:\n    def model():\n        return {place}{made}(...)",
         )
     if module is not None and isinstance(loss, module.Module):
         made = type(loss).__name__

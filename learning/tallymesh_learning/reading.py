@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import sysconfig
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping
@@ -20,6 +21,12 @@ from tallymesh.ids import BlobId, blob_id
 from tallymesh_learning import partition
 
 LABELS: Final = ("1", "key.label", "key.labels", "key.y", "key.target")  # columns that may hold the class
+# Where frames are that no reader wrote: the standard library, installed packages, and this one.
+_NOT_THEIRS: Final = (
+    *{sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")},
+    str(Path(__file__).parent) + os.sep,
+    "<frozen",
+)
 _REMEDY: Final = "Pass a Dataset with __len__ and __getitem__, or list(data)."
 
 
@@ -88,9 +95,7 @@ def _in_child(folder: Path, work: Callable[[], None]) -> None:
             told = {"code": error.code, "sentence": error.sentence, "remedy": error.remedy}
             (folder / "error").write_text(json.dumps(told))
         except BaseException as error:
-            frames = traceback.extract_tb(error.__traceback__)
-            where = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
-            told = {"code": "bad_data", "sentence": f"Reading the data failed: {where}{error!r}", "remedy": ""}
+            told = {"code": "bad_data", "sentence": _what_failed(error), "remedy": ""}
             (folder / "error").write_text(json.dumps(told))
         finally:
             sys.stdout.flush()
@@ -104,6 +109,18 @@ def _in_child(folder: Path, work: Callable[[], None]) -> None:
             raise CallerError("bad_data", f"The process that read the data ended with status {code}.")
         told = json.loads(path.read_text())
         raise CallerError(told["code"], told["sentence"], remedy=told["remedy"])
+
+
+def _what_failed(error: BaseException) -> str:
+    """Which item, the reader's own line (not that of a library below it), what was raised, and the way there."""
+    item = getattr(error, "__notes__", ["the data"])[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
+    if not own:
+        return f"Reading {item} failed: {error!r}"
+    below = frames[frames.index(own[0]) :]
+    way = "".join(["Traceback (most recent call last):\n", *traceback.format_list(below)]).rstrip()
+    return f"Reading {item} failed: {own[-1].filename}:{own[-1].lineno}: {error!r}\n{way}"
 
 
 # In the child
@@ -160,7 +177,7 @@ def columns(data: Any, what: str) -> dict[str, Any]:
         return {str(position): torch.as_tensor(part).detach().clone() for position, part in enumerate(data)}
     found: dict[str, list[Any]] = {}
     for index in range(len(data)):
-        parts = _parts(data[index], f"{what}[{index}]")
+        parts = _parts(_item(data, index, what), f"{what}[{index}]")
         if index == 0:
             found = {name: [] for name in parts}
         if parts.keys() != found.keys():
@@ -168,6 +185,14 @@ def columns(data: Any, what: str) -> dict[str, Any]:
         for name, part in parts.items():
             found[name].append(part)
     return {name: _column(name, parts, what) for name, parts in found.items()}
+
+
+def _item(data: Any, index: int, what: str) -> Any:
+    try:
+        return data[index]
+    except Exception as error:
+        error.add_note(f"{what}[{index}]")  # among thousands, the number says which one to look at
+        raise
 
 
 def _parts(item: Any, where: str) -> dict[str, Any]:

@@ -20,7 +20,9 @@ class TallymeshError(Exception):
         super().__init__(code, sentence)
 
     def __str__(self) -> str:
-        return f"{self.sentence} {self.remedy}".strip() if self.remedy else self.sentence
+        # After a traceback the remedy begins a line of its own: it would be lost behind the exception's last words.
+        between = "\n" if "\n" in self.sentence.rstrip() else " "
+        return f"{self.sentence.rstrip()}{between}{self.remedy}".strip() if self.remedy else self.sentence
 
 
 class CallerError(TallymeshError):

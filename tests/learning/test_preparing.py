@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -187,7 +188,7 @@ def test_digits_reach_ninety_percent(pool: UnitPool) -> None:
 def test_an_instance_is_refused_with_the_two_lines_to_write(pool: UnitPool) -> None:
     with pytest.raises(CallerError, match="exists already") as caught:
         train(pool, torch.nn.Linear(6, 3), training.cross_entropy, TensorDataset(*examples()))
-    assert "def model():\n        return Linear(...)" in caught.value.remedy
+    assert "def model():\n        return torch.nn.Linear(...)" in caught.value.remedy
     with pytest.raises(CallerError, match="loss= is a MSELoss") as caught:
         train(pool, training.mlp, torch.nn.MSELoss(), TensorDataset(*examples()))
     assert "return torch.nn.MSELoss()(net(batch[0]), batch[1])" in caught.value.remedy
@@ -350,8 +351,24 @@ def test_a_loader_is_refused_with_the_data_set_to_pass_instead() -> None:
 
 
 def test_a_failure_while_reading_names_the_line() -> None:
-    with pytest.raises(CallerError, match=r"test_preparing\.py:\d+: OSError\('disk is gone'\)"):
+    with pytest.raises(
+        CallerError, match=r"Reading data\[0\] failed: .*test_preparing\.py:\d+: OSError\('disk is gone'\)"
+    ):
         read(Failing([1]))
+
+
+class Garbled(Items):
+    def __getitem__(self, index: int) -> Any:
+        return json.loads("[1" if index == 2 else "[1]")  # fails inside the standard library
+
+
+def test_a_failure_below_the_readers_code_names_the_readers_line_and_the_item() -> None:
+    with pytest.raises(CallerError) as caught:
+        read(Garbled([1, 2, 3]))
+    first, *way = caught.value.sentence.splitlines()
+    assert re.match(r"Reading data\[2\] failed: .*test_preparing\.py:\d+: JSONDecodeError", first)
+    assert "json.loads" in way[2], "the way begins in the reader's code"
+    assert "reading.py" not in "".join(way)
 
 
 def test_equal_shards_are_refused() -> None:

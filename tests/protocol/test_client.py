@@ -357,7 +357,7 @@ def test_a_program_that_raised_raises_here_with_its_traceback(served: Served) ->
     served.payer.on_submit = lambda job_id: served.payer.finish(job_id, status="failed", problem=problem)
     job = tallymesh.map(area, [1], budget="1")
     for ask in (job.wait, job.results, lambda: list(job.stream())):
-        with pytest.raises(CallerError, match=r"line 3\n Mend it"):
+        with pytest.raises(CallerError, match=r"line 3\nMend it"):
             ask()
 
 
