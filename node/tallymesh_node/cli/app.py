@@ -5,11 +5,13 @@ from __future__ import annotations
 import typer
 
 from tallymesh_node.cli import (
+    build,
     chain,
     contributor,
     deploying,
     history,
     jobs,
+    later,
     money,
     receipt,
     rewards,
@@ -49,6 +51,7 @@ node.command("status")(contributor.status)
 node.command("stop")(contributor.stop)
 
 app.command("run", context_settings={"ignore_unknown_options": True})(run.run)
+app.command("build", context_settings={"ignore_unknown_options": True})(build.build)
 app.command("ls")(jobs.ls)
 app.command("logs")(jobs.logs)
 app.command("why")(jobs.why)
@@ -74,6 +77,9 @@ wallet.command("show")(money.show)
 wallet.command("create")(money.create)
 wallet.command("export")(money.export)
 wallet.command("import")(money.import_)
+
+for _name, _help in later.COMMANDS.items():
+    app.command(_name, hidden=True, context_settings=later.ANYTHING, help=_help)(later.later)
 
 app.command("env")(various.env)
 app.command("version")(various.version)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from tallymesh.errors import CallerError
+from tallymesh.errors import CallerError, TallymeshError
 from tallymesh_node.cli.output import Json, ago, facts, say_json, table
 
 if TYPE_CHECKING:
@@ -19,8 +19,27 @@ if TYPE_CHECKING:
 ENDED: Final = ("done", "failed", "cancelled")
 SHORT: Final = 12  # hex digits of an id that a table shows, and that every command takes
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or enough of its beginning.")]
-MaybeJobId = Annotated[str | None, typer.Argument(metavar="JOB", help="A job's id; the newest job without one.")]
+
+def complete_job(incomplete: str) -> list[tuple[str, str]]:
+    """For the shell: ids of this node's jobs that begin so, with what they are. Nothing where there is no node."""
+    try:
+        found = _views()
+    except TallymeshError:
+        return []  # an error message in the middle of a line that somebody types helps nobody
+    return [
+        (view.id[:SHORT], f"{view.name or view.kind}, {view.status}")
+        for view in found
+        if view.id.startswith(incomplete)
+    ]
+
+
+JobId = Annotated[
+    str, typer.Argument(metavar="JOB", help="A job's id, or enough of its beginning.", autocompletion=complete_job)
+]
+MaybeJobId = Annotated[
+    str | None,
+    typer.Argument(metavar="JOB", help="A job's id; the newest job without one.", autocompletion=complete_job),
+]
 
 
 def ls(json_: Json = False) -> None:
@@ -166,7 +185,10 @@ def result(
     """
     found = _job(job)
     if report:
-        print(found.report())
+        if json_:
+            say_json({"job": found.id, "report": found.report()})
+        else:
+            print(found.report())
         return
     if found.status not in ENDED:
         raise CallerError(
@@ -296,8 +318,11 @@ def _map_result(job: Job, out: Path | None, as_json: bool) -> None:
     if out is not None:
         from tallymesh_node.cli.output import to_json
 
-        out.write_bytes(to_json(outputs))
-        print(f"{len(outputs)} outputs written to {out}", file=sys.stderr)
+        _write(out, to_json(outputs))
+        if as_json:
+            say_json({"job": job.id, "outputs": len(outputs), "written": str(out)})
+        else:
+            print(f"{len(outputs)} outputs written to {out}", file=sys.stderr)
     elif as_json:
         say_json(outputs)
     else:
@@ -305,10 +330,17 @@ def _map_result(job: Job, out: Path | None, as_json: bool) -> None:
             print(value)
 
 
+def _write(out: Path, data: bytes) -> None:
+    try:
+        out.write_bytes(data)
+    except OSError as error:
+        raise CallerError("not_written", f"{out} cannot be written: {error.strerror}.") from None
+
+
 def _model_result(job: Job, out: Path | None, as_json: bool) -> None:
     made = job.result
     if out is not None:
-        out.write_bytes(made.checkpoint())
+        _write(out, made.checkpoint())
     if as_json:
         say_json({"job": job.id, "model_sha": made.model_sha, "metrics": made.metrics, "cost_wei": str(job.cost_wei)})
     elif out is not None:

@@ -54,8 +54,6 @@ def run(
     """
     from tallymesh import amounts
 
-    if not program.is_file():
-        raise CallerError("no_program", f"There is no file {program}.")
     environment = dict(os.environ)
     if budget is not None:
         amounts.parse(budget)
@@ -64,27 +62,31 @@ def run(
         environment["TALLYMESH_BACKEND"] = backend
     if newcomers:
         environment["TALLYMESH_NEWCOMERS"] = "1"
-    if program.suffix == ".toml":
-        flags = [*(["--json"] if json_ else []), *(["--detach"] if detach else [])]
-        command = [sys.executable, "-m", "tallymesh.client.jobfile", str(program), *flags, *(arguments or [])]
-    else:
-        if detach or json_:
-            raise CallerError(
-                "bad_usage",
-                "--detach and --json are for a job.toml; a script decides itself.",
-                remedy="A script detaches by ending without waiting for its job.",
-            )
-        command = [sys.executable, str(program), *(arguments or [])]
-    raise typer.Exit(_run(command, environment))
+    flags = [*(["--json"] if json_ else []), *(["--detach"] if detach else [])]
+    if program.suffix != ".toml" and flags:
+        raise CallerError(
+            "bad_usage",
+            "--detach and --json are for a job.toml; a script decides itself.",
+            remedy="A script detaches by ending without waiting for its job.",
+        )
+    raise typer.Exit(run_child(command_of(program, [*flags, *(arguments or [])]), environment))
 
 
-def _run(command: list[str], environment: dict[str, str]) -> int:
+def command_of(program: Path, arguments: list[str]) -> list[str]:
+    """What runs it. CallerError `no_program`."""
+    if not program.is_file():
+        raise CallerError("no_program", f"There is no file {program}.")
+    what = ["-m", "tallymesh.client.jobfile"] if program.suffix == ".toml" else []
+    return [sys.executable, *what, str(program), *arguments]
+
+
+def run_child(command: list[str], environment: dict[str, str], *, stdout: int | None = None) -> int:
     """The child's exit code; 128 + n where signal n ended it, as a shell says it."""
     # Ctrl-C goes to the whole group: it is the child's to answer (it may ask whether to detach), we only wait.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         child = subprocess.Popen(  # noqa: S603 - the owner's own program
-            command, env=environment, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+            command, env=environment, stdout=stdout, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
         )
         signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
         code = child.wait()

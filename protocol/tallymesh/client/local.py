@@ -69,7 +69,7 @@ class LocalSource:
             status="preparing",
             created=time.time(),
             rounds=spec.rounds,
-            units=_unit_count(spec),
+            units=unit_count(spec),
             spec=name.hex(),
         )
         self._end = weakref.finalize(self, _clean_up, self._child, self._lines, self._folder)
@@ -175,7 +175,8 @@ class LocalSource:
         self._add("done", {"status": "failed", "problem": {"code": "local_ended", "sentence": sentence}})
 
 
-def _unit_count(spec: units.JobSpec) -> int:
+def unit_count(spec: units.JobSpec) -> int:
+    """How many units a job has when nothing has to be done again."""
     if spec.kind == "federated":
         return spec.rounds * ((spec.per_round or len(spec.inputs)) + 1)
     return len(spec.inputs) if spec.kind == "map" else spec.rounds

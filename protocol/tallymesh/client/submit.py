@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from tallymesh import amounts, api, units
+from tallymesh.client import building
 from tallymesh.client.edge import edge
 from tallymesh.client.job import Job
 from tallymesh.errors import CallerError, LocalError
@@ -169,6 +170,10 @@ def _profile(backend: str) -> bytes:
 
 
 def _submit(prepared: PreparedJob, terms: api.Terms, backend: str | None) -> Job:
+    folder = building.folder()
+    if folder is not None:
+        building.keep(prepared, terms, folder)
+        raise building.Built
     body = units.encode(prepared.spec)
     name = blob_id(body)
     blobs = {**prepared.blobs, name: body}
@@ -263,7 +268,7 @@ def _backend(backend: str | None) -> str:
         raise CallerError(
             "bad_backend", f"There is no backend {chosen!r}.", remedy=f"Use one of {', '.join(BACKENDS)}."
         )
-    return chosen
+    return "local" if building.folder() else chosen  # a package is made under this installation's own profile
 
 
 _OURS: Final = frozenset(
