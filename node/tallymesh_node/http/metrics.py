@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 import prometheus_client
@@ -42,7 +43,7 @@ class NodeCollector(Collector):
         yield GaugeMetricFamily("tallymesh_slots", "Slots of stake.", view.slots)
         yield GaugeMetricFamily("tallymesh_ready", "1 where the node does what its roles say.", self._node.ready())
         yield GaugeMetricFamily("tallymesh_offers_known", "Offers in this node's book.", len(self._node.offers()))
-        if trio.lowlevel.in_trio_run():
+        with suppress(RuntimeError):  # asked outside of the event loop
             tasks = trio.lowlevel.current_statistics().tasks_living
             yield GaugeMetricFamily(
                 "tallymesh_tasks", "Tasks of the event loop: one that never ends shows here.", tasks

@@ -14,12 +14,12 @@ import trio
 from tallymesh import exchange, units
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import INLINE_BYTES, AuditRequest, Nothing, OpenAnswer
-from tallymesh.ids import BlobId
 from tallymesh.messages import AuditCommit, AuditOrder, Open, Result, Verdict
 from tallymesh_ledger import keys, sampling, waits
 from tallymesh_ledger.audit import Audit, CallState, Order
 from tallymesh_ledger.seat import ClosedTally
 from tallymesh_ledger.waits import Step
+from tallymesh_node.payer import losses
 from tallymesh_node.payer.book import Calling
 from tallymesh_node.payer.held import Held
 from tallymesh_node.payer.records import Called, Committed, Handed, Judged, Silent
@@ -99,7 +99,7 @@ class Calls:
             return
         closed = held.seat.tallies[message.tally - 1]
         await self.driver.durable()
-        template = tools.blobs.get(BlobId(book.order.template))
+        template = await losses.template(self.driver)
         assert held.agreed is not None
         request = AuditRequest(
             audit_order=calling.order.body,

@@ -15,12 +15,12 @@ from tallymesh import amounts, exchange
 from tallymesh.api import Problem
 from tallymesh.errors import ChainError, RemoteError
 from tallymesh.exchange import INLINE_BYTES, LeaseAnswer, LeaseRequest
-from tallymesh.ids import BlobId
 from tallymesh.messages import Cancel, Lease
 from tallymesh_ledger import keys, sampling, waits
 from tallymesh_ledger.jobs import seat_id
 from tallymesh_ledger.waits import Step
 from tallymesh_node.interfaces import SeatState, SignedLease
+from tallymesh_node.payer import losses
 from tallymesh_node.payer.held import Held
 from tallymesh_node.payer.needs import Needs
 from tallymesh_node.payer.records import Agreed, Cancelled, Declined, Leased, Opened, Seated
@@ -226,7 +226,7 @@ class Leasing:
 
     async def _request(self, held: Held) -> None:
         driver, tools = self.driver, self.driver.tools
-        template = tools.blobs.get(BlobId(driver.book.order.template))
+        template = await losses.template(driver)
         spec = template if len(template) <= INLINE_BYTES else b""
         request = LeaseRequest(driver.book.order_signed.body, held.offered.body, spec, tools.source)
         wait = waits.seconds(Step.LEASE_ANSWER, tools.parameters)

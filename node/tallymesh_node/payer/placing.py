@@ -19,6 +19,7 @@ from tallymesh.plan import Task
 from tallymesh.units import Unit
 from tallymesh_ledger import waits
 from tallymesh_ledger.waits import Step
+from tallymesh_node.payer import losses
 from tallymesh_node.payer.held import Held
 from tallymesh_node.payer.records import Assigned
 from tallymesh_node.unit_inputs import names_of, shared_names_of
@@ -142,6 +143,9 @@ class Placing:
             if position in held.live.sent or position not in held.assigns:
                 continue
             unit = held.units[position]
+            if gone := losses.lost(self.driver, unit):
+                await losses.end_without(self.driver, gone)
+                return
             request = AssignRequest(held.assigns[position], units.encode(unit), *self._inputs(held, unit))
             held.live.assigned_at.setdefault(position, trio.current_time())
             try:
@@ -177,13 +181,14 @@ class Placing:
         inline: dict[bytes, bytes] = {}
         sources = [self.driver.tools.source]
         for name in names_of(unit):
-            if name in mine or not blobs.has(BlobId(name)):
+            if name in mine:
                 continue
-            size = blobs.path(BlobId(name)).stat().st_size
-            if size <= INLINE_BYTES and size + 64 <= room and len(inline) < MAX_INLINE:
-                inline[name] = blobs.get(BlobId(name))
-                room -= size + 64
-                continue
+            if losses.is_here(self.driver, name):
+                size = blobs.path(BlobId(name)).stat().st_size
+                if size <= INLINE_BYTES and size + 64 <= room and len(inline) < MAX_INLINE:
+                    inline[name] = blobs.get(BlobId(name))
+                    room -= size + 64
+                    continue
             maker = self.driver.book.makers.get(name)
             if maker is not None and maker not in sources and maker.peer_id != held.peer.peer_id:
                 sources.append(maker)

@@ -17,6 +17,7 @@ from tallymesh.messages import Cancel, Tally
 from tallymesh_ledger import waits
 from tallymesh_ledger.phases import Phase
 from tallymesh_ledger.waits import Step
+from tallymesh_node.payer import losses
 from tallymesh_node.payer.held import AT_WORK, Held
 from tallymesh_node.payer.own import LIMITS_REMEDY, NOT_DETERMINISTIC, NOT_DETERMINISTIC_REMEDY
 from tallymesh_node.payer.records import Cancelled, GivenUp, Shown, Tallied
@@ -183,6 +184,9 @@ class Watching:
         unit = held.units[position]
         if driver.book.over:
             pass  # whose fault it is changes nothing any more
+        elif code == "inputs" and (gone := losses.missing(driver, unit)):
+            await losses.end_without(driver, gone)
+            return
         elif code in FAULTS_OF_PROGRAM and driver.own.available:
             failure = await driver.own.try_unit(unit, held.lease.work_ms)
             if failure is not None:
