@@ -41,9 +41,9 @@ from tallymesh_node.cores import Cores
 from tallymesh_node.enrolment import Enrolment
 from tallymesh_node.escrow import EscrowChain
 from tallymesh_node.http import ApiServer
-from tallymesh_node.limits import Limits, Stance, Steward
+from tallymesh_node.limits import Limits, Stance
 from tallymesh_node.limits.affinity import confine, some_cores
-from tallymesh_node.limits.steward import Changes
+from tallymesh_node.limits.steward import Changes, Steward
 from tallymesh_node.machine import Machine, measure
 from tallymesh_node.market.book import REFRESH_IDLE_S, REFRESH_S, OfferBook
 from tallymesh_node.market.envelope import Binding, Opener, bind

@@ -11,7 +11,8 @@ from pathlib import Path
 import trio
 
 from tallymesh_node.config import changed, load
-from tallymesh_node.limits import Limits, Orders, Pause, Stance, Steward, orders
+from tallymesh_node.limits import Limits, Orders, Pause, Stance, orders
+from tallymesh_node.limits.steward import Steward
 
 NOON = datetime(2026, 6, 1, 12)
 

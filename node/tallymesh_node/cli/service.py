@@ -1,0 +1,112 @@
+"""`node install`: the node as a service of its user, by systemd."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tallymesh.errors import CallerError, LocalError
+from tallymesh_node.cli.output import Json, facts, say_json
+
+SYSTEMD_S = 60.0  # for one answer of systemd; it takes milliseconds
+
+
+def install(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(help="For 'node start', after '--': -- --stake 1 --cores 2", show_default=False),
+    ] = None,
+    print_: Annotated[bool, typer.Option("--print", help="Only show the service's file.")] = False,
+    start: Annotated[bool, typer.Option(help="Start it now and at each login.")] = True,
+    remove: Annotated[bool, typer.Option("--remove", help="Stop the service and remove its file.")] = False,
+    json_: Json = False,
+) -> None:
+    """Make this machine's node a service of yours: it starts by itself and comes back when it dies.
+
+    Nothing of it needs root. A service of a user ends at logout unless you say 'loginctl enable-linger' once. Settings
+    stay in config.toml; TALLYMESH_HOME and the other paths of this shell are written into the service.
+
+    \b
+    Examples:
+      tallymesh node install -- --stake 1
+      tallymesh node install --print
+      tallymesh node install --remove
+    """
+    from tallymesh_node.installing import unit_file, unit_path
+
+    path = unit_path(os.environ)
+    if remove:
+        _remove(path, json_)
+        return
+    text = unit_file(arguments or [], os.environ)
+    if print_:
+        if json_:
+            say_json({"path": str(path), "text": text})
+        else:
+            print(text, end="")
+        return
+    _write(path, text)
+    said = _systemctl("daemon-reload")
+    if start and not said:
+        said = _systemctl("enable", "--now", path.name)
+    if json_:
+        say_json({"path": str(path), "started": start and not said, "problem": said})
+        return
+    facts(
+        [
+            ("service", str(path)),
+            ("started", "" if said or not start else "yes, and at each login"),
+            ("problem", said),
+            ("next", "systemctl --user enable --now tallymesh" if said or not start else "tallymesh node status"),
+            ("logout", "to keep it running then: loginctl enable-linger"),
+        ]
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(path.name + ".part")
+        draft.write_text(text)
+        os.replace(draft, path)
+    except OSError as error:
+        raise LocalError("disk", f"{path} cannot be written: {error.strerror}.") from None
+
+
+def _remove(path: Path, as_json: bool) -> None:
+    if not path.exists():
+        raise CallerError("no_service", f"There is no service at {path}.")
+    said = _systemctl("disable", "--now", path.name)
+    path.unlink()
+    said = said or _systemctl("daemon-reload")
+    if as_json:
+        say_json({"removed": str(path), "problem": said})
+    else:
+        facts([("removed", str(path)), ("problem", said)])
+
+
+def _systemctl(*words: str) -> str:
+    """What went wrong, or ""."""
+    program = shutil.which("systemctl")
+    if program is None:
+        return "There is no systemd here."
+    try:
+        done = subprocess.run(  # noqa: S603 - a fixed command line
+            [program, "--user", *words],
+            capture_output=True,
+            text=True,
+            timeout=SYSTEMD_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"systemctl --user {words[0]}: {error}"
+    if not done.returncode:
+        return ""
+    lines = done.stderr.strip().splitlines()
+    return f"systemctl --user {words[0]}: {lines[0] if lines else f'exit status {done.returncode}'}"
