@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -314,6 +315,23 @@ def test_attach_finds_a_job_by_the_beginning_of_its_id(served: Served) -> None:
         assert caught.value.code == "no_job"
 
 
+def test_a_job_is_attached_to_after_its_program_was_killed(served: Served) -> None:
+    code = (
+        "import os, signal, tallymesh; from fakes.area import area\n"
+        "job = tallymesh.map(area, range(3), budget='1')\n"
+        "print(job.id, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-c", code]
+    killed = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    job = tallymesh.attach(killed.stdout.strip())
+    assert job.status == "matching", "the node drives it, not the program"
+    served.do(lambda: served.payer.finish_map(job.id, areas(1.0, 3)))
+    assert job.results() == [{"area": 0.0}, {"area": 1.0}, {"area": 4.0}]
+
+
 def test_why_and_report_are_for_people(served: Served) -> None:
     job = tallymesh.map(area, [1], budget="1")
     assert "too little memory" in job.why()[0]
@@ -525,7 +543,7 @@ async def main():
 assert ticks or {loop!r} == "trio"
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 300
     while not served.payer.waiting and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)

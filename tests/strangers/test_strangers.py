@@ -10,6 +10,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +73,17 @@ def test_a_notebook_runs_cell_by_cell_in_ipython(tmp_path: Path) -> None:
     assert "25 primes, the last one 97" in outcome.printed
     assert "[4, 2]" in outcome.printed, "a function that was written anew is the one that is sent"
     assert re.search(r"<ipython-input-10-\w+>:1: <lambda> cannot travel: .* Give it a name: def", outcome.printed)
+
+
+def test_a_program_with_type_hints_runs_and_mypy_reads_it_with_the_project(tmp_path: Path) -> None:
+    outcome = run("typed", tmp_path, sys.executable, "typed_program.py")
+    assert (outcome.code, outcome.printed) == (0, "no_node\n"), outcome.complained
+    settings = tomllib.loads((HERE.parents[1] / "pyproject.toml").read_text())["tool"]["mypy"]
+    assert settings["strict"]
+    assert "typed_program" in settings["modules"]
+    assert "tests/strangers/typed" in settings["mypy_path"]
+    for package in ("tallymesh", "tallymesh_learning", "tallymesh_ledger", "tallymesh_scheduler", "tallymesh_node"):
+        assert (resources.files(package) / "py.typed").is_file(), "without it a checker takes everything for Any"
 
 
 @pytest.mark.parametrize(
