@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError
 from tallymesh.units import canonical_json
 
@@ -47,6 +48,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     model: str  # module:qualname of a function or class without arguments
     loss: str = ""  # module:qualname of loss(net, batch) -> scalar tensor
+    prepare: str = ""  # module:qualname of prepare(batch) -> batch, of the batches that are trained on; "" for none
     local: Local = Local()
     seed: int = 0  # the job's: of the model's construction, and of data order and steps in sequential training
     steps: int = 0  # segment: steps of one segment. client: at most this many steps, 0 for no limit
@@ -95,5 +97,5 @@ def decode(data: bytes) -> Config:
     """The config in `data`, or ValueError."""
     try:
         return msgspec.json.decode(data, type=Config)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ValueError(f"not a config of a training step: {error}") from None

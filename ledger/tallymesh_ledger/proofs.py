@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError
 from tallymesh.exchange import Opening
 from tallymesh.messages import Tally
@@ -213,7 +214,7 @@ def decode(data: bytes) -> Proof:
             before=_hex(plain.before),
             links=tuple(Link(_hex(str(link["root"])), int(link["start"]), int(link["count"])) for link in plain.links),
         )
-    except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
+    except (*UNREADABLE, TypeError, KeyError) as error:
         raise CallerError("bad_proof", f"This is no proof of a receipt: {error}.") from None
 
 

@@ -18,6 +18,7 @@ import msgspec
 import trio
 
 from tallymesh.api import Problem
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import LocalError
 from tallymesh_learning.runtime import profile
 from tallymesh_node.config import Config
@@ -85,7 +86,7 @@ class Canaries:
         try:
             with self._path.open("rb") as file:
                 return msgspec.json.decode(file.read(MAX_CACHE_BYTES), type=Canary)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *UNREADABLE):
             return None
 
     async def run(self, found: Callable[[Canary, bool], None]) -> None:
@@ -96,7 +97,7 @@ class Canaries:
             try:
                 canary = msgspec.json.decode(await self._run_task("canary"), type=Canary)
                 break
-            except (Failure, LocalError, msgspec.DecodeError) as error:
+            except (Failure, LocalError, *UNREADABLE) as error:
                 log.warning("the numeric class cannot be measured: %s", error)
                 await trio.sleep(RETRY_S)
         if cached is not None and cached.numeric_class != canary.numeric_class:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from tallymesh.chain_facts import ANY_CHAIN, ChainFacts
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError
 from tallymesh.parameters import Parameters
 
@@ -53,7 +54,9 @@ def load(path: Path) -> Network:
             f"There is no network file at {path}.",
             remedy="Pass --network FILE, or copy that file to this place once; 'tallymesh up' makes a local network.",
         ) from None
-    except msgspec.DecodeError as error:
+    except OSError as error:
+        raise CallerError("bad_network", f"{path} cannot be read: {error.strerror}.") from None
+    except UNREADABLE as error:
         raise CallerError("bad_network", f"{path} is not a network file: {error}") from None
 
 

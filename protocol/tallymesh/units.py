@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import RemoteError
 from tallymesh.ids import ZERO32, BlobId, UnitId, blob_id
 
 MAX_UNIT_BYTES = 256 * 1024  # 3,000 named inputs; an aggregation over more participants is a tree
 MAX_SPEC_BYTES = 8 * 1024 * 1024  # 240,000 map items
 MAX_CONFIG_BYTES = 64 * 1024
+MAX_METRICS_BYTES = 64 * 1024  # that a unit returned, in a receipt; live ones are bounded elsewhere
 
 KINDS = ("map", "sequential", "federated")
 
@@ -80,6 +82,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 _encoder = msgspec.msgpack.Encoder()
 _unit_decoder = msgspec.msgpack.Decoder(Unit)
 _spec_decoder = msgspec.msgpack.Decoder(JobSpec)
+_metrics_decoder = msgspec.json.Decoder(dict[str, bool | int | float])
 
 T = TypeVar("T", Unit, JobSpec)
 
@@ -107,6 +110,22 @@ def decode_unit(data: bytes, *, peer: str = "") -> Unit:
     hashes = [unit.program, unit.profile, *(item.blob for item in unit.inputs)]
     _check_common(hashes, unit.seed, [unit.config], "unit", peer)
     return unit
+
+
+def decode_metrics(data: bytes, *, peer: str = "") -> dict[str, bool | int | float]:
+    """What a unit returned beside its output, in canonical JSON: numbers under names, or RemoteError. Whoever takes
+    them in shows them, writes them down and reads them again: half a surrogate pair or a deep nest would break that
+    later, where nobody looks for a stranger's bytes."""
+    if len(data) > MAX_METRICS_BYTES:
+        raise RemoteError("bad_metrics", f"Metrics of {len(data)} bytes are over {MAX_METRICS_BYTES}.", peer=peer)
+    try:
+        found = _metrics_decoder.decode(data)
+        canonical = canonical_json(found)
+    except UNREADABLE as error:
+        raise RemoteError("bad_metrics", f"Not numbers under names: {error}", peer=peer) from None
+    if canonical != data:
+        raise RemoteError("bad_metrics", "The metrics are not canonical JSON.", peer=peer)
+    return found
 
 
 def decode_spec(data: bytes, *, peer: str = "") -> JobSpec:

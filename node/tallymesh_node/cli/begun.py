@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError, LocalError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class BegunFile:
             return None
         try:
             kept = msgspec.json.decode(self.path.read_bytes(), type=Kept)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, *UNREADABLE) as error:
             raise LocalError(
                 "begun", f"{self.path} cannot be read: {error}.", remedy="Remove it to begin anew."
             ) from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError
 from tallymesh_node.cli import source
 from tallymesh_node.cli.output import Json, facts, say_json
@@ -167,7 +168,7 @@ def _read(path: Path) -> Proof:
     try:
         data = sys.stdin.buffer.read(MAX_PROOF_BYTES) if str(path) == "-" else path.read_bytes()[:MAX_PROOF_BYTES]
         told = msgspec.json.decode(data)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise CallerError("bad_proof", f"The proof cannot be read: {error}.") from None
     inner = told.get("proof", told) if isinstance(told, dict) else told  # the whole answer, or the proof alone
     if inner is None:

@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from tallymesh import api
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import BlobId
 from tallymesh_node.http.answers import STREAM, json_answer
@@ -65,7 +66,7 @@ async def upload_bundle(request: web.Request, store: BlobStore) -> web.Response:
     body = await read_body(request, MAX_BUNDLE_BYTES)
     try:
         blobs = _bundle.decode(body)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise CallerError("bad_request", f"Not a msgpack array of byte strings: {error}") from None
     if len(blobs) > MAX_BUNDLE_BLOBS:
         raise _too_large(MAX_BUNDLE_BLOBS, "blobs in one bundle")
@@ -77,7 +78,7 @@ async def missing(request: web.Request, store: BlobStore) -> web.Response:
     body = await read_body(request, MAX_ASKED_BYTES)
     try:
         ids = _ids.decode(body)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise CallerError("bad_request", f"Not a msgpack array of ids: {error}") from None
     if any(len(blob) != 32 for blob in ids):
         raise CallerError("bad_blob_id", "A blob id has 32 bytes.")
@@ -126,7 +127,7 @@ async def read_json(request: web.Request, kind: type[api.SubmitRequest], limit: 
     body = await read_body(request, limit)
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise CallerError("bad_request", f"Not a {kind.__name__}: {error}") from None
 
 

@@ -9,6 +9,7 @@ import trio_asyncio
 from aiohttp import web
 
 from tallymesh import api
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import BlobId
 from tallymesh.units import MAX_SPEC_BYTES, decode_spec
@@ -72,7 +73,7 @@ async def results(request: web.Request, node: NodeFacade) -> web.Response:
         return json_answer(api.ResultsView(kind=job.kind, checkpoint=job.result))
     try:
         outputs = _results.decode(node.blobs.path(parse_id(job.result)).read_bytes())
-    except (KeyError, OSError, msgspec.DecodeError) as error:
+    except (KeyError, OSError, *UNREADABLE) as error:
         raise LocalError("result_lost", f"The result of job {job.id} cannot be read: {error}") from None
     return json_answer(api.ResultsView(kind=job.kind, outputs=tuple(output.hex() for output in outputs)))
 

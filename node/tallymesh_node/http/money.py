@@ -7,6 +7,7 @@ import trio_asyncio
 from aiohttp import web
 
 from tallymesh import api
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError
 from tallymesh_node.carriers.terms import SLOTS_MAX
 from tallymesh_node.http.answers import json_answer
@@ -29,7 +30,7 @@ async def _withdrawal(request: web.Request) -> api.WithdrawRequest:
         raise CallerError("too_large", f"The request is over {MAX_BODY_BYTES} bytes.")
     try:
         wanted = _decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise CallerError("bad_request", f"Not a withdrawal: {error}.") from None
     fee = wanted.fee_max_wei
     if not (fee.isascii() and fee.isdecimal() and len(fee) <= 29):  # uint96

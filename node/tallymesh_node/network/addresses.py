@@ -29,7 +29,7 @@ def split_address(text: str) -> Source:
     if not found or not usable:
         raise CallerError(
             "bad_address",
-            f"{text!r} is not the address of a peer.",
+            f"{text[:MAX_ADDRESS_CHARACTERS]!r} is not the address of a peer.",
             remedy="Write it like /ip4/1.2.3.4/tcp/4001/p2p/12D3Koo…",
         )
     return Source(peer_id=peer_id, addresses=(address,))
@@ -64,7 +64,9 @@ def tcp_address(text: str) -> Multiaddr:
     address = _parse(text)
     if address is None:
         raise CallerError(
-            "bad_address", f"{text!r} is not a TCP address.", remedy="Write it like /ip4/0.0.0.0/tcp/4001."
+            "bad_address",
+            f"{text[:MAX_ADDRESS_CHARACTERS]!r} is not a TCP address.",
+            remedy="Write it like /ip4/0.0.0.0/tcp/4001.",
         )
     return address
 

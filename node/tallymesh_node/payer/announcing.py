@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from tallymesh import wire
+from tallymesh import units, wire
+from tallymesh.errors import RemoteError
 from tallymesh.ids import UnitId
 from tallymesh.messages import Accept, Assign, AuditOrder, Lease, Leave, Receipt, Result, Verdict
 from tallymesh.text import sentence as one_line
@@ -116,11 +116,11 @@ def _unit(driver: JobDriver, held: Held, position: int) -> None:
 
 
 def metrics_of(data: bytes) -> dict[str, Any]:
+    """Of a receipt that was taken: what cannot be read (an old journal's) is not shown."""
     try:
-        found = json.loads(data)
-    except ValueError:
+        return dict(units.decode_metrics(data))
+    except RemoteError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _called(driver: JobDriver, record: r.Called) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tallymesh import exchange
+from tallymesh import exchange, units
 from tallymesh.api import Problem
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import (
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 FETCH_S = 300.0  # for an output over 64 KiB; a worker's request waits as long as its own patience, and asks again
 HANDLER_S = 8.0  # a receipt waits this long for its output to arrive, then the worker is told to come again
-MAX_METRICS_BYTES = 64 * 1024
 MAX_STEPS = 64  # timed steps of one unit
 MAX_NAME = 100
 MAX_LINE = 2_000
@@ -121,9 +120,9 @@ class Receiving:
             raise RemoteError("bad_leaf", "The leaf is not the hash of its opening.", peer=peer)
         if opening.start != held.units[receipt.position].start:
             raise RemoteError("bad_start", "The opening starts from another state than the unit.", peer=peer)
-        metrics = request.report.metrics
-        if len(metrics) > MAX_METRICS_BYTES or blob_id(metrics) != opening.aux:
+        if blob_id(request.report.metrics) != opening.aux:
             raise RemoteError("bad_metrics", "The metrics are not those that the leaf commits to.", peer=peer)
+        units.decode_metrics(request.report.metrics, peer=peer)
 
     async def _output(self, held: Held, peer: str, request: ReceiptRequest) -> None:
         blobs, end = self.driver.tools.blobs, BlobId(request.opening.end)

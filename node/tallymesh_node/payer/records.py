@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import LocalError
 from tallymesh.exchange import Opening, Source
 
@@ -239,5 +240,5 @@ def read(kind: str, body: bytes) -> Record:
     """The record of a journal line; LocalError where it is none of ours."""
     try:
         return _DECODERS[kind].decode(body)
-    except (KeyError, msgspec.DecodeError) as error:
+    except (KeyError, *UNREADABLE) as error:
         raise LocalError("bad_journal", f"A journal line of kind {kind!r} cannot be read: {error}") from None

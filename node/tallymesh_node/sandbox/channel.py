@@ -61,7 +61,7 @@ class Channel:
         if data and not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             try:
                 message = json.loads(data)
-            except ValueError:
+            except (ValueError, RecursionError):  # 8 kB are nesting enough for that
                 message = None
         if type(message) is not dict:
             if descriptor is not None:

@@ -8,16 +8,17 @@ not judge whether the work is right.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 from collections.abc import Mapping
 
 import msgspec
 
+from tallymesh.decoding import UNREADABLE
+from tallymesh.errors import RemoteError
 from tallymesh.ids import ZERO32
 from tallymesh.text import plain
-from tallymesh.units import canonical_json
+from tallymesh.units import decode_metrics
 from tallymesh_node.interfaces import Failure
 
 MAX_METRICS = 1024 * 1024
@@ -72,11 +73,9 @@ def read(folder: int, output_max: int) -> Left:
         raise Failure("program", "The unit ended without an output.")
     metrics = read_file(folder, "metrics", MAX_METRICS) or b"{}"
     try:
-        value = json.loads(metrics)
-        if type(value) is not dict or canonical_json(value) != metrics:
-            raise ValueError("not canonical")
+        decode_metrics(metrics)  # as whoever gets the receipt does
         report = msgspec.json.decode(read_file(folder, "report", MAX_REPORT) or b"{}", type=_Report)
-    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+    except (RemoteError, *UNREADABLE) as error:
         raise Failure("program", f"The unit's metrics or report cannot be read: {error}") from None
     named = len(report.seconds) <= MAX_STEPS_NAMED and all(
         len(name) <= MAX_STEP_NAME and name.isprintable() and 0 <= value <= MAX_SECONDS
@@ -95,7 +94,7 @@ def read_failure(folder: int) -> Failure | None:
     try:
         data = read_file(folder, "failure", MAX_FAILURE)
         said = msgspec.json.decode(data, type=_Failed) if data is not None else None
-    except (Failure, msgspec.MsgspecError, ValueError):
+    except (Failure, *UNREADABLE):
         return Failure("program", "The unit failed and left an account of it that cannot be read.")
     if said is None:
         return None

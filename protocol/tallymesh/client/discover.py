@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from tallymesh import paths
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError
 
 # In the data folder: the node that was started here, and the payer of a local network (`tallymesh up`).
@@ -86,7 +87,7 @@ def _from_config() -> Address | None:
         table: Any = tomllib.loads(path.read_text()).get("client", {})
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise CallerError("bad_config", f"{path} cannot be read: {error}") from None
     if not isinstance(table, dict) or not table.get("node"):
         return None
@@ -101,7 +102,7 @@ def _running_here() -> Address | None:
         path = paths.home() / name
         try:
             found = msgspec.json.decode(path.read_bytes(), type=_ApiFile)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *UNREADABLE):
             continue
         if found.pid == 0 or _alive(found.pid):
             return Address(_checked(found.url, str(path)), found.token, str(path))

@@ -19,10 +19,11 @@ from typing import Any, Final
 import msgspec
 
 from tallymesh.client.job import Job
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError, TallymeshError
 
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024  # inputs may be written out in it
-OBJECTS: Final = ("loss", "data", "test")  # options of train that name something in a program
+OBJECTS: Final = ("loss", "data", "test", "prepare")  # options of train that name something in a program
 
 
 def submit(path: Path) -> Job:
@@ -114,7 +115,7 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(data.decode())
     except OSError as error:
         raise _wrong(path, f"it cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UNREADABLE as error:
         raise _wrong(path, f"it is not TOML: {error}") from None
 
 
@@ -142,7 +143,7 @@ def _inputs(path: Path, folder: Path, given: Any) -> Any:
         raise _wrong(path, "it needs inputs: a list, or the name of a JSON file that holds one")
     try:
         items = msgspec.json.decode((folder / given).read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise _wrong(path, f"the inputs {given} cannot be read: {error}") from None
     if not isinstance(items, list):
         raise _wrong(path, f"{given} holds no list")

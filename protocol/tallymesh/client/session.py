@@ -18,6 +18,7 @@ import msgspec
 
 from tallymesh import api
 from tallymesh.client.discover import Address, find
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError, ChainError, LocalError, RemoteError, TallymeshError
 from tallymesh.ids import BlobId, blob_id
 
@@ -215,7 +216,7 @@ def refusal(status: int, body: bytes) -> TallymeshError:
     """The error that the node raised, as it raised it."""
     try:
         told = msgspec.json.decode(body, type=api.Refusal)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return LocalError("bad_answer", f"The node answered {status} and something that is not its own.")
     if told.kind == "chain":
         return ChainError(told.code, told.sentence, reverted=told.reverted, remedy=told.remedy)
@@ -259,7 +260,7 @@ def _options(address: Address) -> dict[str, Any]:
 def _decode(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise LocalError(
             "bad_answer", f"The node's answer is not a {getattr(kind, '__name__', kind)}: {error}."
         ) from None

@@ -1,0 +1,198 @@
+"""The one list of everything in the product that takes bytes which somebody else may have written.
+
+`test_doors.py` compares it with the code: what is new there and not here fails, and so does what is here and gone. Each
+place names the fuzz targets (targets.py) that throw bytes at it, or says why nobody else's bytes come to it.
+"""
+
+from __future__ import annotations
+
+# Why no stranger's bytes come to a place.
+OWN = "own: "  # followed by the reason
+SHIPPED = OWN + "a file of the distribution"
+INDEX = OWN + "rows that the index wrote from decoded events"
+CHAIN = OWN + "rows of the embedded chain's own database"
+INSIDE = OWN + "inside the sandbox: what comes is the node's, what goes wrong there is the unit's failure"
+LOCAL = OWN + "a process that this process started, over its pipe or socket"
+FOLDER = OWN + "a file that this node wrote into its own folder (mode 0700)"
+ARGUMENT = OWN + "a file or an argument that the caller names, once, at a prompt; an error there ends that command"
+
+# place -> targets, separated by commas, or a reason
+PARSERS: dict[str, str] = {
+    "learning/tallymesh_learning/local.py::LocalRun._on": LOCAL,
+    "learning/tallymesh_learning/options.py::decode": "config of a step",
+    "learning/tallymesh_learning/options.py::local": OWN + "the caller's own keyword arguments",
+    "learning/tallymesh_learning/reading.py::_in_child": LOCAL,
+    "learning/tallymesh_learning/reading.py::read": LOCAL,
+    "learning/tallymesh_learning/runtime/job.py::Job._listen": INSIDE,
+    "learning/tallymesh_learning/runtime/pool.py::UnitPool._wait_ready": LOCAL,
+    "learning/tallymesh_learning/runtime/pool.py::UnitPool.next_event": LOCAL,
+    "learning/tallymesh_learning/runtime/pool.py::_Server.serve": LOCAL,
+    "learning/tallymesh_learning/runtime/pool.py::_collect": OWN + "the local backend runs the caller's own program",
+    "learning/tallymesh_learning/runtime/template.py::Template._listen": INSIDE,
+    "learning/tallymesh_learning/runtime/trial.py::main": INSIDE,
+    "learning/tallymesh_learning/steps/map.py::_kwargs": INSIDE,
+    "learning/tallymesh_learning/tensors.py::decode": "tensors, shard",
+    "learning/tallymesh_learning/tensors.py::open_file": "tensors in a file",
+    "ledger/tallymesh_ledger/chain/abi.py::creation_code": SHIPPED,
+    "ledger/tallymesh_ledger/chain/abi.py::load": SHIPPED,
+    "ledger/tallymesh_ledger/chain/endpoint.py::_answer": "chain's answer",
+    "ledger/tallymesh_ledger/chain/envelope.py::parse": "transaction",
+    "ledger/tallymesh_ledger/embedded_chain/__main__.py::_parameters": ARGUMENT,
+    "ledger/tallymesh_ledger/embedded_chain/launcher.py::EmbeddedChain._load": FOLDER,
+    "ledger/tallymesh_ledger/embedded_chain/methods.py::Methods._block_receipts": CHAIN,
+    "ledger/tallymesh_ledger/embedded_chain/methods.py::Methods._logs": CHAIN,
+    "ledger/tallymesh_ledger/embedded_chain/methods.py::Methods._receipt": CHAIN,
+    "ledger/tallymesh_ledger/embedded_chain/methods.py::Methods._show_block": CHAIN,
+    "ledger/tallymesh_ledger/embedded_chain/methods.py::Methods._transaction": CHAIN,
+    "ledger/tallymesh_ledger/embedded_chain/server.py::ChainServer._rpc": OWN
+    + "a development chain on loopback, whose every user is the same person",
+    "ledger/tallymesh_ledger/index/page.py::Page._feed_earlier": INDEX,
+    "ledger/tallymesh_ledger/index/queries.py::Queries._seat": INDEX,
+    "ledger/tallymesh_ledger/index/queries.py::Queries.history": INDEX,
+    "ledger/tallymesh_ledger/index/queries.py::Queries.sums": INDEX,
+    "ledger/tallymesh_ledger/index/queries.py::_claims": INDEX,
+    "ledger/tallymesh_ledger/keystore.py": LOCAL,
+    "ledger/tallymesh_ledger/keystore.py::_child": LOCAL,
+    "ledger/tallymesh_ledger/keystore.py::_read": "keystore",
+    "ledger/tallymesh_ledger/presets.py::presets": SHIPPED,
+    "ledger/tallymesh_ledger/proofs.py::decode": "proof",
+    "node/tallymesh_node/blobs/serving.py": "blob question, blob header",
+    "node/tallymesh_node/capacity.py::Canaries.cached": "canary",
+    "node/tallymesh_node/capacity.py::Canaries.run": "canary",
+    "node/tallymesh_node/cli/begun.py::BegunFile.found": ARGUMENT,
+    "node/tallymesh_node/cli/contributor.py::_announce": FOLDER,
+    "node/tallymesh_node/cli/contributor.py::_ours": FOLDER,
+    "node/tallymesh_node/cli/deploying.py::_parameters": ARGUMENT,
+    "node/tallymesh_node/cli/receipt.py::_read": "proof",
+    "node/tallymesh_node/config.py::_from_file": "config file",
+    "node/tallymesh_node/http/blobs.py": "bundle of blobs",
+    "node/tallymesh_node/http/blobs.py::read_json": "submit request",
+    "node/tallymesh_node/http/jobs.py": "results of a map",
+    "node/tallymesh_node/http/money.py": "withdrawal",
+    "node/tallymesh_node/limits/orders.py::load": "owner's orders",
+    "node/tallymesh_node/local_network.py::LocalNetwork.start_chain": LOCAL,
+    "node/tallymesh_node/local_network.py::NodeProcess.api": LOCAL,
+    "node/tallymesh_node/market/envelope.py": "offer",
+    "node/tallymesh_node/network/addresses.py::_parse": "multiaddr, bootstrap address",
+    "node/tallymesh_node/network/direct.py::Direct.dial": OWN + "put together from checked parts",
+    "node/tallymesh_node/network/direct.py::DirectSocket._receive": OWN + "a length, compared before it is used",
+    "node/tallymesh_node/network/direct.py::DirectSocket.round_trip_s": OWN + "what the kernel says of a socket",
+    "node/tallymesh_node/network/host.py::open_network": OWN + "addresses of this machine and of its owner",
+    "node/tallymesh_node/network/keys.py::load_or_create": "peer key file",
+    "node/tallymesh_node/network/keys.py::parse_peer_id": "peer id, bootstrap address",
+    "node/tallymesh_node/network/reachability.py::Dialback.answer": OWN + "the address that the socket says",
+    "node/tallymesh_node/network/reachability.py::_answers": OWN + "put together from checked parts",
+    "node/tallymesh_node/network/requests.py": "request, answer",
+    "node/tallymesh_node/network/wire.py::Wire.read_frame": OWN + "a length, compared before it is used",
+    "node/tallymesh_node/payer/applying.py::_evaluated": OWN + "what the node's own unit measured",
+    "node/tallymesh_node/payer/book.py::Book.__init__": OWN + "the terms that the API took and wrote",
+    "node/tallymesh_node/payer/events.py": FOLDER,
+    "node/tallymesh_node/payer/own.py::OwnUnits._losses_of": OWN + "metrics that sandbox/outputs.py has read",
+    "node/tallymesh_node/payer/own.py::OwnUnits._measure": OWN + "metrics that sandbox/outputs.py has read",
+    "node/tallymesh_node/payer/records.py": "journal Submitted, journal Received",
+    "node/tallymesh_node/payer/service.py::PayerService.run": FOLDER,
+    "node/tallymesh_node/payer/trust.py::Trust.load": FOLDER,
+    "node/tallymesh_node/quarrels/values.py::cut": "config of a unit",
+    "node/tallymesh_node/quarrels/values.py::steps_of": "config of a unit",
+    "node/tallymesh_node/sandbox/channel.py::Channel.receive": "message of the sandbox",
+    "node/tallymesh_node/sandbox/drop.py::main": LOCAL,
+    "node/tallymesh_node/sandbox/jobs.py::JobSandbox._take": "message of the sandbox",
+    "node/tallymesh_node/sandbox/logs.py::_event": "unit's events",
+    "node/tallymesh_node/sandbox/outputs.py::read": "unit's outputs",
+    "node/tallymesh_node/sandbox/outputs.py::read_failure": "unit's failure",
+    "node/tallymesh_node/sandbox/status.py::_check": LOCAL,
+    "node/tallymesh_node/store/life.py::Life.begin": FOLDER,
+    "node/tallymesh_node/store/life.py::newest": FOLDER,
+    "node/tallymesh_node/worker/record.py::SeatRecord._evidence": FOLDER,
+    "protocol/tallymesh/client/building.py::read": OWN + "what the program wrote that this process started",
+    "protocol/tallymesh/client/discover.py::_from_config": "config file",
+    "protocol/tallymesh/client/discover.py::_running_here": "api file",
+    "protocol/tallymesh/client/jobfile.py::_inputs": ARGUMENT,
+    "protocol/tallymesh/client/jobfile.py::_read": "job file",
+    "protocol/tallymesh/client/jobfile.py::submit": ARGUMENT,
+    "protocol/tallymesh/client/local.py::LocalSource._read": LOCAL,
+    "protocol/tallymesh/client/report.py::card": OWN + "the template that this program made",
+    "protocol/tallymesh/client/session.py::_decode": "node's answer",
+    "protocol/tallymesh/client/session.py::refusal": "node's refusal",
+    "protocol/tallymesh/client/source.py::fold": OWN + "events that session._decode has read",
+    "protocol/tallymesh/exchange.py::decode": "body exchange.LeaseRequest, body exchange.AuditRequest",
+    "protocol/tallymesh/network.py::load": "network file",
+    "protocol/tallymesh/program.py": "program",
+    "protocol/tallymesh/program.py::read_captured": "captured",
+    "protocol/tallymesh/slicing.py::_Statement.literal": OWN + "the caller's own source",
+    "protocol/tallymesh/units.py": "unit, job template, metrics, shown metrics",
+    "protocol/tallymesh/values.py": "values",
+    "protocol/tallymesh/values.py::_array": "values",
+    "protocol/tallymesh/wire.py": "signed Order, signed Offer",
+}
+
+# name of a request -> who answers it; test_handlers.py throws hostile bodies at each
+REQUESTS: dict[str, str] = {
+    "lease": "worker",
+    "seated": "worker",
+    "assign": "worker",
+    "accept": "worker",
+    "close": "worker",
+    "forfeit": "worker",
+    "receipt": "payer",
+    "failure": "payer",
+    "tally": "payer",
+    "leave": "payer",
+    "progress": "payer",
+    "commit": "payer",
+    "verdict": "payer",
+    "audit": "auditor",
+    "claim_unit": "claims",
+    "court_unit": "court",
+    "where": "court",
+    "carry_terms": "carrier",
+    "carry": "carrier",
+    "dialback": "network",
+}
+
+# place that registers a handler -> what it registers
+SERVING: dict[str, str] = {
+    "node/tallymesh_node/auditor/service.py::AuditorService.run": "audit",
+    "node/tallymesh_node/blobs/transfer.py::BlobExchange.__init__": "/blob/2",
+    "node/tallymesh_node/blobs/transfer.py::BlobExchange._serve_direct": "/direct/1",
+    "node/tallymesh_node/carriers/serving.py::Carrier.open": "carry_terms, carry",
+    "node/tallymesh_node/claims/serving.py::Serving.open": "claim_unit",
+    "node/tallymesh_node/network/direct.py::Direct.take_over": "/direct/1",
+    "node/tallymesh_node/network/gossip.py::Gossip.__init__": "/offers",
+    "node/tallymesh_node/network/host.py::Libp2pNetwork.__init__": "/request/1, dialback",
+    "node/tallymesh_node/network/host.py::Libp2pNetwork.serve": "the roles' door",
+    "node/tallymesh_node/network/host.py::Libp2pNetwork.serve_streams": "the blobs' door",
+    "node/tallymesh_node/network/host.py::open_network": "every inbound stream",
+    "node/tallymesh_node/payer/doors.py::Doors.open": "receipt, failure, tally, leave, progress, commit, verdict",
+    "node/tallymesh_node/quarrels/serving.py::Serving.open": "court_unit",
+    "node/tallymesh_node/quarrels/whereabouts.py::Whereabouts.open": "where",
+    "node/tallymesh_node/worker/doors.py::Doors.open": "lease, seated, assign, accept, close, forfeit",
+}
+
+# HTTP: method and path -> whether its body is read
+ROUTES: dict[str, bool] = {
+    "GET /livez": False,
+    "GET /readyz": False,
+    "GET /metrics": False,
+    "GET /v1/node": False,
+    "POST /v1/node/stop": False,
+    "GET /v1/offers": False,
+    "GET /v1/jobs": False,
+    "POST /v1/jobs": True,
+    "GET /v1/jobs/{id}": False,
+    "GET /v1/jobs/{id}/why": False,
+    "GET /v1/jobs/{id}/receipts": False,
+    "GET /v1/jobs/{id}/audits": False,
+    "GET /v1/jobs/{id}/events": False,
+    "POST /v1/jobs/{id}/cancel": False,
+    "GET /v1/jobs/{id}/results": False,
+    "PUT /v1/blobs/{id}": True,
+    "POST /v1/blobs": True,
+    "POST /v1/blobs/missing": True,
+    "GET /v1/blobs/{id}": False,
+    "POST /v1/withdraw": True,
+}
+
+# protocols of streams that a peer may choose: ours (under the network's topic), and libp2p's own
+STREAMS = frozenset({"/request/1", "/blob/2"})
+LIBP2P = frozenset({"/ipfs/id/1.0.0", "/ipfs/ping/1.0.0", "/meshsub/1.1.0"})
