@@ -169,12 +169,15 @@ class Audit:
         ends, asked = self._ends(), {call.draw for call in self.open_calls()}
         return any(draw not in ends and draw not in asked for draw in self.wanted) or self.tied
 
-    def next(self, registry: RegistryAt, admissible: Collection[bytes], *, own: bool) -> list[Action]:
+    def next(
+        self, registry: RegistryAt, admissible: Collection[bytes], *, own: bool, last: bool = False
+    ) -> list[Action]:
         """What to do now; empty while an answer is awaited or when it is decided.
 
         `registry` is that of the block which the Tally names; `admissible` are the accounts that may audit this unit
         as far as the caller knows (calls made here are left out by itself); `own` is whether the payer's node can run
-        the unit.
+        the unit. With `last`, neither few accounts nor many silences end a draw before everybody was called: where
+        nobody can step in, what they would save is nothing beside an audit that never ends.
         """
         if self.outcome is not None:
             return []
@@ -186,7 +189,7 @@ class Audit:
         for draw in self.wanted:
             if draw in ends or any(call.draw == draw for call in self.open_calls()):
                 continue
-            drawn = self._draw(draw, registry, pool, len(pool | called))
+            drawn = self._draw(draw, registry, pool, len(pool | called), last=last)
             if drawn is None:
                 left.append(draw)
                 continue
@@ -276,11 +279,14 @@ class Audit:
 
     # The rules.
 
-    def _draw(self, draw: int, registry: RegistryAt, pool: Collection[bytes], known: int) -> Order | None:
+    def _draw(
+        self, draw: int, registry: RegistryAt, pool: Collection[bytes], known: int, *, last: bool
+    ) -> Order | None:
         before = [call for call in self.calls if call.draw == draw]
         answers = sum(1 for call in before if call.state is CallState.DONE)
         silent = sum(1 for call in before if call.state is CallState.SILENT)
-        if known < self.auditors_min or answers >= self.answers_max or silent >= SILENT_MAX or not pool:
+        spent = known < self.auditors_min or answers >= self.answers_max or silent >= SILENT_MAX
+        if not pool or (spent and not last):
             return None
         first = max((call.attempt + 1 for call in before), default=0)
         found = registry.draw_auditor(self.subject.seed, self.subject.index, draw, pool, first_attempt=first)

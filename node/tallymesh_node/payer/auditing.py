@@ -5,8 +5,11 @@ What follows from an answer is decided by tallymesh_ledger.audit; this module si
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING
+
+import trio
 
 from tallymesh import exchange
 from tallymesh.api import Problem
@@ -44,6 +47,12 @@ if TYPE_CHECKING:
 
 REGISTRIES = 8  # kept, by block: tallies of one job name a handful
 REQUEST_S = 10.0
+STUCK_S = 600.0  # that a job waits for an audit for which nobody is left: as long as who kept silent is left alone
+STUCK_AGAIN_S = 120.0  # without one: for the next seat's first unit to be done, and its audit to find nobody, too
+NO_AUDITORS = "no_auditors"
+NO_AUDITORS_REMEDY = (
+    "Let the payer's node run units, or order again where more staked peers of this numeric class are online."
+)
 OK = exchange.encode(Nothing())
 
 
@@ -52,21 +61,24 @@ class Auditing:
         self.driver = driver
         self._registries: OrderedDict[tuple[int, bytes], RegistryAt] = OrderedDict()
         self._stuck: set[tuple[bytes, int]] = set()
+        self._stuck_since = self._stuck_seen = -math.inf  # trio's clock
+        self._accepts = 0  # when it was seen last
+        self._spent = False  # whether the audit reserve is what is missing
 
     def problems(self) -> list[Problem]:
         if not self._stuck:
             return []
-        return [
-            Problem(
-                code="no_auditors",
-                sentence=f"{len(self._stuck)} units cannot be audited: too few staked accounts may do it, and this "
-                "node cannot recompute them itself.",
-                remedy="Wait for more staked peers of this numeric class, or let the payer's node run units.",
-            )
-        ]
+        return [Problem(NO_AUDITORS, self._stuck_sentence(), remedy=NO_AUDITORS_REMEDY)]
+
+    def _stuck_sentence(self) -> str:
+        what = f"{len(self._stuck)} unit{'s' if len(self._stuck) > 1 else ''} cannot be audited"
+        if self._spent:
+            return f"{what}: the job's audit reserve is promised to auditors already."
+        return f"{what}: no staked account is left that may do it, and this node cannot recompute them itself."
 
     def reconcile(self) -> None:
         self._stuck.clear()
+        self._spent = False
         driver = self.driver
         for held in driver.book.all():
             if held.state not in AT_WORK:
@@ -83,6 +95,17 @@ class Auditing:
                     driver.doing.start(("accept", held.id), self._accept, held, closed)
             if any(f"accept:{n}" not in held.live.told for n in range(1, len(held.accepts) + 1)):
                 driver.doing.start(("deliver", held.id), self.deliver, held)
+        if self._stuck and driver.book.ending is None and self._stuck_s() > STUCK_S:
+            driver.doing.start(("stuck",), self._no_auditors)
+
+    def _stuck_s(self) -> float:
+        """How long an audit has been impossible and nothing was accepted. A tally's block names the slots that may
+        audit it: nobody who joins later can, and seats that run out are followed by others that get no further."""
+        now, accepts = trio.current_time(), sum(len(held.accepts) for held in self.driver.book.all())
+        if accepts != self._accepts or now - self._stuck_seen > STUCK_AGAIN_S:
+            self._stuck_since = now
+        self._accepts, self._stuck_seen = accepts, now
+        return now - self._stuck_since
 
     async def registry(self, number: int, block_hash: bytes) -> RegistryAt:
         """As of the block that a Tally names. RemoteError `wrong_block` where the chain has another one there."""
@@ -160,6 +183,7 @@ class Auditing:
         driver = self.driver
         own, struck = driver.own.judges, driver.trust.struck
         paid = driver.book.free_reserve >= 3 * driver.calling.fee(held)  # what is promised must be there, for three
+        self._spent = self._spent or not paid
 
         def actions(excluded: set[bytes]) -> list[Action]:
             admissible = driver.book.admissible(held, position, registry, excluded=excluded) if paid else set()
@@ -169,7 +193,22 @@ class Auditing:
         # a unit's whole deadline.
         resting = set(driver.trust.resting("auditor"))
         found = actions(struck | resting)
-        return actions(struck) if resting and any(isinstance(each, Stuck) for each in found) else found
+        if resting and any(isinstance(each, Stuck) for each in found):
+            found = actions(struck)
+        if paid and not audit.tied and any(isinstance(each, Stuck) for each in found):
+            found = self._last_resort(held, position, audit, registry, struck) or found
+        return found
+
+    def _last_resort(
+        self, held: Held, position: int, audit: Audit, registry: RegistryAt, struck: set[bytes]
+    ) -> list[Action]:
+        """Where this node cannot recompute, and the chain has auditors enough: whoever was not given the output itself,
+        however many kept silent before. The tally's block names the slots, so nobody who comes later could help."""
+        book = self.driver.book
+        if len(book.staked_for(held, registry)) < audit.auditors_min:
+            return []
+        admissible = book.admissible(held, position, registry, excluded=struck, strict=False)
+        return audit.next(registry, admissible, own=False, last=True)
 
     async def _order(self, held: Held, closed: ClosedTally, position: int, audit: Audit, registry: RegistryAt) -> None:
         """Drawn anew, and in the book before anything else happens: a neighbouring unit's audit may have been ordered
@@ -187,6 +226,9 @@ class Auditing:
         await self.driver.calling.strike()
 
     # What follows.
+
+    async def _no_auditors(self) -> None:
+        await self.driver.closing.fail(NO_AUDITORS, self._stuck_sentence(), "", remedy=NO_AUDITORS_REMEDY)
 
     async def _undecided(self) -> None:
         await self.driver.closing.fail(NOT_DETERMINISTIC, NOT_DETERMINISTIC_SAYS, "", remedy=NOT_DETERMINISTIC_REMEDY)

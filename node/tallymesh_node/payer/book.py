@@ -6,7 +6,7 @@ way into it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
@@ -254,14 +254,21 @@ class Book:
         closed = held.seat.tallies[number - 1]
         return sampling.tally_seed(held.id, number, closed.message.root, closed.secret)
 
-    def admissible(self, held: Held, position: int, registry: RegistryAt, *, excluded: set[bytes]) -> set[bytes]:
-        """Accounts that may audit this unit. `excluded` are those that the payer trusts no more."""
+    def admissible(
+        self, held: Held, position: int, registry: RegistryAt, *, excluded: set[bytes], strict: bool = True
+    ) -> set[bytes]:
+        """Accounts that may audit this unit. `excluded` are those that the payer trusts no more; without `strict`,
+        those that were given something made from its output may, too."""
         barred = excluded | self.struck | set(self.convicted)
-        barred |= self.given.tainted(held.seat.openings[position].end)
+        barred |= self.given.tainted(held.seat.openings[position].end, strict=strict)
         barred |= self.given.waiting(shared_names_of(held.units[position]))
         for neighbour in (position - 1, position + 1):  # no auditor gets two adjacent units of a seat
             audit = held.audits.get(neighbour)
             barred |= {call.auditor for call in audit.calls} if audit else set()
+        return self.staked_for(held, registry, barred)
+
+    def staked_for(self, held: Held, registry: RegistryAt, barred: Collection[bytes] = ()) -> set[bytes]:
+        """Accounts that the chain would let audit a unit of this seat, but for `barred`."""
         found: set[bytes] = registry.admissible(
             payer=self.order.payer,
             signer=self.order.signer,

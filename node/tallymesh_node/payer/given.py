@@ -41,10 +41,11 @@ class Given:
         self._bound.add(order)
         self._uncommitted.pop(order, None)
 
-    def tainted(self, output: bytes) -> set[bytes]:
-        """Accounts that may not audit the unit that made `output`: they were given it, or something made from it."""
+    def tainted(self, output: bytes, *, strict: bool = True) -> set[bytes]:
+        """Accounts that may not audit the unit that made `output`: they were given it, or (`strict`) something made
+        from it."""
         found = set(self._accounts.get(output, ()))
-        for made in self._made_from.get(output, ()):
+        for made in self._made_from.get(output, ()) if strict else ():
             found |= self._accounts.get(made, set())
         return found
 

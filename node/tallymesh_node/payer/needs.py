@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ROOMS_MAX = 512  # newcomers looked at for one round of matching: as many as the offer book holds
 NEWCOMERS_LOST_MAX = 16  # seats that a job's newcomers took for nothing or cheated on: accounts cost nothing, seats gas
+KEPT_FREE = "It is kept free to audit: the payer's own node does not recompute units of this numeric class."
 MORE_UNITS = 4  # another worker pays (its first unit is audited) from this many units a core on
 
 
@@ -69,12 +70,16 @@ class Needs:
         free = max(0, book.free_wages - seats * order.claim_bond)
         weights = {stage: units * book.spec.stages[stage].work_ms for stage, (units, _) in needs.items()}
         requests = {}
+        room = self._room(numeric_class, candidates)
         for stage, (units_left, width) in needs.items():
             busy = frozenset(
                 h.account for h in book.all() if h.stage == stage and (h.takes_work or h.state is LeaseState.ASKED)
             )
             if book.terms.workers_max and len(busy) >= book.terms.workers_max:
                 continue
+            workers_max = max(0, book.terms.workers_max - len(busy)) if book.terms.workers_max else 0
+            if room is not None:  # with no room left all but those that hold a seat are kept out by `candidates`
+                workers_max = min(workers_max or ROOMS_MAX, max(1, room))
             requests[stage] = MatchRequest(
                 payer=order.payer,
                 payer_owner=owner,
@@ -89,7 +94,7 @@ class Needs:
                 width=width,
                 wages=free * weights[stage] // sum(weights.values()),
                 lock=book.lock(),
-                workers_max=max(0, book.terms.workers_max - len(busy)) if book.terms.workers_max else 0,
+                workers_max=workers_max,
                 class_accounts_min=parameters.class_accounts_min,
                 class_share_min_bp=parameters.class_stake_bp,
                 newcomers=order.newcomers and self._newcomers_lost() < NEWCOMERS_LOST_MAX,
@@ -116,10 +121,29 @@ class Needs:
             return own or bytes(32)
         return max(sorted(offered), key=lambda each: offered[each])
 
+    def _room(self, numeric_class: bytes, candidates: list[Candidate]) -> int | None:
+        """How many more accounts may get a seat; None for any number.
+
+        In a federated job whoever takes part is given each round's aggregate, and may not audit it. Where this node
+        cannot recompute, so many accounts stay without a seat as two of three verdicts need: else nobody is left."""
+        driver = self.driver
+        judges = driver.own.available and numeric_class == driver.tools.numeric_class()
+        if judges or driver.book.spec.kind != "federated":
+            return None
+        staked = {c.offer.account for c in candidates if c.slots and c.chain_class == numeric_class}
+        return max(1, len(staked) - driver.tools.parameters.auditors_min) - len(self._seated())
+
+    def _seated(self) -> set[bytes]:
+        held = self.driver.book.all()
+        return {each.account for each in held if each.takes_work or each.state is LeaseState.ASKED}
+
     def candidates(self) -> list[Candidate]:
         driver, book = self.driver, self.driver.book
+        offered = list(driver.tools.offers.candidates(driver.tools.chain.block_time()))
+        room = self._room(self._numeric_class(offered), offered)
+        kept = {c.offer.account for c in offered} - self._seated() if room is not None and room <= 0 else set()
         resting = driver.trust.resting("worker")
-        distrust = {**resting, **driver.trust.convicted, **book.convicted}
+        distrust = {**dict.fromkeys(kept, KEPT_FREE), **resting, **driver.trust.convicted, **book.convicted}
         return [
             msgspec.structs.replace(
                 candidate,
@@ -127,7 +151,7 @@ class Needs:
                 distrust=distrust.get(candidate.offer.account, candidate.distrust),
                 room=self.rooms.get(candidate.offer.account, 0),
             )
-            for candidate in driver.tools.offers.candidates(driver.tools.chain.block_time())
+            for candidate in offered
         ]
 
     def width(self, proposal: Proposal) -> int:

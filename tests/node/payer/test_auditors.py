@@ -18,8 +18,9 @@ from tallymesh.ids import ZERO32, BlobId
 from tallymesh.messages import Assign, AuditOrder, Result
 from tallymesh.units import Unit
 from tallymesh_ledger import keys
+from tallymesh_ledger.audit import SILENT_MAX
 from tallymesh_node.interfaces import Failure
-from tallymesh_node.payer import records
+from tallymesh_node.payer import auditing, records
 from tallymesh_node.payer.records import Assigned
 
 
@@ -347,8 +348,53 @@ async def test_without_auditors_and_without_own_executor_the_job_waits(scene: Sc
             await nursery.start(scene.peers[-1].run)
         await trio.sleep(30)
         assert payer.service.job(job).status == "running"
-        view = await payer.wait_empty(job)  # … the deadline, and the money comes back
-        assert view.status == "failed"
+        await payer.wait(job)  # … their seats: what these leave undone goes to new ones, which can be audited
+
+
+async def test_where_nobody_can_ever_audit_the_job_ends_and_says_why(scene: Scene) -> None:
+    """Nobody who joins later can help, so it must not take seats for nothing until its deadline, a day later."""
+    payer = PayerNode(scene, own=False)
+    scene.crowd(2)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=6))
+        view = await payer.wait(job, "failed", timeout_s=2 * auditing.STUCK_S)
+        assert view.problem is not None
+        assert view.problem.code == "no_auditors"
+        await payer.wait_empty(job)
+
+
+@pytest.mark.parametrize(("peers", "clients"), [(5, 5), (8, 5), (4, 4)])
+async def test_a_federated_job_whose_payer_cannot_recompute_is_audited_and_paid_though_all_want_to_work(
+    scene: Scene, peers: int, clients: int
+) -> None:
+    """Everybody who takes part is given each aggregate: without anybody kept free, or with only those that were given
+    nothing made from an output, audits of older rounds would find nobody."""
+    payer = PayerNode(scene, own=False)
+    scene.crowd(peers)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("federated", items=clients, rounds=12)
+        job = await payer.submit(spec)
+        view = await payer.wait(job, timeout_s=auditing.STUCK_S)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)[-1:]
+        assert all(peer.accepted == peer.received for peer in view.peers)
+        assert len({peer.account for peer in view.peers}) <= max(1, peers - scene.parameters.auditors_min)
+
+
+async def test_auditors_that_were_out_of_reach_for_a_moment_do_not_stop_a_payer_that_cannot_recompute(
+    scene: Scene,
+) -> None:
+    """Four silences end a draw where the payer's node can step in. Where it cannot, the fifth auditor is called."""
+    payer = PayerNode(scene, own=False)
+    scene.crowd(12)
+    scene.network.lose = lambda sender, receiver, name: name == "audit" and trio.current_time() < SILENT_MAX * 10
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=3), workers_max=1)
+        await payer.wait(job, timeout_s=auditing.STUCK_S)
+        assert len(scene.chain.seats) == 1  # none that ran out unpaid
+        assert sum(audit.state == "silent" and audit.position == 0 for audit in payer.service.audits(job)) == SILENT_MAX
 
 
 async def test_without_own_executor_drawn_auditors_are_enough(scene: Scene) -> None:
