@@ -195,4 +195,4 @@ ROUTES: dict[str, bool] = {
 
 # protocols of streams that a peer may choose: ours (under the network's topic), and libp2p's own
 STREAMS = frozenset({"/request/1", "/blob/2"})
-LIBP2P = frozenset({"/ipfs/id/1.0.0", "/ipfs/ping/1.0.0", "/meshsub/1.1.0"})
+LIBP2P = frozenset({"/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0", "/meshsub/1.1.0"})
