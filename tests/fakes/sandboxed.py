@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +23,8 @@ JOB = b"j" * 32
 SECRET = "of-the-daemon-alone"  # in its environment when it starts the template
 SMALL = Limits(memory_mib=512, wall_s=20.0, processes=16, files=64, file_mib=16, disk_mib=32, output_mib=8, lines=100)
 
+PATIENCE_S = 180.0  # for what takes milliseconds on a machine that does nothing else
+
 T = TypeVar("T")
 
 
@@ -34,7 +38,7 @@ class Machine:
 
     def call(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         async def bounded() -> T:
-            with trio.fail_after(60.0):
+            with trio.fail_after(PATIENCE_S):
                 return await function(*arguments)
 
         return trio.from_thread.run(bounded, trio_token=self.token)
@@ -68,3 +72,42 @@ def make_unit(store: BlobStore, function: str, config: Mapping[str, Any], data: 
         seed=0,
         profile=profile_hash(),
     )
+
+
+@contextmanager
+def kept_alive(folder: Path, **options: Any) -> Iterator[Machine]:
+    """An executor in a thread with a loop of its own, for tests that are not async. (The template dies with the thread
+    that started it, so the thread must stay.)"""
+    box: list[Machine | BaseException] = []
+    started, stop = threading.Event(), trio.Event()
+
+    async def live() -> None:
+        store = BlobStore(folder / "blobs")
+        executor = SandboxExecutor(folder / "spool", store.put, run="attacker:run_unit", **options)
+        async with executor:
+            with trio.fail_after(PATIENCE_S):
+                await executor.wait_ready()
+            box.append(Machine(executor, store, trio.lowlevel.current_trio_token()))
+            started.set()
+            await stop.wait()
+
+    def main() -> None:
+        try:
+            trio.run(live)
+        except BaseException as error:
+            box.append(error)
+            started.set()
+
+    thread = threading.Thread(target=main)
+    thread.start()
+    started.wait()
+    first = box[0]
+    if isinstance(first, BaseException):
+        raise first
+    try:
+        yield first
+    finally:
+        first.token.run_sync_soon(stop.set)
+        thread.join()
+    if isinstance(box[-1], BaseException):
+        raise box[-1]

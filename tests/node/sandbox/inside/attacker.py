@@ -23,6 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attempts
+
 from tallymesh.units import canonical_json, decode_unit
 
 Emit = Callable[[str, Any], None]
@@ -37,7 +39,8 @@ def warm() -> None:
 
 def run_unit(work: Path, emit: Emit) -> None:
     unit = decode_unit((work / "in" / "unit").read_bytes())
-    function = globals()[unit.entry.split(":")[1]]
+    name = unit.entry.split(":")[1]
+    function = globals().get(name) or getattr(attempts, name)
     try:
         result = function(work, emit, **json.loads(unit.config))
     except Exception as error:
