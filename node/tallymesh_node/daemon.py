@@ -79,6 +79,8 @@ BINDING_VERSION = 1  # raised when an account moves to another peer key
 REACHABILITY_S = 300.0  # the owner's router may change
 REACHABILITY_RETRY_S = 2.0  # until a first peer could be asked
 SUBMIT_SLOTS = 2  # units side by side on a node that only submits: loss checks, evaluation, its own recomputations
+STOPPED = "stopped"  # the code of the Leaves of a node that ends in good order
+LEAVE_S = 2.0  # for payers to hear it; whoever stops a node waits for that
 DISK_SHARE = 0.5  # of the free disk, for blobs, where the owner names no limit
 
 
@@ -292,6 +294,8 @@ class Node:
             log.info("ready: account %s, API %s", checksum(self.account.address), url)
             task_status.started(url)
             await self._stop.wait()
+            if self.worker is not None:
+                await self.worker.hand_over(STOPPED, LEAVE_S)
             nursery.cancel_scope.cancel()
 
     def _sweeper(self) -> Sweeper:
@@ -349,7 +353,7 @@ class Node:
             self.cores.count = max(self.capacity.cores, 1)
             self.cores.memory_mib = limits.memory_mib
             self._confine(limits)
-        if self.worker is not None:
+        if self.worker is not None and not self._stop.is_set():
             # The first measure of the disk counts: what units themselves have filled since is no reason to leave them.
             offered = self.capacity
             self.worker.allow(

@@ -235,6 +235,7 @@ class Peer:
         self.offers = True
         self.audit = audit
         self.audited: list[AuditOrder] = []
+        self.worker: WorkerService  # while it runs
         self._nursery: trio.Nursery | None = None
         if slots:
             scene.chain.stake(self.key.address, slots, CLASS)
@@ -284,6 +285,7 @@ class Peer:
                 account_of=self.scene.account_of,
                 policy=SettlePolicy(),
             )
+            self.worker = worker
             await nursery.start(worker.run)
             if self.audit is None:
                 await nursery.start(AuditorService(**shared, executor=self.auditing).run)

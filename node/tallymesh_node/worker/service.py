@@ -43,6 +43,7 @@ from tallymesh_node.worker.yielding import Allowed, Held, given_back
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # trio's own name, under the stubs that libp2p brings along
 
+LEAVE_LOOK_S = 0.02  # between two looks whether everybody knows that this process ends: it takes some 50 ms
 PRUNE_S = 3600.0  # between looks for journals of seats that are over and can be forgotten
 
 
@@ -150,6 +151,21 @@ class WorkerService:
         """What the owner wants now: seats that do not fit are given back, those that fit again are kept. Idempotent."""
         self._allowed = allowed
         self._give_back()
+
+    async def hand_over(self, code: str, timeout_s: float) -> None:
+        """Give back every seat, because this process ends; until all payers that answer know, or the time is over. Who
+        does not hear it finds out by itself, seconds later. LocalError never: what cannot be stored is not said."""
+        self.allow(Allowed(code=code, cut=True))
+        with trio.move_on_after(timeout_s):
+            while any(self._leaves(work) for work in self._works.values()):  # noqa: ASYNC110 - many seats, each its own bell
+                await trio.sleep(LEAVE_LOOK_S)
+
+    @staticmethod
+    def _leaves(work: Work) -> bool:
+        """Whether its payer has yet to hear that this worker does no more."""
+        if work.record.seat.phase is Phase.OPEN:
+            return True
+        return bool(work.record.leave) and not work.leave_sent
 
     def _give_back(self) -> None:
         seats = [work for work in self._works.values() if work.record.seat.phase is Phase.OPEN]
