@@ -36,6 +36,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     room: int = 0  # wei that one more seat of it may be worth while it has no slot; see `newcomer`
     unreachable: str = ""  # sentence of the last failed dial, "" if it answered or was not tried
     distrust: str = ""  # why this payer does not want it: convicted, gave up, refused
+    doubt: str = ""  # why this payer asks others first, whatever they ask for: was late, or took a seat for nothing
 
     @property
     def newcomer(self) -> bool:
@@ -103,7 +104,8 @@ def unit_price_up(ask_price: int, work_ms: int) -> int:
 
 
 def match(request: MatchRequest, candidates: Sequence[Candidate], now: int, seed: int) -> Match:
-    """Cheapest first, ties broken by the seed; each offer that is passed over gets a reason.
+    """Those without a doubt first, then the cheapest, ties broken by the seed; each offer that is passed over gets a
+    reason.
 
     The same inputs give the same plan. Proposals never cost more than `request.wages` together, and leave room for one
     more seat of the same size where there are wages for it, so that a peer that dies can be replaced.
@@ -116,7 +118,15 @@ def match(request: MatchRequest, candidates: Sequence[Candidate], now: int, seed
             rejections.append(Rejection(candidate.offer.account, *reason))
         else:
             fitting.append(candidate)
-    fitting.sort(key=lambda c: (c.offer.ask_price, c.newcomer, -c.offer.cpu_score, _tiebreak(c.offer.account, seed)))
+    fitting.sort(
+        key=lambda c: (
+            bool(c.doubt),
+            c.offer.ask_price,
+            c.newcomer,
+            -c.offer.cpu_score,
+            _tiebreak(c.offer.account, seed),
+        )
+    )
     if request.units_left <= 0:
         return Match((), tuple(rejections))
     if not fitting:
@@ -131,7 +141,8 @@ def match(request: MatchRequest, candidates: Sequence[Candidate], now: int, seed
     chosen = {proposal.candidate.offer.account for proposal in proposals}
     for candidate in fitting:
         if candidate.offer.account not in chosen:
-            rejections.append(Rejection(candidate.offer.account, "not_needed", "Cheaper offers are enough."))
+            sentence = f"Others come first: {candidate.doubt}" if candidate.doubt else "Cheaper offers are enough."
+            rejections.append(Rejection(candidate.offer.account, "not_needed", sentence))
     return Match(tuple(proposals), tuple(rejections))
 
 

@@ -101,6 +101,16 @@ def test_the_cheapest_are_asked_and_the_rest_is_not_needed() -> None:
     assert {r.code for r in found.rejections} == {"not_needed"}
 
 
+def test_others_come_before_one_in_doubt_however_cheap_it_is() -> None:
+    doubtful = candidate(1, offered=offer(1, ask_price=1), doubt="It was late.")
+    others = [candidate(n, offered=offer(n, ask_price=10)) for n in (2, 3)]
+    found = match(request(width=2, cores=1, workers_max=1), [doubtful, *others], NOW, 0)
+    assert all(p.candidate.peer_id != "peer1" for p in found.proposals)
+    assert "It was late." in next(r.sentence for r in found.rejections if r.account == doubtful.offer.account)
+    alone = match(request(), [doubtful], NOW, 0)
+    assert [p.candidate.peer_id for p in alone.proposals] == ["peer1"]
+
+
 def test_a_spare_seat_is_kept_where_the_wages_allow_it() -> None:
     found = match(request(width=4, wages=1_000), [candidate(n) for n in (1, 2)], NOW, 0)
     seated = sum(p.price * p.positions for p in found.proposals)

@@ -116,6 +116,9 @@ class Live:
         self.since: float | None = None  # when this process began to expect one
         self.assigned_at: dict[int, float] = {}
         self.received_at: float | None = None
+        self.lagged_at = 0.0  # when this process went on after it was held up
+        self.timed = 0  # units that were received since …
+        self.timed_s = 0.0  # … and how long it took from when each could begin, together
         self.due_since: float | None = None
         self.unreachable_since: float | None = None
         self.told: set[str] = set()  # what the worker acknowledged: seated, close:…, cancel, accept:n, forfeit
@@ -124,3 +127,12 @@ class Live:
         self.said = 0.0  # lines and metrics of late that were shown, less what time allows
         self.said_at = 0.0
         self.system_due = 0.0  # when the next point of its machine's series is shown, trio's clock
+
+    def received(self, position: int, now: float) -> None:
+        """Its pace: a unit can begin with its Assign, or with the newest receipt where others came first. Of a worker
+        with several cores that is less than it takes."""
+        began = self.assigned_at.get(position)
+        if began is not None:
+            self.timed += 1
+            self.timed_s += now - max(began, self.received_at or began, self.lagged_at)
+        self.received_at = now

@@ -142,13 +142,14 @@ class Needs:
         offered = list(driver.tools.offers.candidates(driver.tools.chain.block_time()))
         room = self._room(self._numeric_class(offered), offered)
         kept = {c.offer.account for c in offered} - self._seated() if room is not None and room <= 0 else set()
-        resting = driver.trust.resting("worker")
+        resting, doubted = driver.trust.resting("worker"), driver.trust.doubted()
         distrust = {**dict.fromkeys(kept, KEPT_FREE), **resting, **driver.trust.convicted, **book.convicted}
         return [
             msgspec.structs.replace(
                 candidate,
                 free_cores=candidate.offer.cores - driver.cores_held(candidate.offer.account, book.id),
                 distrust=distrust.get(candidate.offer.account, candidate.distrust),
+                doubt=doubted.get(candidate.offer.account, ""),
                 room=self.rooms.get(candidate.offer.account, 0),
             )
             for candidate in offered

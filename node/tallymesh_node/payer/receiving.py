@@ -100,7 +100,7 @@ class Receiving:
         }
         check = self.driver.own.checks(held)
         await self.driver.commit(Received(request.receipt, opening, request.report.metrics, seconds, check))
-        held.live.received_at = trio.current_time()
+        held.live.received(receipt.position, trio.current_time())
         self.driver.placing.made(held, opening.end)
 
     async def _keep(self, held: Held, second: bytes) -> None:

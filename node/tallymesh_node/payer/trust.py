@@ -17,6 +17,9 @@ SCOPE = "payer-trust"
 # machine stood still for some seconds, theirs or ours, must not stop a job for minutes.
 REST_FIRST_S, REST_S = 30.0, 600.0
 BUSY_S = 5.0  # a worker that said no is asked again after this
+# Others are asked first for so long: a cheap offer that is late every time, or takes seats and delivers nothing, would
+# be the first choice again whenever its rest is over.
+DOUBT_S = 3600.0
 
 
 class Trust:
@@ -25,6 +28,7 @@ class Trust:
         self._struck: dict[bytes, str] = {}
         self._convicted: dict[bytes, str] = {}
         self._resting: dict[tuple[str, bytes], tuple[float, str]] = {}
+        self._doubts: dict[bytes, tuple[float, str]] = {}  # account -> (until, why)
         self._rests: dict[tuple[str, bytes], tuple[float, float]] = {}  # its last rest: seconds, and until when
         self._now: Callable[[], float] = trio.current_time
 
@@ -65,9 +69,19 @@ class Trust:
             self._rests[role, account] = seconds, now + seconds
         self._resting[role, account] = (now + seconds, sentence)
 
+    def doubt(self, account: bytes, sentence: str) -> None:
+        """Ask others first, where there are others."""
+        self._doubts[account] = (self._now() + DOUBT_S, sentence)
+
+    def doubted(self) -> dict[bytes, str]:
+        now = self._now()
+        self._doubts = {account: (until, why) for account, (until, why) in self._doubts.items() if until > now}
+        return {account: why for account, (_, why) in self._doubts.items()}
+
     def wake(self, role: str, accounts: set[bytes]) -> None:
         """It was not their fault."""
         for account in accounts:
+            self._doubts.pop(account, None)
             self._resting.pop((role, account), None)
             self._rests.pop((role, account), None)
 

@@ -32,6 +32,9 @@ OWN_LAG_S = 2.0  # this process was held up: nobody is late before it has listen
 REQUEST_S = 10.0
 PROBE_S = 5.0  # for a peer whose connection broke to answer on a new one: a dial and a request
 PROBE_PAUSE_S = 0.5  # between two tries: a peer that is gone refuses at once
+# A worker that takes so many times the declared work, and half of the grace, for so many units in the mean is late.
+# Ten times and the whole grace end the seat; a busy or slower machine is far from either.
+PACE_FACTOR, PACE_GRACE_SHARE, PACE_UNITS = 4, 2, 2
 REPORT_S = 10.0  # a worker ends a unit at its limit and says so: its clock starts later than ours, and its word travels
 FAULTS_OF_PROGRAM = ("program", "limits")  # may be the user's: tried here before the worker is blamed
 FAILURES_WITH_OWN = 3  # workers that units must fail on which run here, before the program is to blame after all
@@ -42,6 +45,7 @@ class Watching:
     def __init__(self, driver: JobDriver) -> None:
         self.driver = driver
         self._looked_at: float | None = None
+        self._late_once: set[tuple[bytes, int]] = set()  # accounts that were found late in this job, by stage
 
     def problems(self) -> list[Problem]:
         return []
@@ -61,8 +65,9 @@ class Watching:
             live = held.live
             if live.since is None:
                 live.since = now
-            if lagged and live.heard_at is not None:
-                live.heard_at = now
+            if lagged:
+                live.lagged_at = now
+                live.heard_at = None if live.heard_at is None else now
             live.due_since = (live.due_since or now) if held.seat.due() is not None else None
             if held.state is LeaseState.LOST:
                 self._in_place(held)
@@ -82,6 +87,22 @@ class Watching:
         late = self._late(held, now)
         if late is not None:
             self.driver.doing.start(("give_up", held.id), self.give_up, held, *late)
+        elif (held.account, held.stage) not in self._late_once:
+            self._pace(held)
+
+    def _pace(self, held: Held) -> None:
+        """A worker that is within its limit each time, and always far from what was declared, would hold a chain or a
+        round up until its lease is over, and then be the cheapest again. Once a stage: it may be all that there is."""
+        declared_s, live = held.lease.work_ms / 1000, held.live
+        limit_s = PACE_FACTOR * declared_s + self.driver.tools.parameters.unit_grace_s / PACE_GRACE_SHARE
+        if live.timed >= PACE_UNITS and live.timed_s > live.timed * limit_s:
+            mean_s = live.timed_s / live.timed
+            self._late_once.add((held.account, held.stage))
+            sentence = f"Its units took {mean_s:.0f} s each, where {declared_s:.1f} s are declared."
+            self.driver.trust.doubt(held.account, sentence)
+            if self.driver.book.training and held.takes_work and held.positions_left > held.width:
+                self.driver.events.add("warning", code="late", sentence=sentence)
+                self.driver.closing.end(held, sentence)
 
     def _late(self, held: Held, now: float) -> tuple[str, str] | None:
         """(code, sentence) where the worker has run out of time."""
@@ -135,6 +156,8 @@ class Watching:
         if held.state in (LeaseState.SEATED, LeaseState.ENDING):
             await driver.commit(GivenUp(held.id, code, sentence, cut))
             driver.trust.rest("worker", held.account, f"{code}: {sentence}")
+            if not held.seat.leaves:
+                driver.trust.doubt(held.account, f"It took a seat and delivered nothing ({code}).")
             driver.doing.start(("cancel", held.id), self._cancel, held)
 
     async def _cancel(self, held: Held) -> None:

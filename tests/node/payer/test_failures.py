@@ -11,7 +11,17 @@ import trio
 
 from fakes import payer_scene
 from fakes.chain import DOMAINS
-from fakes.payer_scene import PARAMETERS, PRICE, PayerNode, Scene, cheat, honest_result, paid_units, result_of
+from fakes.payer_scene import (
+    PARAMETERS,
+    PRICE,
+    PayerNode,
+    Puppet,
+    Scene,
+    cheat,
+    honest_result,
+    paid_units,
+    result_of,
+)
 from tallymesh import api
 from tallymesh.errors import LocalError
 from tallymesh.messages import Order
@@ -75,6 +85,39 @@ async def test_a_worker_that_is_too_slow_is_given_up(scene: Scene, payer: PayerN
         slow = next(peer for peer in view.peers if peer.peer_id == "peer-9")
         assert slow.problem is not None
         assert slow.problem.code == "too_slow"
+
+
+async def test_a_cheap_worker_that_is_late_each_time_does_not_keep_a_chain_to_itself(
+    scene: Scene, payer: PayerNode
+) -> None:
+    """Each unit within its limit, thirty times what is declared: ten minutes for twenty seconds of work, if its next
+    leases were its own again because it is the cheapest."""
+    late, honest = scene.join(9, ask=PRICE // 10, seconds=30.0), scene.join(1)
+    for number in (2, 3):
+        scene.join(number, works=False)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("sequential", rounds=20)
+        job = await payer.submit(spec)
+        view = await payer.wait(job, timeout_s=150)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)[-1:]
+        await payer.wait_empty(job)
+        assert paid_units(scene, late) + paid_units(scene, honest) == 20  # what it did is paid like anybody's
+        assert paid_units(scene, late) <= 3
+        assert "late" in {e.data.get("code") for e in payer.service.events(job, 0) if e.kind == "warning"}
+
+
+async def test_workers_that_take_seats_and_never_start_cost_one_deadline_each(scene: Scene, payer: PayerNode) -> None:
+    puppets = [Puppet(scene, number) for number in (7, 8, 9)]
+    scene.crowd(4)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("sequential", rounds=20)
+        job = await payer.submit(spec)
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)[-1:]
+    asked = [peer.peer_id for peer in view.peers if peer.received == 0]
+    assert sorted(asked) == sorted(puppet.peer.peer_id for puppet in puppets)
 
 
 async def test_a_unit_that_runs_out_of_its_limit_is_the_programs_fault_and_no_slow_worker_s(
