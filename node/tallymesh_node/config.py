@@ -33,7 +33,7 @@ OTHER_VARIABLES: Final = frozenset({"NODE", "TOKEN", "TOKEN_FILE", "BUDGET", "BA
 SECONDS_PER_HOUR: Final = 3600
 # What an owner may change while the node runs (`tallymesh node limit`).
 CHANGEABLE: Final = (
-    "cores", "memory_mib", "disk_gib", "bandwidth_mib_s", "hours", "only_idle", "idle_after_s", "hand_over_s",
+    "cores", "memory_mib", "disk_gib", "hours", "only_idle", "idle_after_s", "hand_over_s",
 )  # fmt: skip
 
 
@@ -59,7 +59,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     cores: int = 0  # units side by side
     memory_mib: int = 0
     disk_gib: int = 0
-    bandwidth_mib_s: float = 0.0  # of blobs, each way; 0: no limit
     hours: tuple[str, ...] = ()  # in which the machine is lent, by the owner's clock; none: at any time
     only_idle: bool = False  # lent only while nobody uses it
     idle_after_s: int = 300  # so long without its owner
@@ -87,7 +86,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             cores=self.cores,
             memory_mib=self.memory_mib,
             disk_gib=self.disk_gib,
-            bandwidth_mib_s=self.bandwidth_mib_s,
             hours=Hours.parse(self.hours),
             only_idle=self.only_idle,
             idle_after_s=self.idle_after_s,
@@ -176,13 +174,6 @@ def _flag(value: Any, base: Path) -> bool:
     return found
 
 
-def _rate(value: Any, base: Path) -> float:
-    number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else -1.0
-    if not 0 <= number <= 1e6:  # not NaN either
-        raise ValueError("expected a number of MiB a second from 0 to 1000000")
-    return number
-
-
 def _number(low: int, high: int) -> Callable[[Any, Path], int]:
     def parse(value: Any, base: Path) -> int:
         number = int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value) else value
@@ -206,7 +197,6 @@ _PARSERS: Final[dict[str, Callable[[Any, Path], Any]]] = {
     "cores": _number(0, 4096),
     "memory_mib": _number(0, 1 << 30),
     "disk_gib": _number(0, 1 << 20),
-    "bandwidth_mib_s": _rate,
     "hours": _hours,
     "only_idle": _flag,
     "idle_after_s": _number(1, 24 * 3600),

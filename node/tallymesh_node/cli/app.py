@@ -9,13 +9,16 @@ from tallymesh_node.cli import (
     chain,
     contributor,
     deploying,
+    doctor,
     history,
     jobs,
     later,
     money,
+    owner,
     receipt,
     rewards,
     run,
+    service,
     stake,
     various,
 )
@@ -49,6 +52,10 @@ app.command("up")(contributor.up)
 node.command("start")(contributor.start)
 node.command("status")(contributor.status)
 node.command("stop")(contributor.stop)
+node.command("pause")(owner.pause)
+node.command("resume")(owner.resume)
+node.command("limit")(owner.limit)
+node.command("install")(service.install)
 
 app.command("run", context_settings={"ignore_unknown_options": True})(run.run)
 app.command("build", context_settings={"ignore_unknown_options": True})(build.build)
@@ -81,5 +88,6 @@ wallet.command("import")(money.import_)
 for _name, _help in later.COMMANDS.items():
     app.command(_name, hidden=True, context_settings=later.ANYTHING, help=_help)(later.later)
 
+app.command("doctor")(doctor.doctor)
 app.command("env")(various.env)
 app.command("version")(various.version)

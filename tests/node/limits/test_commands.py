@@ -62,17 +62,17 @@ def test_limits_add_up_over_the_configured_ones_until_reset(home: Path) -> None:
     (home / "config.toml").write_text("cores = 4\nmemory_mib = 8192\n")
     limits("--cores", "2")
     run("pause")
-    found = limits("--hours", "22:00-07:00", "--hours", "sat,sun", "--only-idle", "--bandwidth", "1.5")
-    assert (found["cores"], found["memory_mib"], found["only_idle"], found["bandwidth_mib_s"]) == (2, 8192, True, 1.5)
+    found = limits("--hours", "22:00-07:00", "--hours", "sat,sun", "--only-idle")
+    assert (found["cores"], found["memory_mib"], found["only_idle"]) == (2, 8192, True)
     assert found["hours"] == ["22:00-07:00", "sat,sun"]
     assert orders.load(home).pause is not None, "another limit is no end of a pause"
     assert limits("--hours", "")["hours"] == []
-    assert "cores            2 (changed)" in run("limit")
+    assert "cores         2 (changed)" in run("limit")
     assert limits("--reset")["cores"] == 4
 
 
 def test_a_limit_that_makes_no_sense_is_refused_and_changes_nothing(home: Path) -> None:
-    for words in (("--hours", "night"), ("--cores", "5000"), ("--bandwidth", "-1")):
+    for words in (("--hours", "night"), ("--cores", "5000"), ("--memory-mib", "-1")):
         run("limit", *words, code=1)
     assert not (home / orders.NAME).exists()
 

@@ -15,9 +15,7 @@ from tallymesh_node.limits.orders import NAME, Orders, Pause
 
 @pytest.mark.parametrize("pause", [None, Pause(math.inf), Pause(1.8e9), Pause(math.inf, at_once=True)])
 def test_what_was_said_is_read_again(tmp_path: Path, pause: Pause | None) -> None:
-    said = Orders(
-        pause=pause, changes={"cores": 2, "only_idle": True, "hours": ("22:00-07:00",), "bandwidth_mib_s": 0.5}
-    )
+    said = Orders(pause=pause, changes={"cores": 2, "only_idle": True, "hours": ("22:00-07:00",)})
     orders.save(tmp_path / "new", said)
     assert orders.load(tmp_path / "new") == said
     assert [path.name for path in (tmp_path / "new").iterdir()] == [NAME]
@@ -62,11 +60,8 @@ def config(tmp_path: Path) -> Config:
 
 
 def test_settings_of_the_file_and_the_environment_become_limits(tmp_path: Path) -> None:
-    (tmp_path / "config.toml").write_text(
-        'hours = ["mon-fri 19:00-23:30", "sat,sun"]\nonly_idle = true\nbandwidth_mib_s = 2\n'
-    )
+    (tmp_path / "config.toml").write_text('hours = ["mon-fri 19:00-23:30", "sat,sun"]\nonly_idle = true\n')
     found = load({"home": tmp_path}, environment={"TALLYMESH_HAND_OVER_S": "5", "TALLYMESH_CORES": "3"})
-    assert found.limits.bandwidth_mib_s == 2.0
     assert found.limits.only_idle
     assert (found.limits.hand_over_s, found.limits.cores, len(found.limits.hours.spans)) == (5, 3, 7)
     spans = load({"home": tmp_path}, environment={"TALLYMESH_HOURS": "mon,tue 1:00-2:00; sun"}).limits.hours.spans
@@ -75,8 +70,8 @@ def test_settings_of_the_file_and_the_environment_become_limits(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "line",
-    ['hours = ["night"]', "hours = 3", "only_idle = 2", 'only_idle = "perhaps"', "bandwidth_mib_s = -1",
-     "bandwidth_mib_s = nan", "bandwidth_mib_s = true", "hand_over_s = -1", "idle_after_s = 0"],
+    ['hours = ["night"]', "hours = 3", "only_idle = 2", 'only_idle = "perhaps',
+     "hand_over_s = -1", "idle_after_s = 0"],
 )  # fmt: skip
 def test_a_limit_that_makes_no_sense_is_named_with_its_line(tmp_path: Path, line: str) -> None:
     (tmp_path / "config.toml").write_text(f"\n{line}\n")

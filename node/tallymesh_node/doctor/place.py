@@ -1,0 +1,118 @@
+"""Checks of the node's folder: who works in it, its wallet, its network file, what its owner said."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from tallymesh import network as network_file
+from tallymesh.api import NodeView
+from tallymesh.errors import CallerError, LocalError
+from tallymesh.network import Network
+from tallymesh_ledger.keys import AccountKey, checksum
+from tallymesh_node.config import Config
+from tallymesh_node.doctor.findings import Finding, failed, fix, note, ok
+from tallymesh_node.limits import orders
+from tallymesh_node.store.lock import NAME
+from tallymesh_node.wallet import KEYSTORE, open_wallet
+
+ANSWER_S = 10.0  # a node under load answers within a second
+
+
+def holder(home: Path) -> int | None:
+    """The process that works in the folder: None where none does, 0 where it is not known which."""
+    try:
+        descriptor = os.open(home / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back by `close`
+    except OSError:
+        said = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+        return int(said) if said.isdigit() else 0
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def node(home: Path, process: int) -> tuple[list[Finding], NodeView | None]:
+    """The node that runs here, and what it says of itself."""
+    who = f"process {process}" if process else "another process"
+    try:
+        published = msgspec.json.decode((home / "api.json").read_bytes(), type=dict[str, str | int])
+        answer = httpx.get(
+            f"{published['url']}/v1/node",
+            headers={"Authorization": f"Bearer {published['token']}"},
+            timeout=ANSWER_S,
+            trust_env=False,
+        )
+        view = msgspec.json.decode(answer.raise_for_status().content, type=NodeView)
+    except (OSError, KeyError, ValueError, httpx.HTTPError):
+        return [
+            fix(
+                "node",
+                "locked",
+                f"A node ({who}) works in {home}, and does not answer: a second one cannot start there.",
+                f"If it is only starting, wait. Else end it: kill {process or 'its process'}; or give a second node a "
+                "folder and a wallet of its own by TALLYMESH_HOME, and --listen-port 0.",
+            )
+        ], None
+    found = [
+        note(
+            "node",
+            f"It runs in {home} ({who}).",
+            "A second one needs a folder and a wallet of its own: TALLYMESH_HOME and --listen-port 0.",
+        )
+    ]
+    for problem in view.problems:
+        remedy = problem.remedy or "Nothing: the node sees to it; 'tallymesh why --node' says how far it is."
+        found.append(fix("node", problem.code, problem.sentence, remedy))
+    return found, view
+
+
+def wallet(config: Config) -> tuple[Finding, AccountKey | None]:
+    """Opens it, as a start would."""
+    path = config.home / KEYSTORE
+    if not path.exists():
+        return note("wallet", f"There is none in {config.home} yet: the first start makes it."), None
+    try:
+        key, _ = open_wallet(config.home, config.password_file)
+    except (CallerError, LocalError) as error:
+        remedies = {
+            "wrong_password": "Name the file of the right one with --password-file; or put the wallet back from a "
+            "backup: tallymesh wallet import.",
+            "no_password": "Name a file whose first line is the password, with --password-file.",
+        }
+        remedy = remedies.get(error.code, "Put it back from a backup: tallymesh wallet import.")
+        return failed("wallet", error, remedy), None
+    return ok("wallet", checksum(key.address)), key
+
+
+def network(config: Config) -> tuple[Finding, Network | None]:
+    try:
+        found = network_file.load(config.network)
+    except (CallerError, LocalError) as error:
+        return failed("network", error, "Get it again from whoever runs the network, and name it with --network."), None
+    except OSError as error:
+        sentence = f"{config.network} cannot be read: {error.strerror}."
+        return fix("network", "no_network", sentence, "Make it readable, or name another with --network."), None
+    return ok("network", f"{found.name}, chain {found.chain_id} ({config.network})"), found
+
+
+def owner(home: Path) -> list[Finding]:
+    """What `node pause` and `node limit` left behind, which an owner may have forgotten."""
+    try:
+        said = orders.load(home)
+    except LocalError as error:
+        return [failed("owner", error, "Remove that file.")]
+    found = []
+    if said.pause is not None:
+        found.append(fix("owner", "paused", "Its owner paused it: it offers nothing.", "tallymesh node resume"))
+    if said.changes:
+        names = ", ".join(sorted(said.changes))
+        found.append(note("owner", f"Changed since config.toml: {names}.", "tallymesh node limit --reset"))
+    return found
