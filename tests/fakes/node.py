@@ -32,6 +32,7 @@ from tallymesh.ids import BlobId
 from tallymesh.units import decode_spec
 from tallymesh_node.blobs import BlobStore
 from tallymesh_node.http import ApiServer
+from tallymesh_node.http.crowd import Crowd
 
 ACCOUNT = "0x" + "ab" * 20
 PEER = "12D3KooWFake"
@@ -225,6 +226,7 @@ class Served:
         self.payer = node.fake_payer
         self.url = url
         self.token = token
+        self.crowd: Crowd
         self._trio = token_of_trio
 
     def do(self, function: Callable[[], Any]) -> Any:
@@ -237,7 +239,7 @@ def serve(node: FakeNode) -> Iterator[Served]:
     holder: dict[str, Any] = {}
 
     async def main() -> None:
-        server = ApiServer(node, node.home)
+        server = holder["server"] = ApiServer(node, node.home)
         async with trio.open_nursery() as nursery:
             holder["url"] = await nursery.start(server.run)
             holder["token"] = server.token
@@ -256,14 +258,16 @@ def serve(node: FakeNode) -> Iterator[Served]:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert started.wait(10)
+    assert started.wait(120)
     assert "error" not in holder, holder["error"]
     try:
-        yield Served(node, holder["url"], holder["token"], holder["trio"], holder["scope"].cancel)
+        made = Served(node, holder["url"], holder["token"], holder["trio"], holder["scope"].cancel)
+        made.crowd = holder["server"].crowd
+        yield made
     finally:
         try:
             trio.from_thread.run_sync(holder["scope"].cancel, trio_token=holder["trio"])
         except trio.RunFinishedError:
             pass  # the test ended it itself
-        thread.join(10)
+        thread.join(120)
         assert not thread.is_alive()

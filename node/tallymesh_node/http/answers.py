@@ -6,10 +6,11 @@ inside, and the traceback in the node's log under a number that the answer names
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
@@ -20,7 +21,10 @@ log = logging.getLogger("tallymesh.http")
 
 STREAM: Final = web.RequestKey("stream", web.StreamResponse)  # set by a handler whose answer is about to begin
 
+STALL_S: Final = 30.0  # a sender that gives no byte, or a reader that takes none, for this long is gone
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+T = TypeVar("T")
 
 _STATUS_BY_CODE: Final = {
     "unauthorised": 401,
@@ -38,6 +42,8 @@ _STATUS_BY_CODE: Final = {
     "wrong_blob": 422,
     "too_many_streams": 503,
     "not_ready": 503,
+    "too_many_connections": 503,
+    "too_slow": 408,
     "disk": 507,
 }
 _KINDS: Final = ((CallerError, "caller", 400), (RemoteError, "remote", 502), (LocalError, "local", 503))
@@ -72,6 +78,27 @@ def refusal(error: TallymeshError) -> web.Response:
     return answer
 
 
+async def chunks(request: web.Request, size: int) -> AsyncIterator[bytes]:
+    """The body as it comes. CallerError `too_slow` where nothing comes for STALL_S: a sender that stops in the middle
+    would else hold its connection, and what it has sent, for ever."""
+    parts = request.content.iter_chunked(size)
+    while True:
+        try:
+            async with asyncio.timeout(STALL_S):
+                part = await anext(parts)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise CallerError("too_slow", f"Nothing more of the body came for {STALL_S:g} s.") from None
+        yield part
+
+
+async def in_time(writing: Awaitable[T]) -> T:
+    """What is written to a reader. TimeoutError where it takes nothing for STALL_S."""
+    async with asyncio.timeout(STALL_S):
+        return await writing
+
+
 @web.middleware
 async def errors_to_answers(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The outermost middleware. An answer that has begun cannot be replaced: then the connection is cut, so that the
@@ -83,7 +110,10 @@ async def errors_to_answers(request: web.Request, handler: Handler) -> web.Strea
     except web.HTTPException as error:
         return _replace(request, _from_aiohttp(error))
     except (ConnectionError, TimeoutError):
-        raise  # the reader went away: nobody is left to be told
+        # The reader went away, or takes nothing: nobody is left to be told, and aiohttp would wait for it once more.
+        if request.transport is not None:
+            request.transport.abort()
+        raise
     except Exception:
         number = secrets.token_hex(4)
         log.exception("bug %s in %s %s", number, request.method, request.path)

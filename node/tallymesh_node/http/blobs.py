@@ -15,7 +15,7 @@ from tallymesh import api
 from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import BlobId
-from tallymesh_node.http.answers import STREAM, json_answer
+from tallymesh_node.http.answers import STREAM, chunks, in_time, json_answer
 from tallymesh_node.http.facade import BlobStore
 
 MAX_BLOB_BYTES: Final = 1024 * 1024 * 1024  # the largest file that a unit may write (Limits.file_mib)
@@ -51,7 +51,7 @@ async def upload(request: web.Request, store: BlobStore) -> web.Response:
     writer = store.writer(name, size)
     try:
         offset = 0
-        async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+        async for chunk in chunks(request, CHUNK_BYTES):
             writer.write(offset, chunk)
             offset += len(chunk)
         if offset != size or not writer.finish():
@@ -101,11 +101,11 @@ async def download(request: web.Request, store: BlobStore) -> web.StreamResponse
         answer = web.StreamResponse(headers=headers)
         answer.content_type = "application/octet-stream"
         request[STREAM] = answer
-        await answer.prepare(request)
+        await in_time(answer.prepare(request))
         if request.method != "HEAD":
             while chunk := file.read(CHUNK_BYTES):
-                await answer.write(chunk)
-        await answer.write_eof()
+                await in_time(answer.write(chunk))
+        await in_time(answer.write_eof())
         return answer
 
 
@@ -115,7 +115,7 @@ async def read_body(request: web.Request, limit: int) -> bytes:
         raise _too_large(limit)
     parts: list[bytes] = []
     size = 0
-    async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+    async for chunk in chunks(request, CHUNK_BYTES):
         size += len(chunk)
         if size > limit:
             raise _too_large(limit)

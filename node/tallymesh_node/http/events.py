@@ -7,9 +7,9 @@ memory, a silent one is dropped after a while, and nobody's slowness reaches the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 import trio_asyncio
@@ -17,16 +17,13 @@ from aiohttp import web
 
 from tallymesh import api
 from tallymesh.errors import CallerError, LocalError
-from tallymesh_node.http.answers import STREAM
+from tallymesh_node.http.answers import STREAM, in_time
 from tallymesh_node.http.facade import PayerService
 
 HEARTBEAT_S: Final = 10.0  # a comment this often tells readers and proxies that the line is alive
-WRITE_S: Final = 30.0  # a reader that takes nothing for this long is gone
 MAX_STREAMS: Final = 64  # open at a time: each holds a connection and a batch
 MAX_BATCH: Final = 256  # events written before the reader must have taken them
 ENDED: Final = ("done", "failed", "cancelled")
-
-T = TypeVar("T")
 
 
 class Streams:
@@ -84,10 +81,10 @@ async def stream(request: web.Request, payer: PayerService, streams: Streams) ->
         answer = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         answer.content_type = "text/event-stream"
         request[STREAM] = answer
-        await _in_time(answer.prepare(request))
+        await in_time(answer.prepare(request))
         async for batch in _batches(payer, job_id, after, follow):
-            await _in_time(answer.write(b"".join(map(line, batch)) or b": alive\n\n"))
-        await _in_time(answer.write_eof())
+            await in_time(answer.write(b"".join(map(line, batch)) or b": alive\n\n"))
+        await in_time(answer.write_eof())
         return answer
 
 
@@ -115,8 +112,3 @@ async def _wait(payer: PayerService, job_id: str, after: int) -> Sequence[api.Ev
     with trio.move_on_after(HEARTBEAT_S):
         return await payer.wait_events(job_id, after)
     return ()
-
-
-async def _in_time(writing: Awaitable[T]) -> T:
-    async with asyncio.timeout(WRITE_S):
-        return await writing

@@ -18,6 +18,12 @@ from tallymesh_node.http.blobs import parse_id, read_json
 from tallymesh_node.http.facade import NodeFacade, PayerService
 
 MAX_REQUEST_BYTES: Final = 64 * 1024  # a SubmitRequest has about 300 bytes
+# What the Order's fields hold, and more than any machine has: beyond it the terms are a mistake.
+MAX_CORES: Final = (1 << 16) - 1
+MAX_GIB: Final = float((1 << 22) - 1)  # 32 bits of MiB
+MAX_GPUS: Final = (1 << 16) - 1
+MAX_WORKERS: Final = (1 << 16) - 1
+MAX_DEADLINE_S: Final = 10 * 365 * 24 * 3600
 MAX_ROWS: Final = 10_000  # receipts or audits in one answer; `?after=` pages on
 
 _results = msgspec.msgpack.Decoder(tuple[bytes, ...])
@@ -97,5 +103,9 @@ def _check_terms(terms: api.Terms) -> None:
     require = terms.require
     if require.cores < 1 or require.memory_gib <= 0 or require.disk_gib < 0 or require.gpu < 0:
         raise CallerError("bad_terms", "Requirements are positive.")
+    if require.cores > MAX_CORES or max(require.memory_gib, require.disk_gib) > MAX_GIB or require.gpu > MAX_GPUS:
+        raise CallerError("bad_terms", "No machine has as much as is required.")
     if terms.workers_max < 0 or terms.deadline_s <= 0:
         raise CallerError("bad_terms", "workers_max and deadline_s are positive.")
+    if terms.workers_max > MAX_WORKERS or terms.deadline_s > MAX_DEADLINE_S:
+        raise CallerError("bad_terms", f"At most {MAX_WORKERS} workers, and {MAX_DEADLINE_S} s.")

@@ -11,6 +11,7 @@ from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError
 from tallymesh_node.carriers.terms import SLOTS_MAX
 from tallymesh_node.http.answers import json_answer
+from tallymesh_node.http.blobs import read_body
 from tallymesh_node.http.facade import NodeFacade
 
 MAX_BODY_BYTES = 4096  # three short fields
@@ -23,11 +24,7 @@ async def withdraw(request: web.Request, node: NodeFacade) -> web.Response:
 
 
 async def _withdrawal(request: web.Request) -> api.WithdrawRequest:
-    body = b""
-    while len(body) <= MAX_BODY_BYTES and (part := await request.content.read(MAX_BODY_BYTES + 1)):
-        body += part  # what has come by now: a body may come in pieces
-    if len(body) > MAX_BODY_BYTES:
-        raise CallerError("too_large", f"The request is over {MAX_BODY_BYTES} bytes.")
+    body = await read_body(request, MAX_BODY_BYTES)
     try:
         wanted = _decoder.decode(body)
     except UNREADABLE as error:

@@ -7,10 +7,11 @@ module does not know what the services do.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
-from asyncio import AbstractEventLoop
+from asyncio import AbstractEventLoop, AbstractServer
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +24,7 @@ from tallymesh.errors import CallerError, LocalError
 from tallymesh_node.http import blobs, events, jobs, money
 from tallymesh_node.http.access import Access, Published, host_names, load_token, local_name
 from tallymesh_node.http.answers import Handler, errors_to_answers, json_answer
+from tallymesh_node.http.crowd import Counted, Crowd
 from tallymesh_node.http.facade import NodeFacade
 from tallymesh_node.http.metrics import CONTENT_TYPE, Metrics
 
@@ -53,6 +55,7 @@ class ApiServer:
         self._hosts = hosts
         self._metrics = Metrics(node)
         self._streams = events.Streams()
+        self.crowd = Crowd()
         self.token = load_token(home)
         self.url = ""
 
@@ -78,15 +81,25 @@ class ApiServer:
                     max_field_size=MAX_HEADER_BYTES,
                 )
                 await trio_asyncio.aio_as_trio(runner.setup)()
+                door: AbstractServer | None = None
                 try:
-                    await trio_asyncio.aio_as_trio(web.SockSite(runner, listener, backlog=BACKLOG).start)()
+                    door = await trio_asyncio.aio_as_trio(self._open_door)(runner, listener)
                     published.write()
                     task_status.started(self.url)
                     await trio.sleep_forever()
                 finally:
                     published.remove()
+                    if door is not None:
+                        door.close()
                     with trio.CancelScope(shield=True), trio.move_on_after(2 * SHUTDOWN_S):
                         await trio_asyncio.aio_as_trio(runner.cleanup)()
+
+    async def _open_door(self, runner: web.AppRunner, listener: socket.socket) -> AbstractServer:
+        """aiohttp's own site counts nobody."""
+        made = runner.server
+        assert made is not None
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(lambda: Counted(made(), self.crowd), sock=listener, backlog=BACKLOG)
 
     def _listen(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
@@ -117,7 +130,9 @@ class ApiServer:
         async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
             if not access.host_is_right(request.host):
                 raise CallerError("wrong_host", "This server does not go by that name.")
-            if request.path not in OPEN_PATHS and not access.token_is_right(request.headers.get("Authorization", "")):
+            if access.token_is_right(request.headers.get("Authorization", "")):
+                self.crowd.know(request.transport)
+            elif request.path not in OPEN_PATHS:
                 raise CallerError(
                     "unauthorised",
                     "The token is missing or wrong.",

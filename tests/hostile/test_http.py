@@ -1,0 +1,209 @@
+"""The HTTP port as a hostile program of the same machine uses it, with the token and without."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+import pytest
+from hypothesis import given, settings
+
+from fakes.node import FakeNode, Served, serve
+from hostile.doors import ROUTES
+from hostile.inputs import NASTY, cut, hostile
+from hostile.targets import spec
+from tallymesh import api, units
+from tallymesh.ids import ZERO32, blob_id
+from tallymesh_node.http import answers, crowd
+
+PATIENCE_S = 120.0
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serve(FakeNode(tmp_path)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[httpx.Client]:
+    headers = {"Authorization": f"Bearer {served.token}"}
+    with httpx.Client(base_url=served.url, headers=headers, timeout=PATIENCE_S, trust_env=False) as session:
+        yield session
+
+
+def line(served: Served) -> socket.socket:
+    parts = urlsplit(served.url)
+    return socket.create_connection((parts.hostname, parts.port), timeout=PATIENCE_S)
+
+
+def head(served: Served, request: str, *more: str, token: bool = True) -> bytes:
+    lines = [f"{request} HTTP/1.1", f"Host: {urlsplit(served.url).netloc}", *more]
+    if token:
+        lines.append(f"Authorization: Bearer {served.token}")
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def closed(connection: socket.socket) -> bool:
+    """Whether the other side ends it, within some patience; what it says before is read."""
+    connection.settimeout(PATIENCE_S)
+    try:
+        while connection.recv(65536):
+            pass
+    except ConnectionError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+BLOB = blob_id(b"a blob")
+SEEDS = {
+    "POST /v1/jobs": [msgspec.json.encode(api.SubmitRequest(spec=BLOB.hex(), terms=api.Terms(budget_wei="9")))],
+    "PUT /v1/blobs/{id}": [b"a blob"],
+    "POST /v1/blobs": [msgspec.msgpack.encode([b"one", b"two"])],
+    "POST /v1/blobs/missing": [msgspec.msgpack.encode([ZERO32])],
+    "POST /v1/withdraw": [msgspec.json.encode(api.WithdrawRequest())],
+}
+
+
+def ask(client: httpx.Client, route: str, body: bytes) -> httpx.Response:
+    method, path = route.replace("{id}", BLOB.hex()).split(" ")
+    return client.request(method, path, content=body)
+
+
+def test_every_route_with_a_body_has_a_good_one_here() -> None:
+    assert SEEDS.keys() == {route for route, reads in ROUTES.items() if reads}
+
+
+@pytest.mark.parametrize("route", SEEDS)
+def test_a_body_that_nobody_can_read_is_the_callers_error(client: httpx.Client, route: str) -> None:
+    for body in (*NASTY, *cut(SEEDS[route])):
+        answer = ask(client, route, body)
+        assert answer.status_code < 500, (body[:40], answer.text)
+        if answer.status_code >= 400:
+            assert answer.json()["code"] not in ("", "internal")
+
+
+@pytest.mark.parametrize("route", SEEDS)
+def test_a_good_body_that_was_changed_is_taken_or_refused(client: httpx.Client, route: str) -> None:
+    @settings(max_examples=15)
+    @given(hostile(SEEDS[route]))
+    def run(body: bytes) -> None:
+        answer = ask(client, route, body)
+        assert answer.status_code < 500, (body, answer.text)
+
+    run()
+
+
+@pytest.mark.parametrize("route", sorted(ROUTES.keys() - {"POST /v1/node/stop"}))  # that one ends the node
+def test_strange_ids_queries_and_headers_are_refused_on_every_route(client: httpx.Client, route: str) -> None:
+    method, path = route.split(" ")
+    for name in ("0" * 63, "%00", "..%2f..", "%ff%fe", "x" * 4000, "٣"):
+        address = path.replace("{id}", name)
+        for query in ("", "?after=-1", "?after=1e9&follow=0", "?after=" + "9" * 400, "?after=%ff&follow=0"):
+            headers = {"Last-Event-ID": "not a number"}
+            answer = client.request(method, address + query, headers=headers, content=b"")
+            assert answer.status_code < 500, (address, query, answer.text)
+        if "{id}" not in path:
+            break
+
+
+TERMS = [
+    {"deadline_s": 1 << 62},
+    {"workers_max": 1 << 62},
+    {"require": {"cores": 1 << 40}},
+    {"require": {"memory_gib": 1e300}},
+    {"require": {"disk_gib": 1e300}},
+    {"require": {"gpu": 1 << 40}},
+    {"budget_wei": "9" * 29 + "0"},
+    {"max_price_wei": "²"},
+]
+
+
+@pytest.mark.parametrize("terms", TERMS, ids=[next(iter(terms)) + str(at) for at, terms in enumerate(TERMS)])
+def test_terms_that_no_order_can_hold_are_refused_before_the_job_is_made(
+    client: httpx.Client, terms: dict[str, object]
+) -> None:
+    template = units.encode(spec())
+    ids = client.post("/v1/blobs", content=msgspec.msgpack.encode([template, b""])).json()["ids"]
+    body = json.dumps({"spec": ids[0], "terms": {"budget_wei": "9", **terms}})
+    answer = client.post("/v1/jobs", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["code"] in ("bad_terms", "bad_amount")
+
+
+def test_silent_and_slow_strangers_keep_nobody_out(served: Served, client: httpx.Client) -> None:
+    """More than the door holds, some silent, some in the middle of a line: the ones that wait longest go."""
+    assert client.get("/v1/node").status_code == 200  # a connection that is known, and stays open
+    before = len(os.listdir("/proc/self/fd"))
+    with ExitStack() as stack:
+        lines = [stack.enter_context(line(served)) for _ in range(2 * crowd.MAX_STRANGERS)]
+        for number, each in enumerate(lines):
+            if number % 2:
+                try:
+                    each.sendall(b"GET /v1/node HTTP/1.1\r\nHo")
+                except ConnectionError:
+                    assert number < crowd.MAX_STRANGERS
+        assert closed(lines[0])
+        with httpx.Client(base_url=served.url, headers=client.headers, timeout=PATIENCE_S, trust_env=False) as another:
+            for _ in range(3):
+                assert another.get("/v1/node").status_code == 200
+            assert client.get("/v1/node").status_code == 200
+        assert served.crowd.strangers <= crowd.MAX_STRANGERS
+        assert len(os.listdir("/proc/self/fd")) - before <= len(lines) + crowd.MAX_STRANGERS + 8  # both ends are here
+    deadline = time.monotonic() + PATIENCE_S
+    while served.crowd.strangers:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_who_knows_the_token_is_bounded_too_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crowd.Crowd.__init__, "__defaults__", (4, 3))
+    with serve(FakeNode(tmp_path)) as served, ExitStack() as stack:
+        statuses = []
+        for _ in range(4):
+            each = stack.enter_context(line(served))
+            each.sendall(head(served, "GET /v1/node"))
+            statuses.append(each.recv(100).split(b" ")[1])
+        assert statuses == [b"200", b"200", b"200", b"503"]
+
+
+def test_a_sender_that_stops_in_the_middle_is_cut(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "STALL_S", 0.2)
+    for request in (f"PUT /v1/blobs/{BLOB.hex()}", "POST /v1/blobs", "POST /v1/jobs", "POST /v1/withdraw"):
+        with line(served) as connection:
+            connection.sendall(head(served, request, "Content-Length: 1000") + b"some")
+            answer = b""
+            while b"too_slow" not in answer:
+                part = connection.recv(65536)
+                assert part, (request, answer)
+                answer += part
+            assert answer.startswith(b"HTTP/1.1 408"), request
+
+
+def test_a_reader_that_takes_nothing_is_cut(
+    served: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    big = bytes(32 << 20)  # more than the kernel keeps for both ends
+    name = blob_id(big).hex()
+    assert client.put(f"/v1/blobs/{name}", content=big).status_code == 201
+    monkeypatch.setattr(answers, "STALL_S", 0.2)
+    known = served.crowd.known
+    with line(served) as connection:
+        connection.sendall(head(served, f"GET /v1/blobs/{name}"))
+        deadline = time.monotonic() + PATIENCE_S
+        while served.crowd.known <= known:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        while served.crowd.known > known:
+            assert time.monotonic() < deadline, "it holds its connection, its file and a chunk for ever"
+            time.sleep(0.02)
