@@ -19,52 +19,77 @@ from blake3 import blake3
 
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import BlobId, blob_id
+from tallymesh_node.blobs.kept import Kept
+from tallymesh_node.blobs.lists import ChunkLists
 
 CHUNK_BYTES = 1024 * 1024  # what is read and hashed at once; also the unit of transfer
 Admit = Callable[[int], None]  # called with the bytes about to be stored; raises LocalError where they are too many
 
 
 class BlobWriter:
-    """A blob of known name and size that is still arriving. It counts as nothing until `finish`."""
+    """A blob of known name and size that is still arriving. It counts as nothing until `finish`. Threads may write
+    different chunks at the same time; the rest is for one."""
 
-    def __init__(self, store: BlobStore, name: BlobId, size: int) -> None:
+    def __init__(self, store: BlobStore, name: BlobId, size: int, path: Path, *, resumed: bool) -> None:
         self.name = name
         self.size = size
         self._store = store
-        self._path = store.part()
-        self._file = open(self._path, "xb", buffering=0, opener=_private)  # noqa: SIM115 - closed by finish or discard
+        self._path = path
+        self._file = open(path, "r+b" if resumed else "x+b", buffering=0, opener=_private)  # noqa: SIM115 - see _end
+        self._lock = threading.Lock()
         self._hash = blake3()
-        self._hashed = 0  # bytes in `_hash`, while the blob arrives in order
+        self._hashed = 0  # bytes in `_hash`, as far as the blob arrived in order
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: bytes | memoryview) -> None:
         """Put `data` at `offset`; again, if what was there turned out to be wrong."""
         assert offset + len(data) <= self.size, (offset, len(data), self.size)
         with _disk():
             done = 0
             while done < len(data):
                 done += os.pwrite(self._file.fileno(), memoryview(data)[done:], offset + done)
-        if offset == self._hashed:
-            self._hash.update(data)
-            self._hashed += len(data)
-        elif offset < self._hashed:
-            self._hashed = self.size + 1  # the running hash is of other bytes than the file
+        with self._lock:
+            if offset == self._hashed:
+                self._hash.update(data)
+                self._hashed += len(data)
+            elif offset < self._hashed:  # the running hash is of other bytes than the file: begin again
+                self._hash = blake3()
+                self._hashed = 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        """What a resumed file has there; anything, until its hash was compared."""
+        with _disk():
+            return os.pread(self._file.fileno(), size, offset)
 
     def finish(self) -> bool:
-        """Make the blob present if the bytes are those that its name says; False if not, and writing may go on."""
-        if self._hashed == self.size:
-            right = self._hash.digest() == self.name
-        else:
-            with _disk():
-                right = os.fstat(self._file.fileno()).st_size == self.size and _hash_file(self._path) == self.name
+        """Make the blob present if the bytes are those that its name says; False if not, and writing may go on. Reads
+        what did not arrive in order: for many bytes a thread is the place for it."""
+        with _disk():
+            if os.fstat(self._file.fileno()).st_size != self.size:
+                return False
+            while data := os.pread(self._file.fileno(), CHUNK_BYTES, self._hashed):
+                self._hash.update(data)
+                self._hashed += len(data)
+        right = self._hash.digest() == self.name
         if right:
             self._file.close()
             self._store.publish(self._path, self.name, self.size)
+            self._store.ended(self)
+        else:
+            self._hash, self._hashed = blake3(), 0
         return right
 
     def discard(self) -> None:
-        """Forget what arrived. Does nothing after a `finish` that succeeded."""
-        self._file.close()
-        self._path.unlink(missing_ok=True)
+        """Forget what arrived. Does nothing after a `finish` that succeeded, or `keep`."""
+        if not self._file.closed:
+            self._file.close()
+            self._path.unlink(missing_ok=True)
+            self._store.ended(self)
+
+    def keep(self) -> None:
+        """Leave what arrived for a later try, also after a restart. Only for a resumable writer."""
+        if not self._file.closed:
+            self._file.close()
+            self._store.ended(self, kept=self._path)
 
 
 class BlobStore:
@@ -80,12 +105,14 @@ class BlobStore:
         self._unsynced: set[BlobId] = set()
         self._sizes: dict[BlobId, int] = {}
         self._total = 0
+        self._reserved: dict[BlobWriter, int] = {}
+        self.lists = ChunkLists(folder / "lists", self.has)
         with _disk():
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._parts.mkdir(exist_ok=True, mode=0o700)
-            for leftover in self._parts.iterdir():
-                leftover.unlink()
+            for each in (folder, self._parts, folder / "lists"):
+                each.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._kept = Kept(self._parts)
             self._load()
+            self.lists.clean()
 
     # -- what Blobs asks -----------------------------------------------------------------------------------------------
 
@@ -154,7 +181,8 @@ class BlobStore:
 
     @property
     def bytes_used(self) -> int:
-        return self._total
+        """Of blobs, of those that are arriving as if they were whole, and of what was kept of transfers that ended."""
+        return self._total + sum(list(self._reserved.values())) + self._kept.bytes_used
 
     def __iter__(self) -> Iterator[BlobId]:
         return iter(list(self._sizes))
@@ -162,12 +190,68 @@ class BlobStore:
     def __len__(self) -> int:
         return len(self._sizes)
 
-    def writer(self, name: BlobId, size: int) -> BlobWriter:
-        """To store a blob as it arrives. LocalError where the owner's limit forbids so many bytes."""
-        if self._admit is not None:
-            self._admit(size)
-        with _disk():
-            return BlobWriter(self, name, size)
+    def writer(self, name: BlobId, size: int, *, resume: bool = False) -> BlobWriter:
+        """To store a blob as it arrives; with `resume` it may have bytes of an earlier try, of which nothing is known,
+        and can be kept for a later one. LocalError where the owner's limit forbids so many bytes."""
+        with self._lock, _disk():
+            resume = resume and all(writer.name != name for writer in self._reserved)  # two must not share a file
+            path = self._kept.take(name) if resume else None
+            resumed = path is not None and path.stat().st_size <= size
+            if path is None or not resumed:
+                path = self._kept.path(name) if resume else self.part()
+                path.unlink(missing_ok=True)
+            self._admit_or_make_room(size)
+            writer = BlobWriter(self, name, size, path, resumed=resumed)
+            self._reserved[writer] = size
+        return writer
+
+    def _admit_or_make_room(self, size: int) -> None:
+        """What was kept of transfers that ended goes first, the oldest before others."""
+        while self._admit is not None:
+            try:
+                self._admit(size)
+                return
+            except LocalError:
+                if not self._kept.drop_oldest():
+                    raise
+
+    def has_part(self, blob: BlobId) -> bool:
+        """Whether something was kept of it."""
+        return blob in self._kept
+
+    def chunk_hashes(self, blob: BlobId) -> list[bytes]:
+        """BLAKE3 of each chunk, in order. Reads the blob where they are not known: a thread is the place for it.
+        KeyError where it is not here."""
+        size = self.size(blob)
+        if size <= CHUNK_BYTES:
+            return [blob] if size else []
+        known = self.lists.get(blob, -(-size // CHUNK_BYTES))
+        if known is not None:
+            return known
+        hashes: list[bytes] = []
+        with self.open(blob) as file, _disk():
+            while data := file.read(CHUNK_BYTES):
+                hashes.append(blake3(data).digest())
+        self.lists.put(blob, hashes)
+        return hashes
+
+    def chunk(self, digest: bytes, size: int) -> bytes | None:
+        """A chunk of any blob that is here, verified; None where none has it. Blocks."""
+        whole = BlobId(digest)  # a blob of one chunk has its hash for its name
+        found = (whole, 0) if self.has(whole) else self.lists.find(digest)
+        if found is None:
+            return None
+        try:
+            with self.open(found[0]) as file:
+                data = os.pread(file.fileno(), size, found[1] * CHUNK_BYTES)
+        except (KeyError, OSError):  # it went, or its disk fails: then the chunk is fetched
+            return None
+        return data if len(data) == size and blake3(data).digest() == digest else None
+
+    def drop_kept(self, before: float) -> None:
+        """What was kept of transfers that ended before this Unix time."""
+        with self._lock, _disk():
+            self._kept.drop_before(before)
 
     def came_at(self, blob: BlobId) -> float:
         """Unix time since when the blob is here. KeyError where it is not."""
@@ -178,6 +262,7 @@ class BlobStore:
         with self._lock:
             self._total -= self._sizes.pop(blob, 0)
             self._unsynced.discard(blob)
+        self.lists.forget(blob)
         with _disk():
             self._place(blob).unlink(missing_ok=True)
 
@@ -212,6 +297,12 @@ class BlobStore:
 
     def part(self) -> Path:
         return self._parts / f"{secrets.token_hex(8)}.part"
+
+    def ended(self, writer: BlobWriter, *, kept: Path | None = None) -> None:
+        with self._lock:
+            self._reserved.pop(writer, None)
+            if kept is not None:
+                self._kept.add(kept)
 
     def publish(self, part: Path, name: BlobId, size: int) -> None:
         place = self._place(name)

@@ -57,6 +57,7 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """One pass over the store."""
+        self._store.drop_kept(self._clock() - YOUNG_S)
         if self._busy():
             return
         held = await self._held()

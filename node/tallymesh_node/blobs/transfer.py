@@ -1,6 +1,7 @@
-"""Blobs from other peers: chunk by chunk, resumed after a break, from several sources one after the other.
+"""Blobs from other peers: chunk by chunk, from several sources at once, over a direct socket where a peer can be
+dialled and over a libp2p stream otherwise; what an earlier try left or another blob has is not fetched.
 
-The source's own list of chunk hashes is held against each chunk as it arrives, so what breaks or lies is left after one
+A source's own list of chunk hashes is held against each chunk as it arrives, so what breaks or lies is left after one
 chunk and nothing that was right is sent again; the list itself is proved when the whole blob has the hash that is its
 name, and a source whose list was false is not believed again. (BLAKE3's inner tree would prove each chunk by the name
 alone, but its Python package does not give access to it.) This module does not know what blobs contain.
@@ -9,6 +10,8 @@ alone, but its Python package does not give access to it.) This module does not 
 from __future__ import annotations
 
 import logging
+import threading
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,11 +21,14 @@ import msgspec
 import trio
 from blake3 import blake3
 
-from tallymesh.errors import RemoteError, TallymeshError
+from tallymesh.errors import LocalError, RemoteError, TallymeshError
 from tallymesh.exchange import Source
 from tallymesh.ids import BlobId, short
+from tallymesh_node.blobs.pipes import Pipe, StreamPipe
+from tallymesh_node.blobs.plan import Plan
 from tallymesh_node.blobs.serving import (
     MAX_HEADER_BYTES,
+    SENDING_PER_PEER,
     Authorize,
     BlobServer,
     Header,
@@ -32,12 +38,21 @@ from tallymesh_node.blobs.serving import (
 )
 from tallymesh_node.blobs.store import CHUNK_BYTES, BlobStore, BlobWriter
 from tallymesh_node.network.counters import Counters
+from tallymesh_node.network.direct import Ask, DirectSocket
+from tallymesh_node.network.requests import Limits
 from tallymesh_node.network.wire import Wire, expect_protocol
 
 log = logging.getLogger(__name__)
 
 MAX_SOURCES = 16  # of one blob; a payer, its worker and a few holders
 FETCHING = 16  # transfers at once
+PARALLEL = 4  # sources of one blob at once; with FETCHING no more than the direct sockets that may work at once
+PARALLEL_BYTES = 8 * CHUNK_BYTES  # missing; less comes from one source before others are asked
+DIRECT_BYTES = 4 * CHUNK_BYTES  # missing; for less the handshake (15 ms of both sides) costs more than it saves
+NO_DIRECT_S = 300.0  # a peer that gave no direct socket is not asked for one again for so long
+MAX_NO_DIRECT = 256  # such peers remembered; one that was forgotten is asked
+FAR_S = 0.005  # of round trip: for each of them one more chunk is asked for ahead, enough for 200 MiB/s …
+AHEAD = 16  # … with so many at most. Nearby none: whoever is killed has at most one chunk sent again
 ANSWER_S = 15.0  # for a source's header: it may have to hash the blob first
 CHUNK_S = 20.0  # for one chunk, 50 kB/s: a slower source is left
 ATTEMPTS = 3  # of one source without any progress
@@ -60,14 +75,21 @@ class Streams(Protocol):
 
     async def open_wire(self, peer: Source, protocol: str, frame: bytes) -> Wire: ...
 
+    def serve_direct(self, handler: Callable[[DirectSocket], None]) -> None: ...
 
-class _Offer(msgspec.Struct):
+    async def open_direct(self, peer: Source) -> DirectSocket: ...
+
+
+class _Offer(msgspec.Struct, eq=False):
     """A source of one transfer, with the ticket to show there."""
 
     source: Source
     ticket: bytes
     failures: int = 0  # in a row, without any progress of the transfer
     error: TallymeshError | None = None
+    busy: bool = False  # it is being taken from
+    agreed: bool = False  # the list in use is what it said
+    aside: bool = False  # it said another one, and waits until that in use turned out false
 
 
 class _Transfer:
@@ -82,7 +104,8 @@ class _Transfer:
         self.error: TallymeshError | None = None
         self.scope = trio.CancelScope()
         self.writer: BlobWriter | None = None
-        self.hashes: list[bytes] = []  # of the chunks that arrived, a prefix of the blob
+        self.plan: Plan | None = None
+        self.tasks = 0  # that take from a source
         self.furthest = 0  # the most chunks that there ever were: progress is what goes beyond
 
     def add(self, sources: Sequence[Source], ticket: bytes) -> None:
@@ -96,18 +119,42 @@ class _Transfer:
                 self.offers.append(_Offer(source, ticket))
 
     def next_offer(self) -> _Offer | None:
-        """The source that failed least, the first of equals; None when all gave up."""
-        return min((o for o in self.offers if o.failures < ATTEMPTS), key=lambda o: o.failures, default=None)
+        """The source that failed least, the first of equals; None when all gave up or are taken from."""
+        free = (o for o in self.offers if o.failures < ATTEMPTS and not o.busy and not o.aside)
+        return min(free, key=lambda o: o.failures, default=None)
+
+    @property
+    def nothing_to_ask(self) -> bool:
+        return self.plan is not None and self.plan.missing_bytes == 0
 
     def reasons(self) -> str:
         found = (f"{o.source.peer_id[-6:]}: {o.error.sentence}" for o in self.offers if o.error is not None)
         return " ".join(found) or "No source was named."
 
-    def discard(self) -> None:
-        if self.writer is not None:
+    def blame(self) -> None:
+        """The list in use was false: whoever gave it lied."""
+        for offer in self.offers:
+            if offer.agreed:
+                offer.failures = ATTEMPTS
+                offer.error = RemoteError(
+                    "wrong_bytes", "What it announced is not this blob.", peer=offer.source.peer_id
+                )
+
+    def drop_list(self) -> None:
+        """Go on with another source's list. What arrived stays in the file, and is kept where both agree on it."""
+        self.plan = None
+        for offer in self.offers:
+            offer.agreed = offer.aside = False
+
+    def end(self) -> None:
+        """Keep what arrived where it may be of use; nothing of a blob that is here."""
+        if self.writer is None:
+            return
+        if self.plan is not None and self.plan.arrived:
+            self.writer.keep()
+        else:
             self.writer.discard()
         self.writer = None
-        self.hashes.clear()
 
 
 class BlobExchange:
@@ -121,7 +168,12 @@ class BlobExchange:
         self._nursery = nursery
         self._transfers: dict[BlobId, _Transfer] = {}
         self._fetching = trio.Semaphore(FETCHING)
-        network.serve_streams(self._protocol, BlobServer(store, authorize, network.counters).serve)
+        self._asking = Limits(FETCHING * PARALLEL, SENDING_PER_PEER)  # so that an honest source never says `busy`
+        self._no_direct: OrderedDict[str, float] = OrderedDict()  # peer -> until when
+        self._counting = threading.Lock()
+        self._server = BlobServer(store, authorize, network.counters)
+        network.serve_streams(self._protocol, lambda wire: self._server.serve(StreamPipe(wire)))
+        network.serve_direct(lambda socket: nursery.start_soon(self._serve_direct, socket))
 
     def has(self, blob: BlobId) -> bool:
         return self.store.has(blob)
@@ -177,78 +229,236 @@ class BlobExchange:
             except TallymeshError as error:
                 transfer.error = error
             finally:
-                transfer.discard()
+                transfer.end()
                 self._forget(transfer)
             transfer.done.set()
 
     async def _gather(self, transfer: _Transfer) -> None:
-        while (offer := transfer.next_offer()) is not None:
+        while True:
+            async with trio.open_nursery() as nursery:
+                self._start(transfer, nursery)
+            if transfer.error is not None:
+                raise transfer.error
+            if transfer.plan is not None and transfer.plan.complete:
+                assert transfer.writer is not None
+                if await trio.to_thread.run_sync(transfer.writer.finish):
+                    transfer.writer = None
+                    if len(transfer.plan.hashes) > 1:
+                        await trio.to_thread.run_sync(self.store.lists.put, transfer.blob, transfer.plan.hashes)
+                    return
+                transfer.blame()
+            elif not any(offer.aside for offer in transfer.offers):
+                raise RemoteError("not_found", f"Blob {short(transfer.blob)} could not be had. {transfer.reasons()}")
+            transfer.drop_list()
+
+    def _start(self, transfer: _Transfer, nursery: trio.Nursery) -> None:
+        transfer.tasks += 1
+        nursery.start_soon(self._take_from_sources, transfer, nursery)
+
+    async def _take_from_sources(self, transfer: _Transfer, nursery: trio.Nursery) -> None:
+        """From one after the other, until nothing is left to ask for or nobody to ask."""
+
+        def known() -> None:
+            """The list is: others may help where much is missing."""
+            plan = transfer.plan
+            if plan is not None and plan.missing_bytes >= PARALLEL_BYTES:
+                for _ in transfer.offers[transfer.tasks : PARALLEL]:
+                    self._start(transfer, nursery)
+
+        try:
+            while not transfer.nothing_to_ask and (offer := transfer.next_offer()) is not None:
+                offer.busy = True
+                try:
+                    await self._try(transfer, offer, known)
+                finally:
+                    offer.busy = False
+        except LocalError as error:
+            transfer.error = error
+            nursery.cancel_scope.cancel()
+        finally:
+            transfer.tasks -= 1
+
+    async def _try(self, transfer: _Transfer, offer: _Offer, known: Callable[[], None]) -> None:
+        try:
             if offer.failures:
                 await trio.sleep(PAUSE_S)
-            try:
-                if await self._fetch_from(transfer, offer):
-                    return
-                offer.failures += 1  # it must be asked again, from further back
-            except trio.TooSlowError:
-                offer.failures += 1
-                offer.error = RemoteError("timeout", "It was too slow.", peer=offer.source.peer_id)
-            except RemoteError as error:
-                again = error.code in ("unreachable", "busy", "timeout")
-                offer.failures = offer.failures + 1 if again else ATTEMPTS
-                offer.error = error
-                log.info("blob %s from %s: %s", short(transfer.blob), offer.source.peer_id, error.sentence)
-        raise RemoteError("not_found", f"Blob {short(transfer.blob)} could not be had. {transfer.reasons()}")
+            async with self._asking.slot(offer.source.peer_id):
+                await self._fetch_from(transfer, offer, known)
+        except trio.TooSlowError:
+            offer.failures += 1
+            offer.error = RemoteError("timeout", "It was too slow.", peer=offer.source.peer_id)
+        except RemoteError as error:
+            again = error.code in ("unreachable", "busy", "timeout")
+            offer.failures = offer.failures + 1 if again else ATTEMPTS
+            offer.error = error
+            log.info("blob %s from %s: %s", short(transfer.blob), offer.source.peer_id, error.sentence)
 
-    async def _fetch_from(self, transfer: _Transfer, offer: _Offer) -> bool:
-        """Take what is missing from one source. True when the blob is present, False where the source must be asked
-        again from further back; RemoteError says why the source is of no use (`wrong_bytes`: it lied)."""
-        peer = offer.source.peer_id
-        question = Question(transfer.blob, len(transfer.hashes) * CHUNK_BYTES, offer.ticket)
-        with trio.fail_after(ANSWER_S):
-            wire = await self._network.open_wire(offer.source, self._protocol, msgspec.msgpack.encode(question))
+    async def _fetch_from(self, transfer: _Transfer, offer: _Offer, known: Callable[[], None]) -> None:
+        """Take what is missing from one source, or put it aside. RemoteError says why it is of no use (`wrong_bytes`:
+        it lied)."""
+        # The first chunk comes with the list, unless something of the blob may be here.
+        eager = transfer.plan is None and transfer.writer is None and not self.store.has_part(transfer.blob)
+        pipe = await self._open_stream(transfer, offer, 0 if eager else -1)
         try:
-            with trio.fail_after(ANSWER_S):
-                await expect_protocol(wire, self._protocol)
-                header = decode_header(await wire.read_frame(MAX_HEADER_BYTES), transfer.blob, peer)
-            if not self._agree(transfer, header):
-                return False
-            assert transfer.writer is not None
-            for index in range(len(transfer.hashes), len(header.chunks)):
-                with trio.fail_after(CHUNK_S):
-                    data = await wire.read_exactly(min(CHUNK_BYTES, header.size - index * CHUNK_BYTES))
-                digest = blake3(data).digest()
-                if digest != header.chunks[index]:
-                    raise RemoteError("wrong_bytes", "It sent other bytes than it announced.", peer=peer)
-                transfer.writer.write(index * CHUNK_BYTES, data)
-                transfer.hashes.append(digest)
-                self._counters.blob_bytes_received += len(data)
-                if len(transfer.hashes) > transfer.furthest:
-                    transfer.furthest = len(transfer.hashes)
-                    offer.failures = 0
+            header = await self._header(pipe, transfer.blob)
+            if not await self._agree(transfer, offer, header):
+                return
+            plan = transfer.plan
+            assert plan is not None
+            if eager and header.chunks:
+                await self._take(transfer, offer, pipe, unasked=True)
+            known()
+            if plan.missing_bytes >= DIRECT_BYTES and (direct := await self._open_direct(offer)) is not None:
+                await pipe.abort()
+                pipe = direct
+                with trio.fail_after(ANSWER_S):
+                    await pipe.send_frame(msgspec.msgpack.encode(Question(transfer.blob, -1, offer.ticket)))
+                again = await self._header(pipe, transfer.blob)
+                if not plan.same(again.size, again.chunks):
+                    raise RemoteError("wrong_bytes", "It changed its list of chunks.", peer=pipe.peer_id)
+            await self._take(transfer, offer, pipe)
         finally:
-            await wire.abort()
-        if not transfer.writer.finish():
-            raise RemoteError("wrong_bytes", "What it announced is not this blob.", peer=peer)
-        transfer.writer = None
+            await pipe.abort()
+
+    async def _open_stream(self, transfer: _Transfer, offer: _Offer, chunk: int) -> Pipe:
+        question = msgspec.msgpack.encode(Question(transfer.blob, chunk, offer.ticket))
+        with trio.fail_after(ANSWER_S):
+            wire = await self._network.open_wire(offer.source, self._protocol, question)
+            try:
+                await expect_protocol(wire, self._protocol)
+            except BaseException:
+                await wire.abort()
+                raise
+        return StreamPipe(wire)
+
+    async def _open_direct(self, offer: _Offer) -> DirectSocket | None:
+        peer = offer.source.peer_id
+        if self._no_direct.get(peer, 0.0) > trio.current_time():
+            return None
+        try:
+            return await self._network.open_direct(offer.source)
+        except RemoteError as error:
+            log.debug("no direct socket to %s: %s", peer, error)
+        self._no_direct[peer] = trio.current_time() + NO_DIRECT_S
+        self._no_direct.move_to_end(peer)
+        while len(self._no_direct) > MAX_NO_DIRECT:
+            self._no_direct.popitem(last=False)
+        return None
+
+    async def _header(self, pipe: Pipe, blob: BlobId) -> Header:
+        with trio.fail_after(ANSWER_S):
+            return decode_header(await pipe.read_frame(MAX_HEADER_BYTES), blob, pipe.peer_id)
+
+    async def _agree(self, transfer: _Transfer, offer: _Offer, header: Header) -> bool:
+        """Whether this source's list is the one in use, or is from now on. Where not, one of the sources is wrong, and
+        only the whole blob can tell which."""
+        if transfer.plan is not None:
+            offer.agreed = transfer.plan.same(header.size, header.chunks)
+            offer.aside = not offer.agreed
+            return offer.agreed
+        if transfer.writer is not None and transfer.writer.size != header.size:
+            transfer.writer.discard()
+            transfer.writer = None
+        if transfer.writer is None:
+            transfer.writer = self.store.writer(transfer.blob, header.size, resume=True)
+        transfer.plan = Plan(header.size, header.chunks)
+        offer.agreed = True
+        if len(header.chunks) > 1:  # a single one has the blob's own hash, and that is not here
+            await trio.to_thread.run_sync(self._fill, transfer.plan, transfer.writer)
         return True
 
-    def _agree(self, transfer: _Transfer, header: Header) -> bool:
-        """Whether what has arrived fits this source's list. Where not, one of the sources is wrong, and only the whole
-        blob can tell which: go on with this one's, keeping what both agree on."""
-        if transfer.writer is not None and transfer.writer.size != header.size:
-            transfer.discard()
-            return False
-        if transfer.writer is None:
-            transfer.writer = self.store.writer(transfer.blob, header.size)
-        same = 0
-        for mine, its in zip(transfer.hashes, header.chunks, strict=False):
-            if mine != its:
-                break
-            same += 1
-        if same == len(transfer.hashes):
+    def _fill(self, plan: Plan, writer: BlobWriter) -> None:
+        """Take over what an earlier try left, and what other blobs have. In a thread."""
+
+        def found(index: int) -> bool:
+            trio.from_thread.check_cancelled()
+            digest, size, at = plan.hashes[index], plan.length(index), index * CHUNK_BYTES
+            kept = writer.read(at, size)
+            if len(kept) == size and blake3(kept).digest() == digest:
+                return True
+            other = self.store.chunk(digest, size)
+            if other is None:
+                return False
+            writer.write(at, other)
+            self._counters.blob_bytes_found += size
             return True
-        del transfer.hashes[same:]
-        return False
+
+        plan.fill(found)
+
+    async def _take(self, transfer: _Transfer, offer: _Offer, pipe: Pipe, *, unasked: bool = False) -> None:
+        """Ask for missing chunks until there are none, or take the first one, which comes `unasked` with the header."""
+        taking = _Taking(self._received, transfer, offer, unasked=unasked)
+        ahead = 1 + min(AHEAD - 1, int(pipe.round_trip_s() / FAR_S))
+        try:
+            await pipe.take(taking.ask, taking.use, CHUNK_S, ahead)
+        finally:
+            taking.end()
+
+    def _received(self, transfer: _Transfer, offer: _Offer, size: int) -> None:
+        """A chunk was verified and written, in whatever thread."""
+        with self._counting:
+            self._counters.blob_bytes_received += size
+            assert transfer.plan is not None
+            if transfer.plan.arrived > transfer.furthest:
+                transfer.furthest = transfer.plan.arrived
+                offer.failures = 0
+
+    async def _serve_direct(self, socket: DirectSocket) -> None:
+        try:
+            await self._server.serve(socket)
+        except RemoteError as error:  # it left, which is how transfers end, or spoke nonsense
+            log.debug("direct socket of %s: %s", socket.peer_id, error)
+        except Exception:
+            log.exception("a direct socket of %s failed", socket.peer_id)
+        finally:
+            await socket.abort()
+
+
+class _Taking:
+    """The chunks that were asked of one source. `ask` and `use` run where the pipe calls them, mostly in a thread."""
+
+    def __init__(
+        self, received: Callable[[_Transfer, _Offer, int], None], transfer: _Transfer, offer: _Offer, *, unasked: bool
+    ) -> None:
+        assert transfer.plan is not None
+        assert transfer.writer is not None
+        self._received = received
+        self._transfer = transfer
+        self._offer = offer
+        self._plan = transfer.plan
+        self._writer = transfer.writer
+        self._asked: deque[int] = deque()
+        self._unasked = unasked
+        self._one = unasked  # and then no more
+
+    def ask(self) -> Ask | None:
+        if self._one:
+            if not self._unasked:
+                return None
+            self._unasked = False
+            if self._plan.claim(0):
+                self._asked.append(0)
+            return b"", self._plan.length(0)
+        index = self._plan.next()
+        if index is None:
+            return None
+        self._asked.append(index)
+        return msgspec.msgpack.encode(index), self._plan.length(index)
+
+    def use(self, data: memoryview) -> None:
+        if not self._asked:
+            return  # the first chunk came unasked, and was here
+        index = self._asked[0]
+        if blake3(data).digest() != self._plan.hashes[index]:
+            raise RemoteError("wrong_bytes", "It sent other bytes than it announced.", peer=self._offer.source.peer_id)
+        self._writer.write(index * CHUNK_BYTES, data)
+        self._plan.came(self._asked.popleft())
+        self._received(self._transfer, self._offer, len(data))
+
+    def end(self) -> None:
+        """What was asked for and did not come is missing again."""
+        while self._asked:
+            self._plan.lost(self._asked.pop())
 
 
 @asynccontextmanager

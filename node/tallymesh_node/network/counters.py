@@ -23,6 +23,7 @@ class Counters:
     gossip_dropped: int = 0  # accepted, but nobody drained the queue
     blob_bytes_sent: int = 0
     blob_bytes_received: int = 0
+    blob_bytes_found: int = 0  # chunks that were not fetched: another blob had them
 
     @property
     def gossip_messages(self) -> int:

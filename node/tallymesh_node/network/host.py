@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,14 +28,15 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
-from tallymesh.errors import LocalError
+from tallymesh.errors import LocalError, RemoteError
 from tallymesh.exchange import Source
 from tallymesh_node.interfaces import Handler
-from tallymesh_node.network.addresses import advertised, host_and_port, split_address, tcp_address
+from tallymesh_node.network.addresses import advertised, dialable, host_and_port, split_address, tcp_address
 from tallymesh_node.network.connections import Connections
 from tallymesh_node.network.counters import Counters
+from tallymesh_node.network.direct import Direct, DirectSocket
 from tallymesh_node.network.gossip import Gossip, Validator, topic_name
-from tallymesh_node.network.keys import PeerKey
+from tallymesh_node.network.keys import PeerKey, parse_peer_id
 from tallymesh_node.network.mends import MendedSwarm, MendedUpgrader, guard_streams
 from tallymesh_node.network.reachability import Dialback, DialbackRequest, Prober
 from tallymesh_node.network.requests import Requests
@@ -47,6 +48,7 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 300  # 0.15 MB each
 MAX_CONNECTIONS_PER_PEER = 3  # two where both dialled at once, one in exchange for a dying one
 NEGOTIATE_S = 10.0  # for a stream's first lines
+DIRECT_ADDRESSES = 2  # tried for a direct socket: there is another way, and each may take four seconds
 CLOSE_S = 10.0  # each connection takes 0.2 s to close in good order; after this they are cut
 
 
@@ -62,8 +64,11 @@ class Libp2pNetwork:
         connections: Connections,
         gossip: Gossip,
         counters: Counters,
+        direct: Direct,
     ) -> None:
         self._host = host
+        self._direct = direct
+        direct.banned = connections.is_banned
         self._router = router
         self._announce = tuple(announce)
         self.topic = topic
@@ -111,6 +116,23 @@ class Libp2pNetwork:
         """Register the only handler of a protocol of raw streams; see wire.Router."""
         self._router.serve(protocol, handler)
 
+    def serve_direct(self, handler: Callable[[DirectSocket], None]) -> None:
+        """What to do with a direct socket that a peer opened; called at once, the handler aborts it in the end."""
+        assert self._direct.serve is None
+        self._direct.serve = handler
+
+    async def open_direct(self, peer: Source) -> DirectSocket:
+        """A direct socket to the peer at one of the addresses that it announces, or RemoteError `unreachable`. The
+        caller aborts it in the end."""
+        peer_id = parse_peer_id(peer.peer_id)
+        error = RemoteError("unreachable", "No address of this peer is known.", peer=peer.peer_id)
+        for address in dialable(peer.addresses)[:DIRECT_ADDRESSES]:
+            try:
+                return await self._direct.dial(self._host.get_network(), address, peer_id)
+            except RemoteError as failed:
+                error = failed
+        raise error
+
     async def open_wire(self, peer: Source, protocol: str, frame: bytes) -> Wire:
         """A stream on which `protocol` and its first frame were sent; `wire.expect_protocol` reads the confirmation.
         The caller aborts it in the end, whatever happens."""
@@ -146,7 +168,8 @@ async def open_network(
     for address in addresses:
         _check_free(address)
     counters = Counters()
-    swarm = _build_swarm(key, counters)
+    direct = Direct(topic)
+    swarm = _build_swarm(key, counters, direct)
     host = BasicHost(
         network=swarm,
         addrs_factory=lambda found: [Multiaddr(a) for a in announce or advertised([str(f) for f in found])],
@@ -155,7 +178,7 @@ async def open_network(
     router = Router(host.get_mux().handlers)
     connections = Connections(swarm, counters, sources)
     gossip = Gossip(host, topic_name(topic), connections, counters, validator)
-    network = Libp2pNetwork(host, router, topic, announce, connections, gossip, counters)
+    network = Libp2pNetwork(host, router, topic, announce, connections, gossip, counters, direct)
 
     async def accept(stream: object) -> None:
         await router.accept(stream, timeout_s=NEGOTIATE_S)
@@ -195,7 +218,7 @@ async def open_network(
         raise problem
 
 
-def _build_swarm(key: PeerKey, counters: Counters) -> MendedSwarm:
+def _build_swarm(key: PeerKey, counters: Counters, direct: Direct) -> MendedSwarm:
     def sent(size: int) -> None:
         counters.bytes_sent += size
 
@@ -211,6 +234,8 @@ def _build_swarm(key: PeerKey, counters: Counters) -> MendedSwarm:
         muxer_transports_by_protocol={TProtocol(YAMUX): Yamux},
         sent=sent,
         received=received,
+        direct=direct.protocol,
+        take_over=direct.take_over,
     )
     return MendedSwarm(
         peer_id,

@@ -371,8 +371,7 @@ async def test_hostile_questions_are_refused_and_the_host_goes_on(tmp_path: Path
             b"\xc1",
             b"\x93" * 200,
             msgspec.msgpack.encode(Question(b"short", 0, b"")),
-            msgspec.msgpack.encode(Question(blob, -1, b"")),
-            msgspec.msgpack.encode(Question(blob, 1, b"")),
+            msgspec.msgpack.encode(Question(blob, -2, b"")),
             msgspec.msgpack.encode([blob, 0, b"", b"more"]),
             msgspec.msgpack.encode(Question(blob, 0, bytes(100_000))),
         ]
@@ -384,7 +383,8 @@ async def test_hostile_questions_are_refused_and_the_host_goes_on(tmp_path: Path
         await fetch(taker, blob, networks[0].source)
 
 
-async def test_offset_beyond_the_end_gives_nothing_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ask", [b"\x01", b"\xff", b"\xc1", b"", b"\xcf" + b"\xff" * 8], ids=lambda ask: ask.hex())
+async def test_ask_for_a_chunk_that_there_is_not_ends_the_stream(tmp_path: Path, ask: bytes) -> None:
     async with peers(2) as networks, exchanges(networks, tmp_path) as (giver, _):
         blob = giver.put(b"here")
         protocol = protocol_name(networks[0].topic)
@@ -392,7 +392,11 @@ async def test_offset_beyond_the_end_gives_nothing_more(tmp_path: Path) -> None:
         wire = await networks[1].open_wire(networks[0].source, protocol, question)
         await expect_protocol(wire, protocol)
         await wire.read_frame(2000)
-        assert await wire.read_some() == b""
+        await wire.send_frame(b"\x00")
+        assert await wire.read_exactly(4) == b"here"
+        await wire.send_frame(ask)
+        with trio.fail_after(60), pytest.raises(RemoteError):
+            await wire.read_exactly(1)
         await wire.abort()
 
 
