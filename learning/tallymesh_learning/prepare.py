@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from tallymesh import prepare
+from tallymesh import prepare as packages
 from tallymesh.capture import capture
 from tallymesh.errors import CallerError
 from tallymesh.ids import ZERO32, BlobId, blob_id
@@ -51,20 +51,22 @@ def prepare_training(
     seed: int = 0,
     work: float | None = None,
     name: str = "",
+    prepare: Any = None,
     pool: UnitPool | None = None,
 ) -> PreparedJob:
     """A training job.
 
     ``fedavg``: `rounds` rounds over `clients` shards (or `per_round` of them, drawn by the seed). ``sequential``:
     `local["epochs"]` passes over the data, cut into at most `segments` units. `work` declares the reference-seconds of
-    a training unit; without it one is timed. `pool` is used for that where the caller has one already.
+    a training unit; without it one is timed (by `pool` where the caller has one already). `prepare(batch)` changes
+    each batch that is trained on.
 
     CallerError where something is wrong with what was passed, the user's own exceptions included.
     """
-    method = _check(model, loss, rounds, clients, partition, algorithm, segments, per_round)
+    method = _check(model, loss, prepare, rounds, clients, partition, algorithm, segments, per_round)
     given = options.local(local)
-    prepare.check_seed(seed)
-    captured = capture(model, loss)
+    packages.check_seed(seed)
+    captured = capture(*(each for each in (model, loss, prepare) if each is not None))
     own = UnitPool(1) if pool is None else None
     units = pool or own
     assert units is not None
@@ -96,7 +98,8 @@ class _Builder:
         self._local = local
         self._seed = seed
         self._profile = profile.profile_hash()
-        self._model, self._loss = captured.entries
+        self._model, self._loss, *rest = captured.entries
+        self._prepare = rest[0] if rest else ""
         self._program = self._put(captured.archive)
         for blob in self.blobs.values():
             pool.put(blob)
@@ -158,7 +161,9 @@ class _Builder:
         return self._pool.put(data)
 
     def _config(self, **more: int) -> options.Config:
-        return options.Config(model=self._model, loss=self._loss, local=self._local, seed=self._seed, **more)
+        return options.Config(
+            model=self._model, loss=self._loss, prepare=self._prepare, local=self._local, seed=self._seed, **more
+        )
 
     def _mean(self) -> int:
         counts = [count for _, count in self._shards.shards]
@@ -183,7 +188,7 @@ class _Builder:
 
     def _declare(self, spec: JobSpec, *seconds: float) -> JobSpec:
         stages = [
-            replace(stage, work_ms=prepare.work_ms(each)) for stage, each in zip(spec.stages, seconds, strict=True)
+            replace(stage, work_ms=packages.work_ms(each)) for stage, each in zip(spec.stages, seconds, strict=True)
         ]
         return replace(spec, stages=tuple(stages))
 
@@ -191,6 +196,7 @@ class _Builder:
 def _check(
     model: Any,
     loss: Any,
+    prepare: Any,
     rounds: int,
     clients: int,
     text: str,
@@ -215,7 +221,16 @@ def _check(
             remedy="Write two lines and pass the function:\n    def loss(net, batch):\n"
             f"        return torch.nn.{made}()(net(batch[0]), batch[1])",
         )
-    for what, function in (("model", model), ("loss", loss)):
+    for what, function in (("model", model), ("loss", loss), ("prepare", prepare)):
+        if function is None and what == "prepare":
+            continue
+        if module is not None and what == "prepare" and isinstance(function, module.Module):
+            raise CallerError(
+                "prepare_instance",
+                f"prepare= is a {type(function).__name__} that exists already, and an object cannot travel.",
+                remedy="Make it at the top level of your module, and pass a function that calls it:\n"
+                "    def prepare(batch):\n        return [transform(batch[0]), batch[1]]",
+            )
         if not callable(function):
             raise CallerError("not_a_function", f"{what}= is a {type(function).__qualname__}, not a function.")
     if algorithm not in ALGORITHMS:

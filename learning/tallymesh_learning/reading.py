@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from tallymesh import urls
 from tallymesh.errors import CallerError, TallymeshError
 from tallymesh.ids import BlobId, blob_id
 from tallymesh_learning import partition
@@ -68,6 +69,8 @@ def check(data: Any, what: str, *, many: bool) -> None:
         for each in data:
             check(each, what, many=False)
         return
+    if urls.is_url(data):
+        return  # read in the child
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")) or isinstance(data, (str, bytes, dict)):
         remedy = f"Pass {what}=loader.dataset." if hasattr(data, "dataset") else _REMEDY
         kind = type(data).__qualname__
@@ -175,6 +178,12 @@ def columns(data: Any, what: str) -> dict[str, Any]:
     arrays = isinstance(data, tuple) and all(hasattr(part, "shape") and part.shape for part in data)
     if arrays and len({len(part) for part in data}) == 1:  # (inputs, labels), each a whole array
         return {str(position): torch.as_tensor(part).detach().clone() for position, part in enumerate(data)}
+    if urls.is_url(data):
+        from tallymesh_learning import remote
+
+        data = remote.data(data)
+        if isinstance(data, dict):  # columns already
+            return data
     found: dict[str, list[Any]] = {}
     for index in range(len(data)):
         parts = _parts(_item(data, index, what), f"{what}[{index}]")

@@ -29,6 +29,7 @@ OPTIMIZER_KEYS: Final = {
 EPOCH, POSITION = "data.epoch", "data.position"  # the cursor: pass, and batch within it, of the next step
 
 Loss = Callable[[torch.nn.Module, Any], torch.Tensor]
+Prepare = Callable[[Any], Any]
 OnStep = Callable[[int, float], None]
 
 
@@ -79,10 +80,12 @@ class Trainer:
         state: tensors.Tensors,
         *,
         seed: int,
+        prepare: Prepare | None = None,
     ) -> None:
         self.net = build_model(make, config.seed)
         load_model(self.net, state)
         self._loss = loss
+        self._prepare = prepare
         self._local = config.local
         self._shard = shard
         self._seed = seed
@@ -136,6 +139,10 @@ class Trainer:
         while self.step < until:
             numeric.reseed(self._seed, "step", self.step)
             batch = self._shard.batch(self._next_rows())
+            if self._prepare is not None:
+                batch = self._prepare(
+                    batch
+                )  # under the step's seed, as the loss is: its random numbers are checked, too
             for group in self._optimizer.param_groups:
                 group["lr"] = self._local.lr_at(self.step, total)
             self._optimizer.zero_grad(set_to_none=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -62,6 +63,19 @@ def test_the_map_of_the_api_page_runs_from_a_folder_of_ones_own(market: Market, 
     assert first.startswith("[{'area': 0.0}, {'area': 2.0}, {'area': 8.0}")
     assert cost[1] == "MESH"
     assert int(_audits) >= len(at_work), "the first unit of each worker at least"
+
+
+@pytest.mark.parametrize("name", ["arrays", "closure"])
+def test_a_strangers_program_prints_on_the_network_what_it_prints_here(
+    market: Market, tmp_path: Path, name: str
+) -> None:
+    """Arrays of several dtypes through a helper package, and a closure that an asyncio program awaits."""
+    place = tmp_path / name
+    shutil.copytree(TESTS / "strangers" / name, place, ignore=shutil.ignore_patterns("__pycache__"))
+    printed = shop.program(market, place, sys.executable, "program.py").splitlines()
+    local = {**shell(place), "TALLYMESH_BACKEND": "local"}
+    here = run([sys.executable, "program.py"], cwd=place, environment=local, timeout_s=shop.PROGRAM_S)
+    assert printed == here.stdout.splitlines(), here.stderr
 
 
 def test_training_by_the_lines_of_the_api_page_equals_the_local_backend_and_a_plain_loop(

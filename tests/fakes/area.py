@@ -26,3 +26,7 @@ def linger(path):
 
     pathlib.Path(path).touch()
     time.sleep(600)
+
+
+def length(page):
+    return len(page)

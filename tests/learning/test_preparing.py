@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,6 +68,35 @@ def test_the_local_backend_equals_a_plain_loop_with_the_same_order_of_reduction(
     weights = bench.call("plain_federated", item)
     state = {f"model.{name}": tensor for name, tensor in weights.items()} | {"step": torch.tensor(2)}
     assert local.plan.state == blob_id(tensors.encode(state))
+
+
+@pytest.mark.parametrize("algorithm", ["fedavg", "sequential"])
+def test_what_prepares_batches_follows_the_units_seed_and_leaves_the_held_out_data_alone(
+    pool: UnitPool, algorithm: str
+) -> None:
+    """It is what the same lines inside the loss give, bit for bit, in weights and in metrics."""
+    test = TensorDataset(*examples(40, 8))
+    data = TensorDataset(*examples())
+    made = []
+    for loss, changes in (
+        (training.cross_entropy, {"prepare": training.noisy}),
+        (training.noisy_loss, {}),
+        (training.cross_entropy, {}),
+    ):
+        _, local = run(train(pool, training.mlp, loss, data, test, algorithm=algorithm, **changes), pool)
+        made.append((local.plan.state, local.metrics))
+    assert made[0] == made[1]
+    assert made[0] != made[2]
+
+
+def test_a_transform_that_cannot_travel_or_work_is_refused(pool: UnitPool) -> None:
+    with pytest.raises(CallerError, match="prepare= is a Dropout that exists already") as caught:
+        train(pool, prepare=torch.nn.Dropout())
+    assert "def prepare(batch):" in caught.value.remedy
+    with pytest.raises(CallerError, match="prepare= is a int, not a function"):
+        train(pool, prepare=3)
+    with pytest.raises(CallerError, match=r"cannot train: TypeError[\s\S]*broken"):
+        train(pool, prepare=training.broken)
 
 
 def test_a_run_gives_the_same_model_every_time_and_in_every_order(
@@ -369,6 +399,62 @@ def test_a_failure_below_the_readers_code_names_the_readers_line_and_the_item() 
     assert re.match(r"Reading data\[2\] failed: .*test_preparing\.py:\d+: JSONDecodeError", first)
     assert "json.loads" in way[2], "the way begins in the reader's code"
     assert "reading.py" not in "".join(way)
+
+
+# Data by URL
+
+
+def reads(url: str) -> dict[str, Any]:
+    found = read(url)
+    (shard,) = found.shards
+    return dict(shards.decode(found.blobs[shard[0]]).columns)
+
+
+def test_arrays_behind_a_url_are_columns_and_several_files_are_one_data_set(tmp_path: Path) -> None:
+    x, y = (numpy.arange(12.0, dtype=numpy.float32).reshape(6, 2), numpy.arange(6))
+    numpy.savez(tmp_path / "1.npz", x=x[:4], y=y[:4])
+    numpy.savez(tmp_path / "2.npz", x=x[4:], y=y[4:])
+    (tmp_path / "all.safetensors").write_bytes(
+        safetensors.torch.save({"x": torch.from_numpy(x), "y": torch.from_numpy(y)})
+    )
+    for name in ("*.npz", "all.safetensors"):
+        columns = reads(f"file://{tmp_path}/{name}")
+        assert columns.keys() == {"key.x", "key.y"}
+        assert torch.equal(columns["key.x"], torch.from_numpy(x))
+        assert torch.equal(columns["key.y"], torch.from_numpy(y))
+
+
+def test_lines_behind_a_url_are_items(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('[[1.5, 2], "a", 0]\n[[3, 4.5], "b", 1]\n')
+    columns = reads(f"file://{tmp_path}/rows.jsonl")
+    assert torch.equal(columns["0"], torch.tensor([[1.5, 2.0], [3.0, 4.5]]))
+    assert (columns["1"], columns["2"].tolist()) == (["a", "b"], [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("x.csv", b"1,2\n", "bad_url"),
+        ("x.npz", b"no zip", "bad_url"),
+        ("x.safetensors", b"\x00" * 9, "bad_url"),
+        ("x.jsonl", b"", "no_data"),
+        ("x.jsonl", b'[[1, "a"], 0]\n', "bad_item"),
+        ("y.jsonl", None, "bad_url"),
+    ],
+    ids=["ending", "npz", "safetensors", "empty", "list", "missing"],
+)
+def test_a_url_without_data_is_refused(name: str, content: bytes | None, code: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(CallerError) as caught:
+        read(f"file://{tmp_path}/{name}")
+    assert caught.value.code == code
+
+
+def test_pickled_arrays_behind_a_url_are_never_loaded(tmp_path: Path) -> None:
+    numpy.savez(tmp_path / "x.npz", x=numpy.array([Items([1])], dtype=object), allow_pickle=True)
+    with pytest.raises(CallerError, match="allow_pickle=False"):
+        read(f"file://{tmp_path}/x.npz")
 
 
 def test_equal_shards_are_refused() -> None:

@@ -45,6 +45,16 @@ def cross_entropy(net: nn.Module, batch: Any) -> torch.Tensor:
     return nn.functional.cross_entropy(net(batch[0]), batch[1])
 
 
+def noisy(batch: Any) -> Any:
+    """A random transform of what is trained on."""
+    return [batch[0] + 0.5 * torch.randn_like(batch[0]), batch[1]]
+
+
+def noisy_loss(net: nn.Module, batch: Any) -> torch.Tensor:
+    """The same inside the loss."""
+    return cross_entropy(net, noisy(batch) if net.training else batch)
+
+
 def dict_loss(net: nn.Module, batch: Any) -> torch.Tensor:
     weights = torch.tensor([float(len(text)) for text in batch["text"]])
     return (nn.functional.cross_entropy(net(batch["x"]), batch["y"], reduction="none") * weights).mean()

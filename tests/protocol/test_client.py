@@ -231,6 +231,18 @@ def test_a_refusal_shows_the_users_line_and_not_our_inside(monkeypatch: pytest.M
     assert files()[-2:] == ["submit.py", "amounts.py"]
 
 
+@pytest.mark.parametrize("changes", [{"requires": ["scikit-learn==1.9.*"]}, {"verify": "replicate"}], ids=str)
+def test_an_option_that_comes_later_says_so(served: Served, changes: dict[str, Any]) -> None:
+    for call in (
+        lambda: tallymesh.map(area, [1], budget="1", **changes),
+        lambda: tallymesh.train(area, area, [1], budget="1", **changes),
+    ):
+        with pytest.raises(CallerError, match="comes in a later version") as caught:
+            call()
+        assert caught.value.code == "not_yet"
+        assert caught.value.remedy
+
+
 def test_what_comes_later_says_what_to_do_now() -> None:
     for function in (tallymesh.private, tallymesh.deploy):
         with pytest.raises(CallerError) as caught:

@@ -22,7 +22,7 @@ def run(work: Work) -> Result:
     loaded = common.load(work)
     config = loaded.config
     with work.timed("compute"):
-        trainer = training.Trainer(config, loaded.model, loaded.loss, loaded.shard, loaded.state, seed=work.unit.seed)
+        trainer = common.trainer(loaded, seed=work.unit.seed)
     total = config.local.epochs * trainer.steps_per_epoch
     until = min(total, config.steps) if config.steps else total
     seen = common.watch(work, trainer, until, total)

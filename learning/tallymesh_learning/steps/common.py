@@ -18,6 +18,7 @@ class Loaded(NamedTuple):
     config: options.Config
     model: Callable[[], Any]
     loss: training.Loss
+    prepare: training.Prepare | None  # of what is trained on; what is measured on stays as it is
     state: dict[str, torch.Tensor]
     shard: data.Shard
 
@@ -32,7 +33,14 @@ def load(work: Work) -> Loaded:
         except tensors.BadTensors as error:
             raise UnitFailure("inputs", f"The data cannot be read: {error}") from None
     with work.timed("import"):
-        return Loaded(config, resolve(config.model), resolve(config.loss), state, shard)
+        prepare = resolve(config.prepare) if config.prepare else None
+        return Loaded(config, resolve(config.model), resolve(config.loss), prepare, state, shard)
+
+
+def trainer(loaded: Loaded, *, seed: int) -> training.Trainer:
+    """One that starts from the loaded state's weights."""
+    config, model, loss, prepare, state, shard = loaded
+    return training.Trainer(config, model, loss, shard, state, seed=seed, prepare=prepare)
 
 
 def read_config(work: Work) -> options.Config:

@@ -65,7 +65,7 @@ def _segment(loaded: common.Loaded, end: dict[str, torch.Tensor]) -> None:
     """What the next segment resumes from, at the step and the place in the data where this one had to end."""
     _only(end, (training.STEP, training.EPOCH, training.POSITION), training.OPTIMIZER)
     config = loaded.config
-    trainer = training.Trainer(config, loaded.model, loaded.loss, loaded.shard, loaded.state, seed=config.seed)
+    trainer = common.trainer(loaded, seed=config.seed)
     step, epoch, position = training.place(loaded.state)
     steps = min(config.steps, config.total - step)
     begun, place = divmod(epoch * trainer.steps_per_epoch + position + steps, trainer.steps_per_epoch)

@@ -16,7 +16,7 @@ def run(work: Work) -> Result:
     loaded = common.load(work)
     config = loaded.config
     with work.timed("compute"):
-        trainer = training.Trainer(config, loaded.model, loaded.loss, loaded.shard, loaded.state, seed=config.seed)
+        trainer = common.trainer(loaded, seed=config.seed)
         trainer.resume(loaded.state)
     until = min(trainer.step + config.steps, config.total)
     count = until - trainer.step

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from tallymesh import amounts, api, units
@@ -42,6 +42,7 @@ def map(  # the name is the public one
     workers: int = 0,
     deadline_s: int = DEADLINE_S,
     newcomers: bool | None = None,
+    requires: Sequence[str] = (),
     work: float = 1.0,
     seed: int = 0,
     name: str = "",
@@ -50,6 +51,8 @@ def map(  # the name is the public one
 ) -> Job:
     """Call `function(item, **kwargs)` for every item of `inputs` on other people's machines; returns at once.
 
+    `inputs` may be a URL that fsspec opens (``"s3://bucket/items.jsonl"``, ``"file:///data/*.txt"``): the values of a
+    .json list or of .jsonl lines, else the bytes of each file; it is read here, not by the workers.
     Items, keyword arguments and what the function returns are JSON values, bytes, numpy arrays or torch tensors.
     `budget` is the most that it may ever cost, audits included, as text: ``"2.0"``; `max_price` the most per
     core-hour, as text too (prices are kept in whole wei per second: less than 3600 wei per core-hour is refused).
@@ -59,10 +62,20 @@ def map(  # the name is the public one
     """
     _check_no_clash(function)
     _check_arguments(function, kwargs)
+    _check_requires(requires)
     terms = _terms(budget, max_price, require, verify, workers, deadline_s, newcomers, backend)
     _check_name(name)
+    from tallymesh import urls
     from tallymesh.prepare import prepare_map
 
+    if isinstance(inputs, str):
+        if not urls.is_url(inputs):
+            raise CallerError(
+                "no_inputs",
+                f"inputs= is the text {inputs!r:.60}, which would be its letters.",
+                remedy='Pass a list, or a URL: "file:///data/*.txt", "s3://bucket/items.jsonl".',
+            )
+        inputs = urls.items(inputs)
     prepared = prepare_map(
         function, inputs, kwargs, profile=_profile(_backend(backend)), seed=seed, work=work, name=name
     )
@@ -83,6 +96,7 @@ def train(
     algorithm: str = "fedavg",
     segments: int = 20,
     local: Mapping[str, Any] | None = None,
+    prepare: Callable[[Any], Any] | None = None,
     work: float | None = None,
     seed: int = 0,
     budget: str | None = None,
@@ -92,6 +106,7 @@ def train(
     workers: int = 0,
     deadline_s: int = DEADLINE_S,
     newcomers: bool | None = None,
+    requires: Sequence[str] = (),
     name: str = "",
     backend: str | None = None,
 ) -> Job:
@@ -100,11 +115,13 @@ def train(
     ``algorithm="fedavg"``: the data is split into `clients` shards (`partition`: ``"iid"`` or ``"dirichlet:0.5"``) and
     trained in `rounds`, by all of them or by `per_round` drawn for each; ``"sequential"``: one run over all data in
     `segments`, any of which can be checked and continued elsewhere. `local` is the work of a client: ``dict(epochs=1,
-    batch=32, optimizer="sgd", lr=0.1)``. `test` is held-out data for the metrics of each round. `budget`, `max_price`
-    and `newcomers` are as in `map`. `work` declares the reference-seconds of one unit; without it one is timed here
-    first. The same arguments give the same `model_sha` on any backend. CallerError where model, loss or data cannot
-    work: they are tried before anything is sent.
+    batch=32, optimizer="sgd", lr=0.1)``. `prepare(batch)` changes each batch that is trained on (random transforms:
+    they follow the unit's seed) and none that is measured on. `test` is held-out data for the metrics of each round.
+    `budget`, `max_price` and `newcomers` are as in `map`. `work` declares the reference-seconds of one unit; without it
+    one is timed here first. The same arguments give the same `model_sha` on any backend. CallerError where model, loss
+    or data cannot work: they are tried before anything is sent.
     """
+    _check_requires(requires)
     terms = _terms(budget, max_price, require, verify, workers, deadline_s, newcomers, backend)
     _check_name(name)
     try:
@@ -125,6 +142,7 @@ def train(
         segments=segments,
         per_round=per_round,
         local=local,
+        prepare=prepare,
         seed=seed,
         work=work,
         name=name,
@@ -209,6 +227,12 @@ def _terms(
         budget = os.environ.get("TALLYMESH_BUDGET") or None
     if budget is None and chosen == "network":
         raise CallerError("no_budget", "The job has no budget.", remedy='Pass budget="2.0", in whole tokens as text.')
+    if verify == "replicate":
+        raise CallerError(
+            "not_yet",
+            'verify="replicate" (each unit on several workers) comes in a later version.',
+            remedy='verify="integrity" computes each unit a second time.',
+        )
     if verify not in VERIFY:
         raise CallerError("bad_terms", f"There is no verify={verify!r}.", remedy=f"Use one of {', '.join(VERIFY)}.")
     if type(workers) is not int or type(deadline_s) is not int or workers < 0 or not 0 < deadline_s <= DEADLINE_MAX_S:
@@ -250,6 +274,17 @@ def _terms(
         deadline_s=deadline_s,
         newcomers=newcomers,
     )
+
+
+def _check_requires(requires: Sequence[str]) -> None:
+    """A name of the API that comes later says so, before it could be taken for an argument of the user's function."""
+    if requires:
+        raise CallerError(
+            "not_yet",
+            "requires= (packages that travel with a job) comes in a later version.",
+            remedy="Workers have Python, numpy, torch and safetensors: use other packages on your side, and pass what "
+            "they make.",
+        )
 
 
 def _check_name(name: str) -> None:

@@ -394,6 +394,26 @@ def test_a_start_that_cannot_work_is_one_line(home: Path) -> None:
     assert f"{home / 'config.toml'}, line 2: there is no key 'memory'" in done.stderr
 
 
+@pytest.mark.parametrize("command", [["up"], ["node", "start"]], ids=" ".join)
+def test_on_other_systems_a_node_names_the_way_and_the_client_works(
+    command: list[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.mkdir(parents=True)
+    (home / "api.json").write_text('{"url": "http://127.0.0.1:9", "token": "t", "pid": 1}')
+
+    def interrupt(pid: int, number: int) -> None:
+        pytest.fail("on Windows this interrupts the process that it asks about")
+
+    for system in ("darwin", "win32"):
+        monkeypatch.setattr(sys, "platform", system)
+        if system == "win32":
+            monkeypatch.setattr(os, "kill", interrupt)
+        told = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["error"]
+        assert told["code"] == "linux_only"
+        assert "WSL2 or a Linux container" in told["remedy"]
+        assert discover.find().url == "http://127.0.0.1:9"
+
+
 def test_a_typing_error_in_a_variable_is_mentioned(home: Path) -> None:
     done = run("node", "start", env={**os.environ, "TALLYMESH_CORE": "2"})
     assert "warning: nothing reads the variable TALLYMESH_CORE\n" in done.stderr
