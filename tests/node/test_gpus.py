@@ -1,0 +1,58 @@
+"""Which files a leased GPU brings along, by the driver's text in its documented form. No GPU is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tallymesh_node.gpus import Card, binds, cards
+
+UUID = "GPU-5a2c9b1e-0d3f-4e6a-9b7c-1122334455{:02x}"
+TEXT = """Model: \t\t NVIDIA H200
+IRQ:   \t\t 341
+GPU UUID: \t {uuid}
+Video BIOS: \t 96.00.bc.00.02
+Bus Type: \t PCIe
+DMA Size: \t 52 bits
+DMA Mask: \t 0xfffffffffffff
+Bus Location: \t {bus}
+Device Minor: \t {minor}
+GPU Firmware: \t 570.86.15
+GPU Excluded:\t {excluded}
+"""
+
+
+def add(proc: Path, bus: str, minor: int, excluded: str = "No", **changes: str) -> None:
+    (proc / bus).mkdir(parents=True)
+    text = TEXT.format(uuid=UUID.format(minor), bus=bus, minor=minor, excluded=excluded)
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    (proc / bus / "information").write_text(text)
+
+
+def test_cards_are_numbered_as_their_files_and_not_as_the_bus(tmp_path: Path) -> None:
+    add(tmp_path, "0000:4e:00.0", 1)
+    add(tmp_path, "0000:d1:00.0", 0)
+    assert cards(tmp_path) == (Card(UUID.format(0), 0), Card(UUID.format(1), 1))
+
+
+@pytest.mark.parametrize("change", [{"GPU-5a": "GPU-xx"}, {"Device Minor: \t 1": "Device Minor: \t"}, {"GPU": "Card"}])
+def test_what_is_not_as_documented_is_left_out(tmp_path: Path, change: dict[str, str]) -> None:
+    add(tmp_path, "0000:4e:00.0", 1, **change)
+    add(tmp_path, "0000:4f:00.0", 2, excluded="Yes")
+    add(tmp_path, "0000:50:00.0", 3)
+    assert [card.minor for card in cards(tmp_path)] == [3]
+
+
+def test_without_a_driver_there_are_none(tmp_path: Path) -> None:
+    assert cards(tmp_path / "none") == ()
+
+
+def test_only_the_leased_cards_are_shown_and_none_without_a_lease(tmp_path: Path) -> None:
+    leased = [Card(UUID.format(3), 3)]
+    arguments = binds(leased, tmp_path)
+    assert arguments[::3] == ["--dev-bind"] * 3
+    assert arguments[2::3] == ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia3"]
+    assert arguments[1::3] == [str(tmp_path / name) for name in ("nvidiactl", "nvidia-uvm", "nvidia3")]
+    assert binds([], tmp_path) == []
