@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tallymesh_node.payer.driver import JobDriver
 
 REQUEST_S = 10.0
+LATER = "Order it again, with more time or for more workers."
 LEASE_MARGIN = 4  # a lease's last quarter, or what a unit may take: then nothing new is assigned on it
 
 
@@ -40,7 +41,7 @@ class Closing:
         if book.ending is None and book.complete and driver.own.measured:
             driver.doing.start(("ending",), self._settle)
         elif book.ending is None and driver.tools.chain.block_time() >= book.order.deadline:
-            driver.doing.start(("ending",), self.fail, "deadline", "The job's deadline is over.", "")
+            driver.doing.start(("ending",), self.fail, "deadline", "The job's deadline is over.", "", LATER)
         for held in book.all():
             if held.state in (LeaseState.SEATED, LeaseState.ENDING):
                 self._seat(held)

@@ -30,6 +30,7 @@ from tallymesh_node.payer.closing import Closing
 from tallymesh_node.payer.events import EventLog
 from tallymesh_node.payer.leasing import Leasing
 from tallymesh_node.payer.newcomers import Newcomers
+from tallymesh_node.payer.outlived import Outlived
 from tallymesh_node.payer.own import OwnUnits
 from tallymesh_node.payer.placing import Placing
 from tallymesh_node.payer.receiving import Receiving
@@ -111,9 +112,10 @@ class JobDriver:
         self.closing = Closing(self)
         self.settling = Settling(self)
         self.newcomers = Newcomers(self)
+        self.outlived = Outlived(self)
         self.parts: tuple[Part, ...] = (
-            self.leasing, self.placing, self.receiving, self.watching, self.auditing, self.own, self.closing,
-            self.newcomers, self.settling,
+            self.outlived, self.leasing, self.placing, self.receiving, self.watching, self.auditing, self.own,
+            self.closing, self.newcomers, self.settling,
         )  # fmt: skip
 
     def _ours(self, submitted: Submitted) -> None:
