@@ -63,12 +63,17 @@ class Receiving:
     def problems(self) -> list[Problem]:
         return []
 
+    def _heard(self, held: Held, peer: str) -> None:
+        """Signed by the worker; a sign of its life only where its own peer brought it, and not who has kept it."""
+        if peer == held.peer.peer_id:
+            held.live.heard_at = trio.current_time()
+
     # Receipts.
 
     async def receipt(self, held: Held, peer: str, request: ReceiptRequest) -> bytes:
         signed = keys.open_signed(self.driver.tools.domains, request.receipt, Receipt, held.account, peer=peer)
         receipt: Receipt = signed.message
-        held.live.heard_at = trio.current_time()
+        self._heard(held, peer)
         lock = self._receiving.setdefault((held.id, receipt.position), trio.Lock())
         try:
             async with lock:  # a repeat waits for the first to be on disk
@@ -160,7 +165,7 @@ class Receiving:
     async def tally(self, held: Held, peer: str, request: TallyRequest) -> bytes:
         signed = keys.open_signed(self.driver.tools.domains, request.tally, Tally, held.account, peer=peer)
         tally: Tally = signed.message
-        held.live.heard_at = trio.current_time()
+        self._heard(held, peer)
         seat = held.seat
         if tally.number > len(seat.tallies):
             await self._check_block(tally, peer)

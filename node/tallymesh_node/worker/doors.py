@@ -102,7 +102,7 @@ class Doors:
         async with self._leasing:
             known = self.house.find(seat_id(self.tools.domains, lease.message))
             if known is not None:
-                known.heard()
+                known.heard_from(peer)
                 return exchange.encode(LeaseAnswer(known.record.line.lease))
             refusal = await self._judge(peer, request, order.message, lease.message)
             if refusal is not None:
@@ -188,7 +188,7 @@ class Doors:
                 await work.commit(Line.ASSIGN, exchange.encode(kept))
             else:
                 record.seat.assign(assign.position, assign.unit_id)  # refuses another unit for the same position
-        work.heard()
+        work.heard_from(peer)
         return OK
 
     def _check_unit(self, work: Work, assign: Assign, unit: Unit, spec: JobSpec, peer: str) -> None:
@@ -239,7 +239,7 @@ class Doors:
                     sentence = f"The Accept of tally {accept.tally} does not fit this worker's seat ({misfit})."
                     raise RemoteError(misfit, sentence, peer=peer)
             answer = await self._release(work)
-        work.heard()
+        work.heard_from(peer)
         return answer
 
     async def _release(self, work: Work) -> bytes:
@@ -270,7 +270,7 @@ class Doors:
             if not again:
                 await work.commit(kind, data)
             answer = await self._release(work)
-        work.heard()
+        work.heard_from(peer)
         return answer
 
     async def forfeit(self, peer: str, body: bytes) -> bytes:

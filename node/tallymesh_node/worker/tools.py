@@ -101,6 +101,12 @@ class Work:
         self.keeper_bell.ring()
         self.sender_bell.ring()
 
+    def heard_from(self, peer: str) -> None:
+        """A payer's message came from this peer. Orders and leases are on chain for all to read: who only says again
+        what the payer once signed is no sign that the payer is there."""
+        if peer == self.record.payer.peer_id:
+            self.heard()
+
     def heard(self) -> None:
         """The payer gave a sign of life."""
         self.heard_at = trio.current_time()
