@@ -20,6 +20,7 @@ STATES_OF_JOB = ("none", "idle", "seated", "over", "spent")
 STATES_OF_SEAT = ("none", "open", "ended", "closed", "unlocked")
 BATCH = 4
 WIDE = 50  # units of a tally
+AUDITS_PER_WORD = 64  # the contract keeps which were paid in words of so many positions
 KEPT = 24  # leases worth calling about
 
 
@@ -61,18 +62,19 @@ def new_order(scene: Scene, payer: bytes) -> Order:
     wages = price * scene.one([0, 3, 10, 20, 40]) + scene.one([0, 0, 5]) + 30 * fee * scene.one([0, 1, 1, 1])
     strict = scene.quarrelsome and scene.chance(0.9)
     bonds = [fee, fee, 3 * fee, 20 * fee] if strict else [0, price, fee, 3 * fee]
+    bond = scene.one(bonds)
     windows = sorted((p.claim_window_s, p.evidence_window_s))
     return Order(
         payer=payer, signer=signer.address, template=b"\x01" * 32, numeric_profile=b"\x02" * 32, cores=1,
         memory_mib=1024, disk_mib=1024, gpus=0, price_max=price, wages=wages,
-        audit_reserve=price * scene.one([0, 1, 4, 9]),
+        audit_reserve=price * scene.one([0, 1, 4, 9, 20]),
         lock_per_seat=scene.one([0, price, p.slot_wei // 3, p.slot_wei]),
-        claim_bond=scene.one(bonds),
+        claim_bond=bond,
         audit_rate_bp=scene.one([0, 400, 3000, 10_000, 10_000]), tally_units=scene.one([1, 2, 4, WIDE]),
         claim_window=scene.one([*windows, *windows, sum(windows) // 2]),
         evidence_window=scene.one([*windows, *windows, sum(windows) // 2]),
         auditors=0 if strict else scene.one([0, 0, 1, 2]), auditors_root=ZERO_WORD,
-        signer_seat_max=scene.one([0, wages // 2, wages, 2**96 - 1]),
+        signer_seat_max=scene.one([0, wages // 2, wages, 5 * price + bond, 2**96 - 1]),  # … just a seat of five units
         newcomers=scene.chance(0.5),
         deadline=scene.now + scene.one([500, 5_000] if strict else [0, 50, 500, 5_000]), salt=scene.salt(),
     )  # fmt: skip
@@ -87,7 +89,7 @@ def new_lease(scene: Scene, order: Order) -> Held:
     most = max(0, free - order.claim_bond) // price if price else 5
     positions = scene.one([1, 2, 3, 5, 8, max(1, most), max(1, most) + 1])
     if order.tally_units == WIDE and scene.chance(0.5):  # room for a claim of more units than can be sampled
-        positions = max(1, min(most, 24))
+        positions = max(1, min(most, scene.one([24, AUDITS_PER_WORD + 9])))
     if most and positions > most and scene.chance(0.8):
         positions = scene.rng.randint(1, min(most, scene.one([8, 8, 8, 40])))
     positions, price = min(positions, 2**40 - 1), min(price, 2**96 - 1)
@@ -253,8 +255,11 @@ def audit_of(scene: Scene, held: Held, by: bytes) -> Audit:
     auditor = scene.key("auditor", "auditor", "auditor", "worker", "payer")
     price = held.lease.price
     most = price * 11_000 // 10_000
+    position = scene.rng.randrange(min(max(held.lease.positions, 1), 4))
+    if held.lease.positions > AUDITS_PER_WORD and scene.chance(0.9):
+        position = AUDITS_PER_WORD
     order = AuditOrder(
-        seat=held.id, tally=1, position=scene.rng.randrange(min(max(held.lease.positions, 1), 4)), unit_id=b"\x09" * 32,
+        seat=held.id, tally=1, position=position, unit_id=b"\x09" * 32,
         reason=0, draw=scene.one([0, 0, 1, 2, 3 if scene.chance(0.3) else 0]), attempt=scene.one([0, 0, 1]),
         auditor=auditor.address, fee=min(scene.one([most, most, most + 1, price, 0, 9]), 2**96 - 1),
         commit_by=scene.now,
@@ -274,11 +279,13 @@ def audit_of(scene: Scene, held: Held, by: bytes) -> Audit:
 
 
 def pay_audits(scene: Scene) -> Step | None:
-    held = pick(scene, "open", "ended", "closed", "unlocked")
+    some = [pick(scene, "open", "ended", "closed", "unlocked") for _ in range(3)]
+    wide = [held for held in some if held and held.lease.positions > AUDITS_PER_WORD]
+    held = wide[0] if wide else some[0]
     if held is None:
         return None
     by = scene.one([caller_for(scene, held), scene.key("auditor").address])
-    audits = [audit_of(scene, held, by) for _ in range(scene.one([1, 1, 2, 3]))]
+    audits = [audit_of(scene, held, by) for _ in range(3 if wide else scene.one([1, 1, 2, 3]))]
     earlier = scene.past.get("JobEscrow.payAudits", [])
     same = [old for lease, olds in earlier if lease == held.lease for old in olds]
     if same and scene.chance(0.3):
