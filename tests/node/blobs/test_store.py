@@ -15,7 +15,7 @@ import pytest
 
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import BlobId, blob_id
-from tallymesh_node.blobs import BlobStore, store
+from tallymesh_node.blobs import BlobStore, kept, store
 from tallymesh_node.blobs.store import CHUNK_BYTES, limit
 
 
@@ -274,3 +274,125 @@ def test_files_of_others_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     assert not list(BlobStore(tmp_path))
     assert stranger.exists()
     assert BlobId(bytes(32)) not in list(BlobStore(tmp_path))
+
+
+# -- what arrived of a blob before its transfer ended
+
+
+DATA = bytes(range(256)) * 16
+
+
+def part(blobs: BlobStore, data: bytes, written: int) -> None:
+    """A transfer of `data` that ended early."""
+    writer = blobs.writer(blob_id(data), len(data), resume=True)
+    writer.write(0, data[:written])
+    writer.keep()
+
+
+def test_what_was_kept_is_there_for_the_next_writer_also_after_a_restart(tmp_path: Path) -> None:
+    part(BlobStore(tmp_path), DATA, 1000)
+    again = BlobStore(tmp_path)
+    assert again.has_part(blob_id(DATA))
+    assert 1000 <= again.bytes_used <= len(DATA)
+    assert not list(again)
+    writer = again.writer(blob_id(DATA), len(DATA), resume=True)
+    assert writer.read(0, 1000) == DATA[:1000]
+    writer.write(1000, DATA[1000:])
+    assert writer.finish()
+    assert again.get(blob_id(DATA)) == DATA
+    assert again.bytes_used == len(DATA)
+    assert not again.has_part(blob_id(DATA))
+
+
+def test_what_was_kept_is_not_used_for_a_blob_said_to_be_smaller(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path)
+    part(blobs, DATA, 1000)
+    writer = blobs.writer(blob_id(DATA), 10, resume=True)
+    assert writer.read(0, 1000) == b""
+    writer.discard()
+    assert files(tmp_path) == []
+
+
+def test_two_writers_of_one_blob_do_not_share_a_file(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path)
+    one, two = (blobs.writer(blob_id(DATA), len(DATA), resume=True) for _ in range(2))
+    two.write(0, DATA[:10])
+    one.write(0, DATA)
+    assert one.finish()
+    assert blobs.get(blob_id(DATA)) == DATA
+    two.discard()
+    assert blobs.get(blob_id(DATA)) == DATA
+
+
+def test_blobs_that_are_arriving_count_as_whole_for_the_limit(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path, admit=lambda size: limit(lambda: blobs.bytes_used, 1000)(size))
+    first = blobs.writer(blob_id(b"1"), 600)
+    with pytest.raises(LocalError) as error:
+        blobs.writer(blob_id(b"2"), 600)
+    assert error.value.code == "disk_limit"
+    first.discard()
+    blobs.writer(blob_id(b"2"), 600).discard()
+    assert blobs.bytes_used == 0
+
+
+def test_what_was_kept_makes_room_for_what_comes_the_oldest_first(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path, admit=lambda size: limit(lambda: blobs.bytes_used, 3 * 4096)(size))
+    old, new = DATA, DATA[::-1]
+    for data in (old, new):
+        part(blobs, data, len(data))
+    assert blobs.bytes_used == 2 * 4096  # what the disk gave them
+    blobs.writer(blob_id(b"more"), 2 * 4096).discard()
+    assert not blobs.has_part(blob_id(old))
+    assert blobs.has_part(blob_id(new))
+    with pytest.raises(LocalError):
+        blobs.writer(blob_id(b"too much"), 4 * 4096)
+
+
+def test_only_the_newest_are_kept_and_none_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "KEPT", 2)
+    blobs = BlobStore(tmp_path)
+    datas = [DATA + bytes([number]) for number in range(3)]
+    for data in datas:
+        part(blobs, data, 100)
+    assert [blobs.has_part(blob_id(data)) for data in datas] == [False, True, True]
+    blobs.drop_kept(time.time() - 1000)
+    assert blobs.has_part(blob_id(datas[2]))
+    blobs.drop_kept(time.time() + 1000)
+    assert files(tmp_path) == []
+
+
+# -- chunks
+
+
+def test_list_of_chunks_is_kept_and_made_anew_where_it_was_torn(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path)
+    data = os.urandom(2 * CHUNK_BYTES + 5)
+    name = blobs.put(data)
+    hashes = [blob_id(data[at : at + CHUNK_BYTES]) for at in range(0, len(data), CHUNK_BYTES)]
+    path = tmp_path / "lists" / name.hex()
+    for _ in range(2):
+        assert blobs.chunk_hashes(name) == hashes
+        whole = path.read_bytes()
+        path.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    blobs.delete(name)
+    assert not path.exists()
+
+
+def test_chunk_is_found_in_any_blob_and_never_one_that_went(tmp_path: Path) -> None:
+    first = BlobStore(tmp_path)
+    data = os.urandom(2 * CHUNK_BYTES)
+    name, small = first.put(data), first.put(b"small")
+    first.chunk_hashes(name)
+    blobs = BlobStore(tmp_path)
+    second = blob_id(data[CHUNK_BYTES:])
+    assert blobs.chunk(second, CHUNK_BYTES) == data[CHUNK_BYTES:]
+    assert blobs.chunk(small, 5) == b"small"
+    assert blobs.chunk(blob_id(b"absent"), 6) is None
+    blobs.delete(name)
+    assert blobs.chunk(second, CHUNK_BYTES) is None
+
+
+def test_lists_of_blobs_that_are_not_here_are_removed_at_start(tmp_path: Path) -> None:
+    BlobStore(tmp_path).lists.put(blob_id(b"gone"), [bytes(32)] * 2)
+    BlobStore(tmp_path)
+    assert files(tmp_path) == []

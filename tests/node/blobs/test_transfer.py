@@ -12,11 +12,12 @@ import pytest
 import trio
 from blake3 import blake3
 
+from fakes.exchanges import TICKET, everybody, exchanges, fetch, leftovers
 from fakes.peers import peer, peers, proxy, until
 from tallymesh.errors import LocalError, RemoteError
 from tallymesh.exchange import Source
 from tallymesh.ids import BlobId, blob_id
-from tallymesh_node.blobs import BlobExchange, BlobStore, open_blobs, serving, transfer
+from tallymesh_node.blobs import BlobStore, open_blobs, serving, transfer
 from tallymesh_node.blobs.serving import Header, Question, protocol_name
 from tallymesh_node.blobs.store import CHUNK_BYTES, limit
 from tallymesh_node.network import Libp2pNetwork
@@ -28,36 +29,12 @@ pytestmark = pytest.mark.slow  # real processes: run by scripts/test, not by pla
 
 
 Patch = pytest.MonkeyPatch
-TICKET = b"a ticket"
 BIG = random.Random(7).randbytes(3 * CHUNK_BYTES + 12_345)
-
-
-def everybody(peer_id: str, blob: BlobId, ticket: bytes) -> bool:
-    return True
 
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: Patch) -> None:
     monkeypatch.setattr(transfer, "PAUSE_S", 0.01)
-
-
-@asynccontextmanager
-async def exchanges(
-    networks: Sequence[Libp2pNetwork], folder: Path, authorize: serving.Authorize = everybody
-) -> AsyncIterator[list[BlobExchange]]:
-    """One exchange for each network."""
-    async with trio.open_nursery() as nursery:
-        stores = [BlobStore(folder / str(number)) for number in range(len(networks))]
-        yield [BlobExchange(n, s, authorize, nursery) for n, s in zip(networks, stores, strict=True)]
-        nursery.cancel_scope.cancel()
-
-
-async def fetch(taker: BlobExchange, blob: BlobId, *sources: Source, timeout_s: float = 10) -> None:
-    await taker.fetch(blob, sources, ticket=TICKET, timeout_s=timeout_s)
-
-
-def leftovers(exchange: BlobExchange) -> list[Path]:
-    return list((exchange.store._folder / "parts").iterdir())
 
 
 @pytest.mark.parametrize(
