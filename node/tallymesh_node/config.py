@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tallymesh_node.limits import Limits
 
 ROLES: Final = ("worker", "audit", "submit")
+SANDBOXES: Final = ("warm", "strict")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 PREFIX: Final = "TALLYMESH_"
 MAX_FILE_BYTES: Final = 256 * 1024  # a config has a few lines; anything bigger is another file
@@ -33,7 +34,7 @@ OTHER_VARIABLES: Final = frozenset({"NODE", "TOKEN", "TOKEN_FILE", "BUDGET", "BA
 SECONDS_PER_HOUR: Final = 3600
 # What an owner may change while the node runs (`tallymesh node limit`).
 CHANGEABLE: Final = (
-    "cores", "memory_mib", "disk_gib", "hours", "only_idle", "idle_after_s", "hand_over_s",
+    "cores", "memory_mib", "disk_gib", "bandwidth_mib_s", "hours", "only_idle", "idle_after_s", "hand_over_s",
 )  # fmt: skip
 
 
@@ -59,6 +60,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     cores: int = 0  # units side by side
     memory_mib: int = 0
     disk_gib: int = 0
+    bandwidth_mib_s: int = 0  # of blobs, each way; a slower transfer than the least of 1 would be given up by peers
     hours: tuple[str, ...] = ()  # in which the machine is lent, by the owner's clock; none: at any time
     only_idle: bool = False  # lent only while nobody uses it
     idle_after_s: int = 300  # so long without its owner
@@ -70,6 +72,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     claim_patience_s: int = 600  # a payer is silent so much longer than it may be before its unpaid work is claimed
     stake_slots: int = 0  # slots to hold; fewer are bought up to this, more are left alone
     password_file: Path | None = None
+    sandbox: str = "warm"  # jobs are forks of one warm template; strict: each has one of its own, 210 MB
     log_level: str = "info"
     client: ClientConfig = ClientConfig()
 
@@ -86,6 +89,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             cores=self.cores,
             memory_mib=self.memory_mib,
             disk_gib=self.disk_gib,
+            bandwidth_mib_s=self.bandwidth_mib_s,
             hours=Hours.parse(self.hours),
             only_idle=self.only_idle,
             idle_after_s=self.idle_after_s,
@@ -184,6 +188,12 @@ def _number(low: int, high: int) -> Callable[[Any, Path], int]:
     return parse
 
 
+def _sandbox(value: Any, base: Path) -> str:
+    if value not in SANDBOXES:
+        raise ValueError(f"a sandbox is one of {', '.join(SANDBOXES)}")
+    return str(value)
+
+
 _PARSERS: Final[dict[str, Callable[[Any, Path], Any]]] = {
     "home": _path,
     "network": _path,
@@ -197,6 +207,7 @@ _PARSERS: Final[dict[str, Callable[[Any, Path], Any]]] = {
     "cores": _number(0, 4096),
     "memory_mib": _number(0, 1 << 30),
     "disk_gib": _number(0, 1 << 20),
+    "bandwidth_mib_s": _number(0, 1 << 20),
     "hours": _hours,
     "only_idle": _flag,
     "idle_after_s": _number(1, 24 * 3600),
@@ -208,6 +219,7 @@ _PARSERS: Final[dict[str, Callable[[Any, Path], Any]]] = {
     "claim_patience_s": _number(1, 7 * 24 * 3600),
     "stake_slots": _number(0, 100_000),
     "password_file": _path,
+    "sandbox": _sandbox,
     "log_level": _level,
 }
 _CLIENT_PARSERS: Final[dict[str, Callable[[Any, Path], Any]]] = {"node": _text, "token_file": _path}

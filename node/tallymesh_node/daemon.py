@@ -100,6 +100,7 @@ class Node:
         self._canary: Canary | None = None
         self._confirmed = False
         self._cpus: frozenset[int] = frozenset(os.sched_getaffinity(0))  # that foreign code is on
+        self._confined: frozenset[int] = frozenset()  # templates that were told so
         self.settings = config  # with what the owner changed since
         self.payer: PayerService | None = None
         self.worker: WorkerService | None = None
@@ -111,7 +112,7 @@ class Node:
         self._stop.set()
 
     def open_executor(self, spool: Path, store: BlobStore, slots: int) -> SandboxExecutor:
-        return SandboxExecutor(spool, store.put, slots=slots)
+        return SandboxExecutor(spool, store.put, slots=slots, strict=self.config.sandbox == "strict")
 
     async def run(self, task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Starts with the URL of the local API. TallymeshError where the node cannot start."""
@@ -164,7 +165,7 @@ class Node:
                 )
             )
             self.book.learn_with(self.network)
-            exchange = await stack.enter_async_context(open_blobs(self.network, self.blobs, self._may_fetch))
+            self.exchange = await stack.enter_async_context(open_blobs(self.network, self.blobs, self._may_fetch))
             self.publisher = Publisher(
                 self.domains,
                 self.account,
@@ -175,7 +176,7 @@ class Node:
                 now=time.time,
             )
             self._open_carriers(binding)
-            self._open_roles(exchange, journal, slots)
+            self._open_roles(self.exchange, journal, slots)
             await self._serve(task_status)
 
     def _open_roles(self, exchange: BlobExchange, journal: SqlJournal, slots: int) -> None:
@@ -349,6 +350,7 @@ class Node:
         """The steward's word, once a second. What protects the owner's own money goes on whatever it is: settling,
         claims, cases."""
         self._sell()
+        self.exchange.pace_in.rate = self.exchange.pace_out.rate = float(limits.bandwidth_mib_s << 20)
         if self.config.works or self.config.audits:
             self.cores.count = max(self.capacity.cores, 1)
             self.cores.memory_mib = limits.memory_mib
@@ -370,14 +372,13 @@ class Node:
 
     def _confine(self, limits: Limits) -> None:
         """Foreign code stays on as many cores as the owner lends, however many threads it starts."""
-        template = self.executor.pool.zygote
-        if template is None or not template.alive:
-            return
+        templates = frozenset(template.pid for template in self.executor.pool.templates)
         everywhere = frozenset(os.sched_getaffinity(0))
         cpus = some_cores(min(limits.cores, len(everywhere)), everywhere)
-        if self.cores.busy or cpus != self._cpus:
-            confine(template.pid, cpus)
-            self._cpus = cpus
+        if templates and (self.cores.busy or (cpus, templates) != (self._cpus, self._confined)):
+            for template in templates:
+                confine(template, cpus)
+            self._cpus, self._confined = cpus, templates
 
     def _may_fetch(self, peer_id: str, blob: BlobId, ticket: bytes) -> bool:
         roles = (self.worker, self.auditor, self.payer, self.claims, self.quarrels)

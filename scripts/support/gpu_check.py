@@ -1,8 +1,8 @@
 """For each GPU of this machine: a short matmul and copy test, a training unit and its audit, in containers that are
-shown that card alone. `scripts/gpu_check`; the last line is one JSON object, "no GPU" where there is none (exit code 0).
+shown that card alone. `scripts/gpu_check`; the last line is one JSON object, or "no GPU" (exit code 0).
 
-The audit is the same unit in a new process and container, and must end with the same bytes. Cards of one name and driver
-are one class if they give the same bytes; what they give is printed.
+The audit is the same unit in a new process and container, and must end with the same bytes. Cards of one name and
+driver are one class if they give the same bytes; what they give is printed.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import NoReturn, Protocol
 
 import trio
 
+from tallymesh_node.limits.bandwidth import UNPACED, Pace
 from tallymesh_node.network.direct import ASK_BYTES, Ask, Span
 from tallymesh_node.network.wire import Wire
 
@@ -25,11 +26,16 @@ class Pipe(Protocol):
     async def read_frame(self, limit: int) -> bytes: ...
 
     async def give(
-        self, descriptor: int, first: Span | None, place: Callable[[bytes], Span], each_s: float
+        self,
+        descriptor: int,
+        first: Span | None,
+        place: Callable[[bytes], Span],
+        each_s: float,
+        pace: Pace = UNPACED,
     ) -> NoReturn:
         """Answer each frame with the part of the file that `place` reads out of it, at most a chunk, beginning with
-        the part `first`. Ends with RemoteError when the taker leaves or `place` raises it, or TooSlowError when it
-        takes longer than `each_s` to take a chunk and ask for the next."""
+        the part `first`, each when `pace` lets it go. Ends with RemoteError when the taker leaves or `place` raises it,
+        or TooSlowError when it takes longer than `each_s` to take a chunk, or to ask for the next."""
 
     async def take(
         self, ask: Callable[[], Ask | None], use: Callable[[memoryview], None], each_s: float, ahead: int
@@ -58,13 +64,20 @@ class StreamPipe:
         return await self._wire.read_frame(limit)
 
     async def give(
-        self, descriptor: int, first: Span | None, place: Callable[[bytes], Span], each_s: float
+        self,
+        descriptor: int,
+        first: Span | None,
+        place: Callable[[bytes], Span],
+        each_s: float,
+        pace: Pace = UNPACED,
     ) -> NoReturn:
         span = first
         while True:
-            with trio.fail_after(each_s):
-                if span is None:
+            if span is None:
+                with trio.fail_after(each_s):
                     span = place(await self._wire.read_frame(ASK_BYTES))
+            await trio.sleep(pace.wait_s(span[1]))
+            with trio.fail_after(each_s):
                 await self._wire.send(os.pread(descriptor, span[1], span[0]))
                 span = None
 

@@ -22,6 +22,7 @@ from tallymesh.errors import RemoteError
 from tallymesh.ids import BlobId
 from tallymesh_node.blobs.pipes import Pipe
 from tallymesh_node.blobs.store import CHUNK_BYTES, BlobStore
+from tallymesh_node.limits.bandwidth import Pace
 from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.direct import Span
 from tallymesh_node.network.requests import Limits, decode_answer, encode_answer, encode_refusal
@@ -70,6 +71,7 @@ class BlobServer:
         self._counters = counters
         self._sending = Limits(SENDING, SENDING_PER_PEER)
         self._counting = threading.Lock()
+        self.pace = Pace()  # of all that is sent; its owner may limit it
 
     async def serve(self, pipe: Pipe) -> None:
         """Until the taker leaves. RemoteError where it left in the middle of something, or asked nonsense."""
@@ -126,7 +128,7 @@ class BlobServer:
                 return span(decode_ask(frame, len(hashes), pipe.peer_id))
 
             first = span(question.chunk) if 0 <= question.chunk < len(hashes) else None
-            await pipe.give(file.fileno(), first, place, SEND_S)
+            await pipe.give(file.fileno(), first, place, SEND_S, self.pace)
 
     async def _refuse(self, pipe: Pipe, code: str, sentence: str) -> None:
         with trio.move_on_after(SEND_S):

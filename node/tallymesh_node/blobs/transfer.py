@@ -37,6 +37,7 @@ from tallymesh_node.blobs.serving import (
     protocol_name,
 )
 from tallymesh_node.blobs.store import CHUNK_BYTES, BlobStore, BlobWriter
+from tallymesh_node.limits.bandwidth import Pace
 from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.direct import Ask, DirectSocket
 from tallymesh_node.network.requests import Limits
@@ -172,6 +173,7 @@ class BlobExchange:
         self._no_direct: OrderedDict[str, float] = OrderedDict()  # peer -> until when
         self._counting = threading.Lock()
         self._server = BlobServer(store, authorize, network.counters)
+        self.pace_in, self.pace_out = Pace(), self._server.pace
         network.serve_streams(self._protocol, lambda wire: self._server.serve(StreamPipe(wire)))
         network.serve_direct(lambda socket: nursery.start_soon(self._serve_direct, socket))
 
@@ -305,9 +307,9 @@ class BlobExchange:
                 return
             plan = transfer.plan
             assert plan is not None
+            known()
             if eager and header.chunks:
                 await self._take(transfer, offer, pipe, unasked=True)
-            known()
             if plan.missing_bytes >= DIRECT_BYTES and (direct := await self._open_direct(offer)) is not None:
                 await pipe.abort()
                 pipe = direct
@@ -395,7 +397,8 @@ class BlobExchange:
             taking.end()
 
     def _received(self, transfer: _Transfer, offer: _Offer, size: int) -> None:
-        """A chunk was verified and written, in whatever thread."""
+        """A chunk was verified and written, in whatever thread. The next one is asked for when the pace allows it."""
+        self.pace_in.wait_in_thread(size)
         with self._counting:
             self._counters.blob_bytes_received += size
             assert transfer.plan is not None

@@ -68,6 +68,7 @@ def limit(
     cores: Annotated[int | None, typer.Option(help="Units side by side; 0: all cores.")] = None,
     memory_mib: Annotated[int | None, typer.Option(help="Memory for all units together; 0: what there is.")] = None,
     disk_gib: Annotated[int | None, typer.Option(help="Disk for blobs; 0: half of what is free.")] = None,
+    bandwidth: Annotated[int | None, typer.Option(help="MiB a second of blobs, each way; 0: no limit.")] = None,
     hours: Annotated[
         list[str] | None, typer.Option(help="When it is lent: 22:00-07:00, 'mon-fri 19:00-23:30'; '' for any time.")
     ] = None,
@@ -97,6 +98,7 @@ def limit(
         "cores": cores,
         "memory_mib": memory_mib,
         "disk_gib": disk_gib,
+        "bandwidth_mib_s": bandwidth,
         "hours": None if hours is None else tuple(text for text in hours if text),
         "only_idle": only_idle,
         "idle_after_s": idle_after,

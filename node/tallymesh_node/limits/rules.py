@@ -26,6 +26,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     cores: int = 0
     memory_mib: int = 0
     disk_gib: int = 0
+    bandwidth_mib_s: int = 0  # of blobs, each way
     hours: Hours = Hours()
     only_idle: bool = False
     idle_after_s: float = IDLE_AFTER_S

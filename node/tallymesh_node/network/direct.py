@@ -43,6 +43,7 @@ from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
 from tallymesh.errors import RemoteError
+from tallymesh_node.limits.bandwidth import UNPACED, Pace
 from tallymesh_node.network.mends import shielded
 
 log = logging.getLogger(__name__)
@@ -112,11 +113,17 @@ class DirectSocket:
         return await self._in_thread(lambda: bytes(self._receive(limit)))
 
     async def give(
-        self, descriptor: int, first: Span | None, place: Callable[[bytes], Span], each_s: float
+        self,
+        descriptor: int,
+        first: Span | None,
+        place: Callable[[bytes], Span],
+        each_s: float,
+        pace: Pace = UNPACED,
     ) -> NoReturn:
         """Answer each frame with the part of a file that `place` reads out of it, a record of at most RECORD_BYTES,
-        beginning with the part `first`; in one visit to a thread, where a chunk costs no turn of trio's loop. Ends with
-        RemoteError when the peer leaves or `place` raises it, TooSlowError when a turn takes longer than `each_s`."""
+        beginning with the part `first`, each when `pace` lets it go; in one visit to a thread, where a chunk costs no
+        turn of trio's loop. Ends with RemoteError when the peer leaves or `place` raises it, TooSlowError when a turn
+        takes longer than `each_s`."""
 
         def work() -> NoReturn:
             span = first
@@ -124,6 +131,8 @@ class DirectSocket:
                 self._deadline = time.monotonic() + each_s
                 if span is None:
                     span = place(bytes(self._receive(ASK_BYTES)))
+                pace.wait_in_thread(span[1])
+                self._deadline = time.monotonic() + each_s
                 piece = self._room(span[1])
                 if os.preadv(descriptor, [piece], span[0]) != span[1]:
                     raise RemoteError("unreachable", "The blob's file became shorter.", peer=self.peer_id)

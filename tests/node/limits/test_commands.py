@@ -62,12 +62,12 @@ def test_limits_add_up_over_the_configured_ones_until_reset(home: Path) -> None:
     (home / "config.toml").write_text("cores = 4\nmemory_mib = 8192\n")
     limits("--cores", "2")
     run("pause")
-    found = limits("--hours", "22:00-07:00", "--hours", "sat,sun", "--only-idle")
-    assert (found["cores"], found["memory_mib"], found["only_idle"]) == (2, 8192, True)
+    found = limits("--hours", "22:00-07:00", "--hours", "sat,sun", "--only-idle", "--bandwidth", "3")
+    assert (found["cores"], found["memory_mib"], found["only_idle"], found["bandwidth_mib_s"]) == (2, 8192, True, 3)
     assert found["hours"] == ["22:00-07:00", "sat,sun"]
     assert orders.load(home).pause is not None, "another limit is no end of a pause"
     assert limits("--hours", "")["hours"] == []
-    assert "cores         2 (changed)" in run("limit")
+    assert "cores            2 (changed)" in run("limit")
     assert limits("--reset")["cores"] == 4
 
 
