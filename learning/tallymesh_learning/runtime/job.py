@@ -2,7 +2,8 @@
 
 The node holds the other end of one SOCK_SEQPACKET pair. Messages are JSON, descriptors travel beside them:
 
-    node -> job   {"do": "run", "unit": name, "limits": {…}, "task": dotted or ""}  + events pipe, console pipe
+    node -> job   {"do": "run", "unit": name, "limits": {…}, "task": dotted or ""}  + events pipe, console pipe,
+                                                                                            maybe a control group
                   {"do": "kill", "unit": name}
     job -> node   {"ready": true} or {"error": sentence}
                   {"unit": name, "started": true}  + descriptor of the folder of outputs
@@ -21,6 +22,7 @@ import signal
 import socket
 import time
 import traceback
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from tallymesh_learning.runtime import isolate, unit, view, watchdog
@@ -70,31 +72,30 @@ class Job:
                 self._watched = time.monotonic()
 
     def _listen(self) -> bool:
-        data, descriptors, _, _ = socket.recv_fds(self._channel, MAX_MESSAGE, 2)
+        data, descriptors, _, _ = socket.recv_fds(self._channel, MAX_MESSAGE, 3)
         if not data:
             return False
         message = json.loads(data)
         name = message["unit"]
         if message["do"] == "run":
-            events, console = descriptors
             try:
-                self._start(name, message["limits"], message["task"], events, console)
+                self._start(name, message["limits"], message["task"], descriptors)
             except OSError as error:
                 self._send({"unit": name, "ended": _ended(error=f"The unit's sandbox could not be made: {error}")})
             finally:
-                os.close(events)
-                os.close(console)
+                for descriptor in descriptors:
+                    os.close(descriptor)
         elif name in self._units:
             self._kill(name, "killed")
         return True
 
-    def _start(self, name: str, limits: dict[str, Any], task: str, events: int, console: int) -> None:
+    def _start(self, name: str, limits: dict[str, Any], task: str, descriptors: Sequence[int]) -> None:
         outputs = view.prepare_unit(name, limits["disk_mib"])
         try:
             isolate.unshare(isolate.CLONE_NEWPID)  # for the child; this process stays where it is …
             pid = os.fork()
             if pid == 0:
-                self._become_unit(name, limits, task, events, console)
+                self._become_unit(name, limits, task, descriptors)
             isolate.enter(self._own_pids, isolate.CLONE_NEWPID)  # … and its next child gets a namespace of its own
             handle = os.pidfd_open(pid)
             self._units[name] = running = Running(name, pid, handle, limits, time.monotonic() + limits["wall_s"])
@@ -107,10 +108,13 @@ class Job:
         finally:
             os.close(outputs)
 
-    def _become_unit(self, name: str, limits: dict[str, Any], task: str, events: int, console: int) -> NoReturn:
+    def _become_unit(self, name: str, limits: dict[str, Any], task: str, descriptors: Sequence[int]) -> NoReturn:
         try:
             self._selector.close()
             self._channel.detach()
+            events, console, *group = descriptors
+            for entrance in group:
+                unit.enter_group(entrance)
             forks = limits["processes"] > 1 and kernel() >= NOBODY_FORKS_BEFORE
             unit.become(
                 name, limits, events=events, console=console, forks=forks, run=self._run, task=task, kept=self._kept

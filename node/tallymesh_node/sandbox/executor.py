@@ -27,13 +27,14 @@ from tallymesh.ids import BlobId
 from tallymesh.units import Unit, encode
 from tallymesh_learning.runtime import profile
 from tallymesh_node.interfaces import Failure, Limits, OnLine, OnMetric, Outcome
-from tallymesh_node.sandbox import outputs
+from tallymesh_node.sandbox import groups, outputs
 from tallymesh_node.sandbox.command import Command, build
 from tallymesh_node.sandbox.jobs import Ended, JobSandbox, RunningUnit
 from tallymesh_node.sandbox.logs import Logs
 from tallymesh_node.sandbox.pool import Pool
 from tallymesh_node.sandbox.spool import Spool
 from tallymesh_node.sandbox.status import SandboxStatus
+from tallymesh_node.sandbox.strict import StrictPool
 from tallymesh_node.sandbox.zygote import CONTROL
 
 GRACE_S = 5.0  # beyond the unit's own limit, before a job's process that does not enforce it is killed
@@ -73,6 +74,7 @@ class SandboxExecutor:
     from a thread); `slots` units run side by side. All jobs together stay on the cores
     `cpus`, whatever they start (without it on any). `run` and `warm` name other functions than the runtime's, and
     `extra` the folders that they are imported from: for other runtimes, and for tests of what a hostile unit can do.
+    `strict`: no two jobs are forks of one template (strict.py).
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class SandboxExecutor:
         warm: str | None = None,
         extra: Sequence[Path] = (),
         cpus: Collection[int] = (),
+        strict: bool = False,
     ) -> None:
         self.counters = Counters()
         self._folder = spool
@@ -95,7 +98,9 @@ class SandboxExecutor:
         self._arguments += ["--warm", warm] if warm is not None else []
         self._arguments += ["--cpus", ",".join(str(cpu) for cpu in sorted(cpus))] if cpus else []
         self._extra = tuple(extra)
+        self._strict = strict
         self._names = itertools.count(1)
+        self._groups = groups.find()
         self._pool: Pool | None = None
         self._spool: Spool | None = None
         self._stack = AsyncExitStack()
@@ -106,7 +111,8 @@ class SandboxExecutor:
             self._spool = Spool(self._folder, foreign=os.geteuid() == 0)
             stack.callback(self._spool.close)
             self._nursery = await stack.enter_async_context(trio.open_nursery())
-            self._pool = Pool(self._spool, self._nursery, self._command)
+            pool = StrictPool if self._strict else Pool
+            self._pool = pool(self._spool, self._nursery, self._command)
             self._nursery.start_soon(self._pool.supervise)
             self._stack = stack.pop_all()
         return self
@@ -253,11 +259,15 @@ class SandboxExecutor:
         """Fork the unit and pass on what it says until it and all that it started is dead."""
         pipes = {"events": os.pipe2(os.O_CLOEXEC), "console": os.pipe2(os.O_CLOEXEC)}
         streams = {pipe: trio.lowlevel.FdStream(reader) for pipe, (reader, _) in pipes.items()}
+        group = self._groups.open(limits.memory_mib, limits.disk_mib) if self._groups else None
+        given = [writer for _, writer in pipes.values()]
         try:
-            unit = await sandbox.start(name, limits, task, [writer for _, writer in pipes.values()])
+            unit = await sandbox.start(name, limits, task, [*given, group.entrance] if group else given)
         finally:
-            for _, writer in pipes.values():
+            for writer in given:
                 os.close(writer)
+            if group:
+                group.shut()
         try:
             async with trio.open_nursery() as nursery:
                 for pipe, stream in streams.items():
@@ -272,6 +282,8 @@ class SandboxExecutor:
             await self._kill(sandbox, name, unit)
             unit.close()
             raise
+        finally:
+            unit.out_of_memory = group is not None and group.close()
         logs.finish()
         return unit
 
@@ -294,10 +306,14 @@ class SandboxExecutor:
             return left, BlobId(b"")
         return left, self._put(left.output)
 
-    def _command(self) -> Command:
+    def _command(self, folder: Path | None = None) -> Command:
+        """How a template is started that sees `folder` of the spool, all of it by default."""
         assert self._spool is not None
         return build(
-            self._spool.folder, environment=profile.environment(), arguments=self._arguments, extra=self._extra
+            folder or self._spool.folder,
+            environment=profile.environment(),
+            arguments=self._arguments,
+            extra=self._extra,
         )
 
 
@@ -317,6 +333,8 @@ class _Verdict(msgspec.Struct):
 def _judge(unit: RunningUnit, limits: Limits, logs: Logs) -> _Verdict:
     """What the unit used, if it ran to its end; else Failure."""
     ended = unit.ended
+    if unit.out_of_memory:  # the kernel was faster than the job's process
+        raise Failure("limits", _REASONS["memory"].format(limits))
     if unit.overdue:  # whatever kept the job's process from saying so: a unit that starves it did
         raise Failure("limits", _REASONS["wall"].format(limits))
     if unit.starved:  # of one payer, one program: no other machine would fare better

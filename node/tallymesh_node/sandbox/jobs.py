@@ -37,6 +37,7 @@ class RunningUnit:
         self.outputs: int | None = None
         self.ended: Ended | None = None  # None when over: the sandbox died
         self.overdue = False  # its time was long over, and the node ended it
+        self.out_of_memory = False  # the kernel killed a process of it, at its control group's limit
         self.starved = False  # another one was overdue, and the whole sandbox had to go
 
     def close(self) -> None:
@@ -88,7 +89,8 @@ class JobSandbox:
             raise Failure("sandbox", f"The job's sandbox could not be opened: {self._error}")
 
     async def start(self, name: str, limits: Limits, task: str, pipes: Sequence[int]) -> RunningUnit:
-        """Fork unit `name`, whose inputs are in the spool. `pipes`: events and console, to write to."""
+        """Fork unit `name`, whose inputs are in the spool. `pipes`: events and console, to write to, and the
+        entrance of its control group where there is one."""
         unit = self.units[name] = RunningUnit()
         message = {"do": "run", "unit": name, "limits": msgspec.to_builtins(limits), "task": task}
         try:

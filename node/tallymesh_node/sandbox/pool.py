@@ -63,21 +63,23 @@ class Pool:
         self._check = check
         self._jobs: dict[bytes, _Slot] = {}
         self._names = itertools.count(1)
+        self._jobs_max = JOBS_MAX
         self._changed = trio.Event()
 
     @property
     def open_jobs(self) -> int:
         return sum(slot.sandbox is not None and not slot.sandbox.dead.is_set() for slot in self._jobs.values())
 
+    @property
+    def templates(self) -> list[Zygote]:
+        """All that live: every process of every job descends from one of them."""
+        return [self.zygote] if self.zygote is not None and self.zygote.alive else []
+
     async def supervise(self) -> None:
         """Check, start a template, start it again when it dies; for ever."""
         deaths = 0
         while True:
-            if self.status is None or not self.status.available:
-                self._say(await trio.to_thread.run_sync(self._check))
-            if self.status is None or not self.status.available:
-                await trio.sleep(RECHECK_S)
-                continue
+            await self._wait_available()
             started = trio.current_time()
             await self._live()
             deaths = 1 if trio.current_time() - started > STABLE_S else deaths + 1
@@ -130,29 +132,44 @@ class Pool:
         """Kill a sandbox that does not answer; its job gets a new one on its next use."""
         await self._bury(sandbox)
 
+    async def _wait_available(self) -> None:
+        """Until a check finds that this machine has a sandbox."""
+        while self.status is None or not self.status.available:
+            status = await trio.to_thread.run_sync(self._check)
+            self._say(status)
+            if not status.available:
+                await trio.sleep(RECHECK_S)
+
     async def _live(self) -> None:
         """One template from its start to its death."""
+        zygote = await self._start(self._command)
+        if zygote is not None:
+            self.zygote = zygote
+            self._announce()
+            await zygote.dead.wait()
+            log.warning("the template died: %s", zygote.diagnostics or "it said nothing")
+
+    async def _start(self, command: Callable[[], Command]) -> Zygote | None:
+        """A template, warm; None where it does not become so, and why is in `status`."""
         try:
-            self.zygote = zygote = Zygote(self._command())
+            zygote = Zygote(command())
         except LocalError as error:
             self._say(SandboxStatus(available=False, sentence=error.sentence, remedy=error.remedy))
-            return
+            return None
         self.templates_started += 1
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(zygote.serve)
-            with trio.move_on_after(WARM_S):
-                await zygote.ready.wait()
-            if zygote.alive:
-                log.info("template warm after %.1f s (pid %d)", zygote.warm_s, zygote.pid)
-                self._announce()
-                await zygote.dead.wait()
-                log.warning("the template died: %s", zygote.diagnostics or "it said nothing")
-                return
-            zygote.kill()
+        self._nursery.start_soon(zygote.serve)
+        with trio.move_on_after(WARM_S):
+            await zygote.ready.wait()
+        if zygote.alive:
+            log.info("template warm after %.1f s (pid %d)", zygote.warm_s, zygote.pid)
+            return zygote
+        zygote.kill()
+        await zygote.dead.wait()
         last = zygote.diagnostics.rsplit("\n", 1)[-1] or f"nothing was said within {WARM_S:.0f} s"
         sentence = f"The process that runs jobs does not start: {last}"
         self._say(SandboxStatus(available=False, sentence=sentence, remedy="Look at the node's log."))
         log.error("%s\n%s", sentence, zygote.diagnostics)
+        return None
 
     async def _open(self) -> JobSandbox:
         zygote = await self.wait_ready()
@@ -165,6 +182,10 @@ class Pool:
             if isinstance(error, Closed):
                 raise Failure("sandbox", "The process that runs jobs died.") from None
             raise
+        return await self._opened(sandbox)
+
+    async def _opened(self, sandbox: JobSandbox) -> JobSandbox:
+        """When it has said so. Failure `sandbox` where it does not."""
         self._nursery.start_soon(sandbox.serve)
         try:
             await sandbox.wait_ready()
@@ -176,11 +197,11 @@ class Pool:
 
     async def _make_room(self) -> None:
         """Close the longest idle sandbox if the table is full. Failure `sandbox` where none is idle."""
-        if self.open_jobs < JOBS_MAX:
+        if self.open_jobs < self._jobs_max:
             return
         idle = [(slot.used_s, key) for key, slot in self._jobs.items() if not slot.users and slot.sandbox is not None]
         if not idle:
-            raise Failure("sandbox", f"{JOBS_MAX} jobs run here already.")
+            raise Failure("sandbox", f"{self._jobs_max} jobs run here already.")
         await self.close_job(min(idle)[1])
 
     async def _close(self, slot: _Slot) -> None:

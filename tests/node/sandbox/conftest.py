@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +11,7 @@ from fakes.sandboxed import INSIDE, SECRET, Machine, kept_alive
 
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    os.environ["TALLYMESH_PASSWORD"] = SECRET
-    with kept_alive(tmp_path_factory.mktemp("sandbox"), slots=3, warm="attacker:warm", extra=[INSIDE]) as kept:
-        yield kept
-    del os.environ["TALLYMESH_PASSWORD"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TALLYMESH_PASSWORD", SECRET)
+        with kept_alive(tmp_path_factory.mktemp("sandbox"), slots=3, warm="attacker:warm", extra=[INSIDE]) as kept:
+            yield kept

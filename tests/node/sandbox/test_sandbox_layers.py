@@ -176,9 +176,9 @@ def facts(tmp_path_factory: pytest.TempPathFactory, shown: Path) -> Iterator[dic
     name = f"tallymesh-test-{secrets.token_hex(8)}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind("\0" + name)
-        os.environ["TALLYMESH_PASSWORD"] = SECRET
-        yield {"secret": str(folder / "wallet.json"), "name": name, "backwards": SECRET[::-1], "folder": str(shown)}
-        del os.environ["TALLYMESH_PASSWORD"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TALLYMESH_PASSWORD", SECRET)
+            yield {"secret": str(folder / "wallet.json"), "name": name, "backwards": SECRET[::-1], "folder": str(shown)}
 
 
 @pytest.fixture(scope="module")
@@ -297,10 +297,27 @@ def succeeds(machine: Machine, attempt: Attempt, facts: dict[str, str], job: byt
 
 
 @pytest.mark.parametrize("layer", INNER)
-def test_without_a_layer_within_an_attempt_succeeds(strong: Machine, facts: dict[str, str], layer: str) -> None:
+def test_without_a_layer_within_an_attempt_succeeds(
+    strong: Machine, facts: dict[str, str], monkeypatch: pytest.MonkeyPatch, layer: str
+) -> None:
+    if layer == "watchdog":  # which is alone where there are no control groups
+        monkeypatch.setattr(strong.executor, "_groups", None)
     with weakened(strong, layer) as job:
         for attempt in of_layer(layer):
             succeeds(strong, attempt, facts, job)
+
+
+def test_a_control_group_bounds_memory_where_the_watchdog_is_too_late(strong: Machine, facts: dict[str, str]) -> None:
+    """Where this machine has one for us: else there is nothing between the watchdog and the machine's memory."""
+    (attempt,) = of_layer("watchdog")
+    with weakened(strong, "watchdog") as job:
+        if strong.executor._groups is None:
+            succeeds(strong, attempt, facts, job)
+            return
+        with pytest.raises(Failure) as caught:
+            come_to(strong, attempt, {"mebibytes": 100, "processes": 5, "hold_s": 15.0}, job)
+        assert (caught.value.code, caught.value.sentence) == ("limits", "It used more than 192 MiB of memory.")
+        assert strong.said("surroundings", job=job)["pids"] == [1]
 
 
 @pytest.mark.parametrize("layer", OUTER)

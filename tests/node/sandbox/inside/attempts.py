@@ -15,6 +15,7 @@ import mmap
 import os
 import platform
 import resource
+import select
 import signal
 import socket
 import sys
@@ -432,8 +433,12 @@ def memory_of_many(work: Path, emit: Emit, mebibytes: int, processes: int, hold_
             block = bytearray(b"x") * (mebibytes * MEBIBYTE)
             os.write(writer, b"." if block else b"")
             time.sleep(60)
-    for _ in range(processes):
-        os.read(reader, 1)
+    ready = 0
+    while ready < processes:
+        if select.select([reader], [], [], 0.05)[0]:
+            ready += len(os.read(reader, 1))
+        if os.waitpid(-1, os.WNOHANG)[0]:
+            raise MemoryError("one of them was killed")
     time.sleep(hold_s)
     return "held"
 

@@ -133,7 +133,14 @@ def _without_limit(kind: int) -> Callable[[], None]:
 
 def _without_namespace(flag: int) -> Callable[[], None]:
     def apply() -> None:
+        unshare = isolate.unshare
+
+        def without(flags: int) -> None:
+            if flags != flag:
+                unshare(flags)
+
         isolate.EVERY_NAMESPACE &= ~flag
+        isolate.unshare = without
 
     return apply
 
