@@ -26,7 +26,7 @@ from tallymesh_node.interfaces import Blobs, Chain, Executor, Journal, PeerNetwo
 from tallymesh_node.payer import records, views
 from tallymesh_node.payer.book import Book
 from tallymesh_node.payer.doors import Doors
-from tallymesh_node.payer.driver import SCOPE, JobDriver
+from tallymesh_node.payer.driver import DISK_S, SCOPE, JobDriver
 from tallymesh_node.payer.events import EventLog
 from tallymesh_node.payer.held import LIVE
 from tallymesh_node.payer.ordering import make_order
@@ -114,7 +114,13 @@ class PayerService:
     async def _drive(self, driver: JobDriver) -> None:
         await driver.run()
         view = views.job_view(driver)
-        await self.tools.journal.append(INDEX, ("archived", msgspec.json.encode(view)))
+        while True:
+            try:
+                await self.tools.journal.append(INDEX, ("archived", msgspec.json.encode(view)))
+                break
+            except LocalError as error:  # it stays among the jobs that are driven until the disk takes it
+                log.error("job %s is over and that cannot be stored: %s", view.id[:8], error)
+                await trio.sleep(DISK_S)
         self._past[view.id] = view
         self._drivers.pop(view.id, None)
         if self.tools.executor is not None:

@@ -8,6 +8,7 @@ does not know what is written.
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -21,8 +22,10 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, StaticPool
 
 from tallymesh.errors import LocalError
-from tallymesh_node.store.errors import mapped
+from tallymesh_node.store.errors import DAMAGED, RESTORE, mapped
 from tallymesh_node.store.migrations import migrate
+
+log = logging.getLogger(__name__)
 
 FILE = "state.sqlite"
 BUSY_S = 5.0  # another process (a backup, a person's sqlite3) may hold the file this long before we give up
@@ -68,9 +71,12 @@ class Database:
         with mapped():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # The writer's connection lives as long as its engine and is used by the writer's thread alone, once open.
+            killed = self.path.with_name(f"{FILE}-wal").exists()  # an end in good order leaves none
             self._writer = _engine(self.path, StaticPool)
             self._reader = _engine(self.path, NullPool)
             with self._writer.begin() as connection:
+                if killed:
+                    _check(connection)
                 migrate(connection)
             self._opened = _identity(self.path)
         self._thread = threading.Thread(target=self._work, name="tallymesh-store", daemon=True)
@@ -148,6 +154,15 @@ class Database:
             values = [request.write(connection) for request in batch]
         self.commits += 1
         return values
+
+
+def _check(connection: Connection) -> None:
+    """After a power cut: a page that is torn is found now, and not in the middle of a job. About a second for each
+    hundred megabytes, so not at every start."""
+    found: str = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+    if found != "ok":
+        log.error("the state file is damaged: %s", found)
+        raise LocalError("disk", DAMAGED, remedy=RESTORE)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

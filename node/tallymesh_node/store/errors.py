@@ -9,14 +9,17 @@ from sqlalchemy.exc import DBAPIError
 
 from tallymesh.errors import LocalError
 
+DAMAGED = "The node's state file is damaged."
+RESTORE = "Restore it from a backup, or remove it and start anew."
+
 # What SQLite says, in the order in which it is looked for, and what it means for the owner of the machine.
 _MEANINGS: tuple[tuple[str, str, str], ...] = (
     ("disk is full", "The disk that holds the node's state is full.", "Free some space; the node goes on by itself."),
     ("readonly", "The node's state cannot be written: it is read-only.", "Make its folder writable for this user."),
     ("unable to open", "The node's state file cannot be opened.", "Check that its folder exists and is writable."),
     ("disk i/o error", "The disk that holds the node's state fails.", "Check the disk before starting the node again."),
-    ("malformed", "The node's state file is damaged.", "Restore it from a backup, or remove it and start anew."),
-    ("not a database", "The node's state file is damaged.", "Restore it from a backup, or remove it and start anew."),
+    ("malformed", DAMAGED, RESTORE),
+    ("not a database", DAMAGED, RESTORE),
 )
 
 

@@ -83,11 +83,19 @@ class Life:
 
     def note(self, sequence: int) -> None:
         """The journal has come so far. Not synchronised: what a power cut takes of it is seconds, a backup is older."""
-        os.pwrite(self._file, sequence.to_bytes(8, "big"), 0)
+        self._put(0, sequence)
 
     def beat(self, now: float) -> None:
         """The node lives at this Unix time. Every BEAT_S, while it runs."""
-        os.pwrite(self._file, int(now).to_bytes(8, "big"), 8)
+        self._put(8, int(now))
+
+    def _put(self, offset: int, number: int) -> None:
+        """A disk that refuses it has refused the journal, too, or will; the node goes on when it has room again. What
+        stays behind is on the safe side: an older head hides no backup that the journal itself does not show."""
+        try:
+            os.pwrite(self._file, number.to_bytes(8, "big"), offset)
+        except OSError as error:
+            log.error("%s cannot be written: %s", self._head, error)
 
     def close(self) -> None:
         if self._file >= 0:
