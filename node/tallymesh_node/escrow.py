@@ -234,7 +234,10 @@ class EscrowChain:
         self.held_back = None
 
     async def tokens(self) -> int:
-        return await self.contracts.token.balance_of(self.account)
+        return await self.tokens_of(self.account)
+
+    async def tokens_of(self, account: bytes) -> int:
+        return await self.contracts.token.balance_of(account)
 
     async def credits(self, account: bytes) -> int:
         return await self.contracts.escrow.credit_of(account)

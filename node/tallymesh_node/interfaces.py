@@ -247,6 +247,9 @@ class Chain(Protocol):
     async def tokens(self) -> int:
         """MESH that this account has outside all contracts: what a budget is paid from."""
 
+    async def tokens_of(self, account: bytes) -> int:
+        """The same of any account."""
+
     async def credits(self, account: bytes) -> int: ...
 
     async def free_stake(self, account: bytes) -> int: ...

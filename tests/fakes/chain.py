@@ -387,6 +387,10 @@ class FakeChain:
         await self._reach()
         return self.world.contracts.token.balance_of(self.account)
 
+    async def tokens_of(self, account: bytes) -> int:
+        await self._reach()
+        return self.world.contracts.token.balance_of(account)
+
     async def credits(self, account: bytes) -> int:
         await self._reach()
         return self.world.contracts.escrow.credit_of(account)

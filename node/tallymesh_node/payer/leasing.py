@@ -117,10 +117,20 @@ class Leasing:
             more = all(any(h.stage == stage and h.takes_work for h in driver.book.all()) for stage in needs)
             self._next_at = trio.current_time() + (MATCH_MORE_S if more else MATCH_S)
             await self.needs.look()
+            await self._check_funds()
             await self._ask(self.needs.requests(needs, self.needs.candidates()))
         agreed = [held for held in driver.book.all() if held.state is LeaseState.AGREED]
         if agreed and not driver.book.over:
             await self._seat(agreed)
+
+    async def _check_funds(self) -> None:
+        """Nobody is asked to hold cores for a job that cannot be opened: workers refuse it."""
+        driver = self.driver
+        total = driver.book.order.wages + driver.book.order.audit_reserve
+        if not driver.book.opened and await driver.tools.chain.tokens() < total:
+            await self.note_opened()
+            if not driver.book.opened:
+                raise ChainError(NO_FUNDS, "The account holds less than the job's budget.", reverted=True)
 
     async def _clear(self) -> None:
         """Leases that were asked for by a process that is gone, and those whose time to be seated is over."""

@@ -40,6 +40,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     open_leases: int
     payer_leases: int  # open ones of this payer
     cores_held: int  # by jobs other than this one
+    funds: int | None = None  # wages that the escrow has free for this job, or what its payer can open it with
+    unseated_until: float = 0.0  # this payer's leases were agreed and never seated: it is refused until then
     newcomer: Newcomer = Newcomer()  # without a slot: what the chain has open and what was agreed since, together
 
 
@@ -51,6 +53,7 @@ def judge(order: Order, lease: Lease, spec: JobSpec, situation: Situation, param
         or _times(order, lease, situation.now, parameters)
         or _machine(order, lease, situation)
         or _money(order, lease, situation, parameters)
+        or _payer(order, lease, situation)
         or _room(order, situation)
     )
 
@@ -110,6 +113,18 @@ def _machine(order: Order, lease: Lease, situation: Situation) -> Refusal | None
         return Refusal("too_few_gpus", f"{order.gpus} GPUs are more than the {gpus} offered.")
     if cores_of(order) > offer.cores:
         return Refusal("too_few_cores", f"{order.cores} cores are more than the {offer.cores} offered.")
+    return None
+
+
+def _payer(order: Order, lease: Lease, situation: Situation) -> Refusal | None:
+    """A lease holds cores and stake before its seat is on chain, and asking for one costs a payer nothing."""
+    if situation.now < situation.unseated_until:
+        left = situation.unseated_until - situation.now
+        return Refusal("never_seated", f"Leases of this payer were not seated: it is asked to wait {left:.0f} s.")
+    needed = lease.positions * lease.price + order.claim_bond
+    if situation.funds is not None and situation.funds < needed:
+        worth, there = amounts.show_up(needed), amounts.show(situation.funds)
+        return Refusal("unfunded", f"The seat takes {worth}, and the payer has {there} for it.")
     return None
 
 

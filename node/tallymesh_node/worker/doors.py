@@ -28,7 +28,7 @@ from tallymesh.exchange import (
     ReleaseAnswer,
     SeatedRequest,
 )
-from tallymesh.ids import blob_id
+from tallymesh.ids import JobId, blob_id
 from tallymesh.messages import Accept, Assign, Cancel, Close, Lease, Offer, Order, Release
 from tallymesh.text import sentence as one_line
 from tallymesh.units import JobSpec, Unit
@@ -41,6 +41,7 @@ from tallymesh_node.worker.admission import SEAT_BY_MAX_S, Refusal, Situation, c
 from tallymesh_node.worker.record import LeaseLine, Line
 from tallymesh_node.worker.stake import OwnStake
 from tallymesh_node.worker.tools import Tools, Work
+from tallymesh_node.worker.unseated import Unseated
 
 MAX_WAITING_UNITS = 256  # assigned and not done, on one seat: two tallies and a half
 MAX_WAITING_BYTES = 32 * 1024 * 1024  # of all seats' waiting units together: they are kept in memory until they ran
@@ -78,6 +79,7 @@ class Doors:
         self.refusals: deque[tuple[float, str, Refusal]] = deque(maxlen=MAX_REFUSALS)  # (when, peer, why)
         restored = life.newest(tools.journal)
         self._restored_at = restored.at if restored is not None else -math.inf
+        self.unseated = Unseated()
         self._leasing = trio.Lock()  # two leases judged at once would both see the same free core and stake
 
     def open(self) -> None:
@@ -136,9 +138,17 @@ class Doors:
             timeout_s=tools.parameters.lease_answer_s,
         )
         await tools.blobs.sync()
-        return judge(order, lease, spec, await self._situation(lease, peer), tools.parameters)
+        return judge(order, lease, spec, await self._situation(order, lease, peer), tools.parameters)
 
-    async def _situation(self, lease: Lease, peer: str) -> Situation:
+    async def _funds(self, order: Order, job: bytes) -> int:
+        """First what the payer has, then what its job has: it may be opened in between."""
+        tokens = await self.tools.chain.tokens_of(order.payer)
+        state = await self.tools.chain.job_state(JobId(job))
+        if state is not None:
+            return state.free
+        return order.wages if tokens >= order.wages + order.audit_reserve else 0
+
+    async def _situation(self, order: Order, lease: Lease, peer: str) -> Situation:
         tools = self.tools
         open_works = [work for work in self.house.works() if work.record.over is None]
         stake = await self.own_stake.stake(open_works)
@@ -153,6 +163,8 @@ class Doors:
             open_leases=len(open_works),
             payer_leases=sum(work.record.payer.peer_id == peer for work in open_works),
             cores_held=sum(cores for job, cores in held.items() if job != lease.job),
+            funds=await self._funds(order, lease.job),
+            unseated_until=self.unseated.until(order.payer),
             newcomer=Newcomer(
                 stake.newcomer.seats + len(agreed),
                 stake.newcomer.unpaid + sum(each.positions * each.price for each in agreed),

@@ -234,6 +234,11 @@ class WorkerService:
                 if work.record.over is None:
                     line = OverLine(code, self.tools.chain.block_time())
                     await work.commit(Line.OVER, exchange.encode(line))
+                    payer = work.record.order.payer
+                    if code == "unseated":
+                        self._doors.unseated.missed(payer, line.at)
+                    else:
+                        self._doors.unseated.seated(payer)
                     self._unlocking.add(work.record)
                     log.info("seat %s is over (%s)", work.record.id[:4].hex(), code)
         except LocalError as error:  # the next look at the chain tries again

@@ -37,7 +37,7 @@ LEASE = Lease(
 SPEC = JobSpec("map", A, B, 0, (Stage("map", "m:f", b"{}", 2400),), (A,))
 SITUATION = Situation(
     now=NOW, offer=OFFER, slots=1, free_stake=150, pending_lock=50, open_leases=MAX_OPEN_LEASES - 1,
-    payer_leases=MAX_PAYER_LEASES - 1, cores_held=2,
+    payer_leases=MAX_PAYER_LEASES - 1, cores_held=2, funds=12_500, unseated_until=NOW,
 )  # fmt: skip
 
 Changes = dict[str, Any]
@@ -84,6 +84,8 @@ CASES: list[tuple[str, str, Changes]] = [
     ("tally_too_long", "order", {"tally_units": 101}),
     ("too_little_stake", "lease", {"lock": 101}),
     ("too_little_stake", "situation", {"pending_lock": 51}),
+    ("never_seated", "situation", {"unseated_until": NOW + 1}),
+    ("unfunded", "situation", {"funds": 12_499}),
     ("busy", "situation", {"open_leases": MAX_OPEN_LEASES}),
     ("busy", "situation", {"payer_leases": MAX_PAYER_LEASES}),
     ("busy", "situation", {"cores_held": 3}),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import trio
 
-from fakes.worker_scene import Node, Payer, Scene, refusal
+from fakes.worker_scene import TOKEN, Node, Payer, Scene, refusal
+from tallymesh.errors import RemoteError
 from tallymesh.messages import Auditors
 from tallymesh.parameters import Parameters
 from tallymesh_node.interfaces import Failure
@@ -54,6 +57,48 @@ async def test_a_reorganisation_puts_the_worker_back_under_its_exposure_limit(sc
         assert len(node.executor.ran) == 2
         scene.chain.seats[payer.seat.id] = taken
         await payer.wait(lambda: len(payer.seat.leaves) == 4)
+
+
+async def test_no_cores_are_held_for_a_payer_that_cannot_open_its_job(scene: Scene, node: Node, payer: Payer) -> None:
+    """Signing a lease holds them for minutes, and asking is free."""
+    async with node.run():
+        token = scene.chain.contracts.token
+        scene.chain.run(lambda: token.transfer(payer.key.address, b"x" * 20, 10 * TOKEN - 1))
+        error = await refusal(payer.ask(payer.lease_request(payer.make_lease())))
+        assert error.code == "unfunded"
+        scene.chain.mint(payer.key.address, 2 * TOKEN)
+        await payer.begin()  # the budget is in the escrow now, and the account has next to nothing again
+        assert await scene.chain.view(payer.key.address).tokens() < payer.order.wages
+        await payer.agree(nonce=2)
+
+
+async def test_a_payer_that_never_takes_its_seats_does_not_hold_the_cores_for_good(scene: Scene, node: Node) -> None:
+    """Two jobs of one core each on two cores, signed again whenever they run out: nobody else would get one."""
+    thieves = [Payer(scene, node, number=number) for number in (60, 70)]
+    honest = Payer(scene, node)
+
+    async def steal(thief: Payer) -> None:
+        nonce = 1
+        while True:
+            nonce += 1
+            with suppress(RemoteError):
+                await thief.agree(nonce=nonce)
+            await trio.sleep(1)
+
+    async with node.run(), trio.open_nursery() as nursery:
+        for thief in thieves:
+            nursery.start_soon(steal, thief)
+        await trio.sleep(5)
+        assert (await refusal(honest.ask(honest.lease_request(honest.make_lease())))).code == "busy"
+        with trio.fail_after(600):
+            while True:
+                with suppress(RemoteError):
+                    await honest.begin()
+                    break
+                await trio.sleep(5)
+        again = await refusal(thieves[0].ask(thieves[0].lease_request(thieves[0].make_lease(nonce=1000))))
+        assert again.code in ("never_seated", "busy")
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_seat_that_never_gets_on_chain_is_left(scene: Scene, node: Node, payer: Payer) -> None:
