@@ -107,8 +107,11 @@ class BlobServer:
     async def _send(self, pipe: Pipe, question: Question) -> None:
         blob = BlobId(question.blob)
         try:
-            file = self._store.open(blob)  # stays readable if it is deleted meanwhile
-            hashes = await trio.to_thread.run_sync(self._store.chunk_hashes, blob)
+            if self._store.size(blob) > CHUNK_BYTES:
+                hashes = await trio.to_thread.run_sync(self._store.chunk_hashes, blob)
+            else:
+                hashes = self._store.chunk_hashes(blob)
+            file = self._store.open(blob)  # stays readable if it is deleted from here on
         except KeyError:
             await self._refuse(pipe, "not_found", "The blob is not here.")
             return

@@ -152,13 +152,13 @@ class DirectSocket:
         def work() -> None:
             sizes: deque[int] = deque()
             while True:
+                self._deadline = time.monotonic() + each_s  # not before: what `use` took is not the peer's fault
                 while len(sizes) < ahead and (asked := ask()) is not None:
                     if asked[0]:
                         self._send(memoryview(asked[0]))
                     sizes.append(asked[1])
                 if not sizes:
                     return
-                self._deadline = time.monotonic() + each_s
                 data = self._receive(sizes[0])
                 if len(data) != sizes.popleft():
                     raise RemoteError("bad_message", "A record of another size than asked.", peer=self.peer_id)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -137,6 +138,20 @@ async def test_peer_that_is_silent_or_sends_drop_by_drop_is_too_slow() -> None:
         finally:
             stop.set()
             dripping.join()
+
+
+async def test_time_that_writing_took_is_not_the_peers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    asks = iter([(bytes([number]), 1) for number in range(2)])
+    now = [0.0]
+    monkeypatch.setattr(direct, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def use(data: memoryview) -> None:
+        now[0] += 1000.0  # a disk that is busy
+
+    async with between() as (near, far):
+        far.sendall(b"".join(sealed(b"a", b"b")))
+        await near.take(lambda: next(asks, None), use, 60.0, 1)
+        assert now[0] == 2000.0
 
 
 async def test_as_many_questions_are_on_their_way_as_were_to_be_ahead() -> None:
