@@ -64,7 +64,8 @@ def local(given: Mapping[str, Any] | None) -> Local:
         found = msgspec.convert(dict(given or {}), Local)
     except msgspec.ValidationError as error:
         names = ", ".join(Local.__struct_fields__)
-        raise CallerError("bad_local", f"local= is wrong: {error}.", remedy=f"It may have: {names}.") from None
+        known = "; optimizer: sgd, adam, adamw; schedule: constant, cosine, linear"
+        raise CallerError("bad_local", f"local= is wrong: {error}.", remedy=f"It may have: {names}{known}.") from None
     for name, fine in (
         ("epochs", 1 <= found.epochs <= MAX_EPOCHS),
         ("batch", 1 <= found.batch <= MAX_BATCH),

@@ -7,6 +7,7 @@ that cannot work fails here, before any money moves.
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 from collections.abc import Mapping
@@ -81,6 +82,7 @@ def prepare_training(
             if per_round > len(shards.shards):
                 raise CallerError("bad_per_round", f"{per_round} of {len(shards.shards)} clients cannot be drawn.")
             spec = builder.federated(rounds, 0 if per_round == len(shards.shards) else per_round, work)
+        builder.measure(spec)
         title = name or getattr(model, "__qualname__", "model")
         return PreparedJob(replace(spec, name=title), builder.blobs)
     finally:
@@ -129,6 +131,11 @@ class _Builder:
         spec = self._spec("sequential", (stage,), -(-total // steps), 0)
         seconds, _ = self._timed(spec, config, steps, "train")
         return self._declare(spec, seconds if work is None else work)
+
+    def measure(self, spec: JobSpec) -> None:
+        """The held-out data as after each round: what cannot be measured would end a job that is half paid for."""
+        if self._shards.test is not None:
+            self._run(side.evaluate(spec, self._initial), "The model and the loss cannot be measured on test=")
 
     def _timed(self, spec: JobSpec, config: options.Config, steps: int, what: str) -> tuple[float, BlobId]:
         """Reference-seconds of a unit of `steps` steps, from a short one, and what that one returned."""
@@ -233,6 +240,7 @@ def _check(
             )
         if not callable(function):
             raise CallerError("not_a_function", f"{what}= is a {type(function).__qualname__}, not a function.")
+        _check_call(what, function)
     if algorithm not in ALGORITHMS:
         raise CallerError(
             "bad_algorithm", f"algorithm={algorithm!r} is unknown.", remedy=f"Use one of: {', '.join(ALGORITHMS)}."
@@ -247,3 +255,22 @@ def _check(
     if type(per_round) is not int or per_round < 0:
         raise CallerError("bad_per_round", f"per_round={per_round!r} is not a whole number from 0.")
     return partitions.parse("iid" if algorithm == "sequential" else text)
+
+
+def _check_call(what: str, function: Any) -> None:
+    """A call that Python would refuse is refused before a process is started for it."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # it has none; capturing it says better what is wrong with it
+    given = {"model": (), "loss": ("net", "batch"), "prepare": ("batch",)}[what]
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        name = getattr(function, "__name__", what)
+        remedy = f"Write a function that takes just these:\n    def {what}({', '.join(given)}):\n        return …"
+        raise CallerError(
+            "bad_arguments",
+            f"train calls {name}({', '.join(given)}), and that does not take it: {error}.",
+            remedy=remedy,
+        ) from None

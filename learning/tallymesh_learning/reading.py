@@ -28,6 +28,8 @@ _NOT_THEIRS: Final = (
     str(Path(__file__).parent) + os.sep,
     "<frozen",
 )
+_WHOLE: Final = "Whole arrays are passed as a tuple, each with the same number of examples: (x, y)."
+_FEW: Final = 4  # items: so few are rather arrays that were meant as columns
 _REMEDY: Final = "Pass a Dataset with __len__ and __getitem__, or list(data)."
 
 
@@ -73,6 +75,8 @@ def check(data: Any, what: str, *, many: bool) -> None:
         return  # read in the child
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")) or isinstance(data, (str, bytes, dict)):
         remedy = f"Pass {what}=loader.dataset." if hasattr(data, "dataset") else _REMEDY
+        if isinstance(data, dict):
+            remedy = f"Pass {what}=(x, y), a tuple of whole arrays, or a list of dicts, one an example."
         kind = type(data).__qualname__
         raise CallerError(
             "not_map_style", f"{what}= is a {kind}, which has no items with a number and a length.", remedy=remedy
@@ -146,14 +150,14 @@ def _write(folder: Path, data: Any, test: Any, clients: int, method: partition.M
         return name, shard.examples
 
     if method.name == "natural":
-        parts = [shards.Shard(columns(each, f"data[{index}]")) for index, each in enumerate(data)]
+        parts = [shards.Shard(_checked(each, f"data[{index}]")) for index, each in enumerate(data)]
     else:
-        whole = shards.Shard(columns(data, "data"))
+        whole = shards.Shard(_checked(data, "data"))
         hands = partition.deal(method, whole.examples, labels(whole.columns), clients, seed)
         parts = [whole.select(rows) for rows in hands] if clients > 1 else [whole]
     index = {"shards": [put(part) for part in parts], "test": ""}
     if test is not None:
-        index["test"] = put(shards.Shard(columns(test, "test")))[0]
+        index["test"] = put(shards.Shard(_checked(test, "test")))[0]
     (folder / "index").write_text(json.dumps(index))
 
 
@@ -176,7 +180,10 @@ def columns(data: Any, what: str) -> dict[str, Any]:
     if type(data) is torch.utils.data.TensorDataset:
         return {str(position): tensor.detach().clone() for position, tensor in enumerate(data.tensors)}
     arrays = isinstance(data, tuple) and all(hasattr(part, "shape") and part.shape for part in data)
-    if arrays and len({len(part) for part in data}) == 1:  # (inputs, labels), each a whole array
+    if arrays and len({len(part) for part in data}) > 1:
+        lengths = ", ".join(str(len(part)) for part in data)
+        raise CallerError("ragged_data", f"{what}= is a tuple of arrays of {lengths} examples.", remedy=_WHOLE)
+    if arrays:  # (inputs, labels), each a whole array
         return {str(position): torch.as_tensor(part).detach().clone() for position, part in enumerate(data)}
     if urls.is_url(data):
         from tallymesh_learning import remote
@@ -186,7 +193,7 @@ def columns(data: Any, what: str) -> dict[str, Any]:
             return data
     found: dict[str, list[Any]] = {}
     for index in range(len(data)):
-        parts = _parts(_item(data, index, what), f"{what}[{index}]")
+        parts = _item(data, index, what)
         if index == 0:
             found = {name: [] for name in parts}
         if parts.keys() != found.keys():
@@ -196,9 +203,9 @@ def columns(data: Any, what: str) -> dict[str, Any]:
     return {name: _column(name, parts, what) for name, parts in found.items()}
 
 
-def _item(data: Any, index: int, what: str) -> Any:
+def _item(data: Any, index: int, what: str) -> dict[str, Any]:
     try:
-        return data[index]
+        return _parts(data[index], f"{what}[{index}]")
     except Exception as error:
         error.add_note(f"{what}[{index}]")  # among thousands, the number says which one to look at
         raise
@@ -222,15 +229,16 @@ def _part(part: Any, where: str) -> Any:
         return part.detach()
     if isinstance(part, numpy.ndarray):
         return torch.from_numpy(numpy.ascontiguousarray(part))
+    if isinstance(part, str):
+        return str(part)  # numpy's is one, too
     if isinstance(part, (bool, int, float, numpy.generic)):
         # As a DataLoader collates them: whole numbers to int64, others to float64.
         return torch.tensor(part, dtype=torch.float64) if type(part) is float else torch.as_tensor(part)
-    if type(part) is str:
-        return part
     raise CallerError(
         "bad_item",
         f"{where} holds a {type(part).__module__}.{type(part).__qualname__}.",
-        remedy="Items are tensors, numpy arrays, numbers or text, alone, in a tuple or in a dict.",
+        remedy=("Make an array of it: numpy.array(…). " if isinstance(part, (list, tuple)) else "")
+        + "Items are tensors, numpy arrays, numbers or text, alone, in a tuple or in a dict.",
     )
 
 
@@ -245,6 +253,21 @@ def _column(name: str, parts: list[Any], what: str) -> Any:
             raise CallerError(
                 "ragged_data",
                 f"Part {name} of {what}[{index}] has another shape or type than that of {what}[0].",
-                remedy="Pad or crop the items to one shape.",
+                remedy=_WHOLE if type(parts) is list and len(parts) <= _FEW else "Pad or crop the items to one shape.",
             )
     return parts if isinstance(first, str) else torch.stack(parts)
+
+
+def _checked(data: Any, what: str) -> dict[str, Any]:
+    """Its columns; CallerError where their kind of number has no place in a shard."""
+    from tallymesh_learning import tensors
+
+    found = columns(data, what)
+    for name, column in found.items():
+        if not isinstance(column, list) and not tensors.can_hold(column):
+            raise CallerError(
+                "bad_item",
+                f"Part {name} of {what} is a {column.dtype} tensor, which cannot travel.",
+                remedy="Convert it where it is read: .to(torch.int32), .to(torch.float32), torch.view_as_real(…).",
+            )
+    return found

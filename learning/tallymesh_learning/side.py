@@ -41,6 +41,8 @@ def _beside(
 ) -> Unit:
     """Without `given` how the model is trained is left out: the same measurement has the same id."""
     stage = options.decode(spec.stages[0].config)
-    config = options.encode(given or msgspec.structs.replace(stage, local=options.Local(), steps=0, total=0))
+    config = options.encode(
+        given or msgspec.structs.replace(stage, local=options.Local(), steps=0, total=0, prepare="")
+    )
     derived = derive_seed(spec.seed if seed is None else seed, step)
     return Unit(spec.program, f"tallymesh:{step}", inputs, config, derived, spec.profile)

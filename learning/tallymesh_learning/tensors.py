@@ -41,6 +41,11 @@ class BadTensors(ValueError):
     """These bytes are not named tensors, or not the ones that were expected."""
 
 
+def can_hold(tensor: torch.Tensor) -> bool:
+    """Whether the format has a place for such a tensor."""
+    return tensor.dtype in _NAMES and tensor.layout is torch.strided
+
+
 def encode(tensors: Tensors) -> bytes:
     """Canonical safetensors bytes. BadTensors where a dtype has no place in the format."""
     named: list[tuple[str, str, torch.Tensor]] = []

@@ -182,7 +182,12 @@ def check_loss(value: Any, where: str) -> float:
     """The number in a loss, which must be a finite scalar tensor; UnitFailure ``program`` otherwise."""
     if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.is_floating_point():
         kind = f"{value.dtype} {list(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-        raise UnitFailure("program", f"The loss {where} is {kind}, not a scalar tensor: return its .mean().")
+        hint = (
+            "return its .mean()"
+            if isinstance(value, torch.Tensor)
+            else "return the tensor itself, and nothing beside it"
+        )
+        raise UnitFailure("program", f"The loss {where} is {kind}, not a scalar tensor: {hint}.")
     number = float(value.detach())
     if not math.isfinite(number):
         raise UnitFailure("program", f"The loss {where} is {number}: a lower learning rate may help.")

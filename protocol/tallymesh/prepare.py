@@ -7,6 +7,7 @@ kind of package.
 from __future__ import annotations
 
 import base64
+import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -62,6 +63,7 @@ def prepare_map(
     `profile` is the hash of the numeric profile under which it is to run, as the payer's node says; `work` is declared
     in reference-seconds a unit. CallerError where the function, an item or an argument cannot travel.
     """
+    _check_returns(function)
     captured = capture(function)
     program = blob_id(captured.archive)
     blobs = {program: captured.archive}
@@ -95,6 +97,19 @@ def prepare_map(
     if len(encode(spec)) > MAX_SPEC_BYTES:
         raise CallerError("too_many_inputs", f"{len(items)} inputs do not fit into one job.", remedy="Make two jobs.")
     return PreparedJob(spec, blobs)
+
+
+def _check_returns(function: Any) -> None:
+    """A call of these gives no value but something that would have to be run first."""
+    for found, what, remedy in (
+        (inspect.iscoroutinefunction, "async", "Write it with def; what it awaits has no network in a unit anyway."),
+        (inspect.isasyncgenfunction, "an async generator", "Write it with def, and return a list."),
+        (inspect.isgeneratorfunction, "a generator", "Return a list in place of yielding its items."),
+    ):
+        if found(function):
+            code = inspect.unwrap(function).__code__
+            where = f"{code.co_filename}:{code.co_firstlineno}: {function.__qualname__}"
+            raise CallerError("no_value", f"{where} is {what}: a call of it gives no value.", remedy=remedy)
 
 
 def work_ms(seconds: float) -> int:

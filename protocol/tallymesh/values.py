@@ -124,8 +124,27 @@ def _to_wire(value: Any, where: str, depth: int) -> Any:
     raise CallerError(
         "not_a_value",
         f"The {where} is a {kind.__module__}.{kind.__qualname__}, which has no canonical bytes.",
-        remedy="Pass JSON values, bytes, numpy arrays or torch tensors, nested in lists and dicts with text keys.",
+        remedy=_instead(value)
+        + "Values are JSON, bytes, numpy arrays or torch tensors, nested in lists and dicts with text keys.",
     )
+
+
+def _instead(value: Any) -> str:
+    """What to write for the kinds that people return most often."""
+    kind = type(value)
+    if isinstance(value, dict):
+        return "Use dict(value). "  # a Counter, a defaultdict: what comes back would be a plain dict in silence
+    if isinstance(value, (set, frozenset)):
+        return "Use sorted(value): two processes give the items of a set in two orders. "
+    if isinstance(value, complex):
+        return "Use [value.real, value.imag]. "
+    if hasattr(kind, "__dataclass_fields__"):
+        return "Use dataclasses.asdict(value). "
+    if hasattr(value, "isoformat"):
+        return "Use value.isoformat(). "
+    if hasattr(kind, "__members__"):
+        return "Use value.name. "
+    return "Use list(value). " if hasattr(value, "__iter__") else ""
 
 
 def _from_wire(raw: Any, depth: int) -> Any:

@@ -95,8 +95,9 @@ def test_a_transform_that_cannot_travel_or_work_is_refused(pool: UnitPool) -> No
     assert "def prepare(batch):" in caught.value.remedy
     with pytest.raises(CallerError, match="prepare= is a int, not a function"):
         train(pool, prepare=3)
-    with pytest.raises(CallerError, match=r"cannot train: TypeError[\s\S]*broken"):
+    with pytest.raises(CallerError, match=r"train calls broken\(batch\)") as caught:
         train(pool, prepare=training.broken)
+    assert "def prepare(batch):" in caught.value.remedy
 
 
 def test_a_run_gives_the_same_model_every_time_and_in_every_order(
@@ -240,10 +241,29 @@ def test_what_cannot_work_fails_before_anything_is_sent(pool: UnitPool, model: A
         train(pool, model, loss, TensorDataset(*examples()))
 
 
+def test_a_model_or_a_loss_with_other_arguments_is_refused_at_once(pool: UnitPool) -> None:
+    data = TensorDataset(*examples())
+    with pytest.raises(
+        CallerError, match=r"train calls Linear\(\), and that does not take it: missing a required"
+    ) as caught:
+        train(pool, torch.nn.Linear, training.cross_entropy, data)
+    assert "def model():" in caught.value.remedy
+    with pytest.raises(CallerError, match=r"train calls noisy\(net, batch\)") as caught:
+        train(pool, training.mlp, training.noisy, data)
+    assert "def loss(net, batch):" in caught.value.remedy
+
+
+def test_held_out_data_that_cannot_be_measured_is_refused_before_anything_is_sent(pool: UnitPool) -> None:
+    x, y = examples(20, 8)
+    with pytest.raises(CallerError, match=r"cannot be measured on test=: RuntimeError[\s\S]*cross_entropy"):
+        train(pool, test=TensorDataset(x[:, :2], y))
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"algorithm": "fedprx"}, "fedprx"),
+        ({"local": {"optimizer": "rmsprop"}}, "optimizer: sgd, adam, adamw"),
         ({"clients": 0}, "clients"),
         ({"rounds": 1.5}, "rounds"),
         ({"per_round": 9}, "per_round|cannot be drawn"),
@@ -361,12 +381,36 @@ class Dying(Items):
         ([(torch.zeros(2), 1), (torch.zeros(3), 1)], "ragged_data"),
         ([(torch.zeros(2), 1), (torch.zeros(2), 1.5)], "ragged_data"),
         ([(1, 2), (1,)], "ragged_data"),
+        ((torch.zeros(3, 2), torch.zeros(2)), "ragged_data"),
         ([object()] * 2, "bad_item"),
+        ([([1, 2], 0)] * 2, "bad_item"),
+        (([numpy.zeros(2, numpy.uint16)] * 2), "bad_item"),
+        ((torch.zeros(2, 2, dtype=torch.complex64),), "bad_item"),
+        ({"x": torch.zeros(2)}, "not_map_style"),
+        ([1, 2**70], "bad_data"),
         ([{1: 2}] * 2, "bad_item"),
         (Failing([1]), "bad_data"),
         (Dying([1]), "bad_data"),
     ],
-    ids=["iterable", "iterator", "text", "empty", "shape", "dtype", "parts", "object", "keys", "raises", "dies"],
+    ids=[
+        "iterable",
+        "iterator",
+        "text",
+        "empty",
+        "shape",
+        "dtype",
+        "parts",
+        "lengths",
+        "object",
+        "list",
+        "uint16",
+        "complex",
+        "arrays",
+        "number",
+        "keys",
+        "raises",
+        "dies",
+    ],
 )
 def test_data_that_cannot_be_read_is_refused(data: Any, code: str) -> None:
     with pytest.raises(CallerError) as caught:
@@ -455,6 +499,27 @@ def test_pickled_arrays_behind_a_url_are_never_loaded(tmp_path: Path) -> None:
     numpy.savez(tmp_path / "x.npz", x=numpy.array([Items([1])], dtype=object), allow_pickle=True)
     with pytest.raises(CallerError, match="allow_pickle=False"):
         read(f"file://{tmp_path}/x.npz")
+
+
+@pytest.mark.parametrize(
+    ("data", "remedy"),
+    [
+        ((torch.zeros(3, 2), torch.zeros(2)), "a tuple, each with the same number of examples"),
+        ([torch.zeros(3, 2), torch.zeros(3)], "Whole arrays are passed as a tuple"),
+        ({"x": torch.zeros(2), "y": torch.zeros(2)}, "data=(x, y)"),
+        ([([1, 2], 0)] * 2, "numpy.array"),
+        ([numpy.zeros(2, numpy.uint16)] * 2, ".to(torch.int32)"),
+    ],
+    ids=["lengths", "list of arrays", "dict of arrays", "list in an item", "uint16"],
+)
+def test_odd_data_is_refused_with_what_to_pass_instead(data: Any, remedy: str) -> None:
+    with pytest.raises(CallerError) as caught:
+        read(data)
+    assert remedy in caught.value.remedy
+
+
+def test_numpys_text_is_text() -> None:
+    assert columns_of([(1.0, numpy.str_("a")), (2.0, numpy.str_("b"))])["1"] == ["a", "b"]
 
 
 def test_equal_shards_are_refused() -> None:

@@ -220,6 +220,24 @@ def test_a_call_that_python_would_refuse_is_refused_before_it_is_paid_for(
     assert not served.payer.views
 
 
+async def waits(x: int) -> int:
+    return x
+
+
+def yields(x: int) -> Iterator[int]:
+    yield x
+
+
+@pytest.mark.parametrize(
+    ("function", "says"), [(waits, "is async"), (yields, "is a generator")], ids=["async", "yield"]
+)
+def test_a_function_whose_call_gives_no_value_is_refused(served: Served, function: Any, says: str) -> None:
+    with pytest.raises(CallerError, match=rf"test_client\.py:\d+: \w+ {says}") as caught:
+        tallymesh.map(function, [1], budget="1")
+    assert caught.value.remedy
+    assert not served.payer.views, "nothing was sent"
+
+
 def test_a_refusal_shows_the_users_line_and_not_our_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     def files() -> list[str]:
         with pytest.raises(CallerError) as caught:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
+import datetime
+import enum
 import math
 from typing import Any
 
@@ -227,3 +231,41 @@ def test_golden_bytes() -> None:
         program.pack({"b.py": b"x = 1\n", "a/c.py": b""}).hex()
         == "9292a6612f632e7079c40092a4622e7079c406" + b"x = 1\n".hex()
     )
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+@dataclasses.dataclass
+class Point:
+    x: int = 1
+
+
+Pair = collections.namedtuple("Pair", "a b")
+
+
+@pytest.mark.parametrize(
+    ("value", "instead"),
+    [
+        (collections.Counter("aab"), "dict(value)"),
+        (collections.OrderedDict(b=1), "dict(value)"),
+        ({3, 1}, "sorted(value)"),
+        (frozenset("ab"), "sorted(value)"),
+        (1 + 2j, "value.real"),
+        (Point(), "dataclasses.asdict(value)"),
+        (datetime.date(2026, 1, 2), "value.isoformat()"),
+        (Colour.RED, "value.name"),
+        (range(3), "list(value)"),
+        (Pair(1, 2), "list(value)"),
+        (object(), ""),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_that_cannot_travel_is_refused_with_what_to_write(value: Any, instead: str) -> None:
+    with pytest.raises(CallerError) as caught:
+        values.encode([value])
+    used = caught.value.remedy.partition("Values are JSON, bytes, numpy arrays")
+    assert used[1], "what can travel is said in any case"
+    assert instead in used[0]
+    assert bool(used[0]) == bool(instead)
