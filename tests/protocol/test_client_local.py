@@ -134,6 +134,17 @@ def test_a_job_file_names_the_function(
     assert '"outputs":[2.0,4.5]' in capsys.readouterr().out
 
 
+def test_a_job_file_takes_urls(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    gone = f"file://{tmp_path}/gone.jsonl"
+    path = write(tmp_path, f'map = "shapes.py:area"\ninputs = "{gone}"\nbackend = "local"\n')
+    assert jobfile.main([str(path)]) == 1
+    assert f"{gone} cannot be read: FileNotFoundError" in capsys.readouterr().err
+    assert jobfile._find(path, tmp_path, "s3://bucket/part-*.npz") == "s3://bucket/part-*.npz", "data = and test ="
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tallymesh import urls
 from tallymesh.client.job import Job
 from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError, TallymeshError
@@ -120,7 +121,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _find(path: Path, folder: Path, name: Any) -> Any:
-    """The object that ``file.py:name`` or ``module:name`` means."""
+    """The object that ``file.py:name`` or ``module:name`` means; a URL of data is itself."""
+    if urls.is_url(name):
+        return name
     if not isinstance(name, str) or name.count(":") != 1:
         raise _wrong(path, f"{name!r} is not file.py:name or module:name")
     where, qualname = name.split(":")
@@ -137,7 +140,7 @@ def _find(path: Path, folder: Path, name: Any) -> Any:
 
 
 def _inputs(path: Path, folder: Path, given: Any) -> Any:
-    if isinstance(given, list):
+    if isinstance(given, list) or urls.is_url(given):
         return given
     if not isinstance(given, str):
         raise _wrong(path, "it needs inputs: a list, or the name of a JSON file that holds one")
