@@ -39,6 +39,7 @@ from multiaddr import Multiaddr
 log = logging.getLogger(__name__)
 
 MAX_STREAMS_PER_PEER = 96  # inbound at once: 32 requests, 4 blobs, gossip, identify and ping, and what lingers
+MAX_HALF_OPEN = 64  # inbound connections whose handshake is not over, a fifth of all slots: it takes 10 ms nearby
 MAX_PENDING = 256  # gossip messages between their frame and their judgement; an honest frame has a few
 MAX_IHAVE_IDS = 500  # ids in one IHAVE; a mesh of 10,000 peers gossips about 500 offers a second
 MAX_FRAME_BYTES = 256 * 1024  # of yamux; implementations send 16 or 64 KiB, the original reads 16 MiB before it looks
@@ -66,6 +67,7 @@ class MendedSwarm(Swarm):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.auto_connector = _NoConnector(self)
+        self._half_open: dict[RawConnection, trio.CancelScope] = {}  # the longest waiting first
 
     async def _do_handle_inbound_connection(
         self, read_write_closer: ReadWriteCloser, maddr: Multiaddr, failure_event: Any
@@ -74,8 +76,9 @@ class MendedSwarm(Swarm):  # type: ignore[misc]
         raw = RawConnection(read_write_closer, False)
         try:
             if remote is None or await self.connection_gate.is_allowed(remote):
-                muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
-                await muxed.event_closed.wait()
+                muxed = await self._shake_hands(raw, maddr)
+                if muxed is not None:
+                    await muxed.event_closed.wait()
         except TakenOver:
             pass  # its new owner has a descriptor of its own
         except Exception as error:  # any failure of a stranger's handshake
@@ -83,6 +86,21 @@ class MendedSwarm(Swarm):  # type: ignore[misc]
         finally:
             with shielded(CLOSE_S):
                 await raw.close()
+
+    async def _shake_hands(self, raw: RawConnection, maddr: Multiaddr) -> IMuxedConn | None:
+        """None where too many others came meanwhile. The original lets whoever says nothing hold a slot for 10 s: 30
+        silent connections a second kept everybody out. Here the longest waiting one goes, and an honest one is done
+        long before it is that."""
+        with trio.CancelScope() as scope:
+            self._half_open[raw] = scope
+            while len(self._half_open) > MAX_HALF_OPEN:
+                first = next(iter(self._half_open))
+                self._half_open.pop(first).cancel()
+            try:
+                return await self.upgrade_inbound_raw_conn(raw, maddr)
+            finally:
+                self._half_open.pop(raw, None)
+        return None
 
 
 class MendedPubsub(Pubsub):  # type: ignore[misc]

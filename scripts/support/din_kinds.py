@@ -1,0 +1,130 @@
+"""The kinds of noise that `scripts/noise` makes: each an endless function against one port, at a bounded pace, so that
+the noise costs this machine less than the node that it is made against."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import trio
+
+from hostile.inputs import NASTY
+from tallymesh.errors import TallymeshError
+from tallymesh.exchange import Source
+from tallymesh_node.network import Verdict, open_network
+from tallymesh_node.network.keys import generate
+
+HELD = 40  # silent or slow connections held at a time, of each kind
+HOLD_S = 20.0  # each; libp2p gives a handshake 10 s, the HTTP door a minute
+FLOOD_PER_S = 20.0  # connections opened and closed
+ASKS_PER_S = 20.0  # forged requests of one stranger
+OFFERS_PER_S = 20.0
+STRANGER_S = 30.0  # then it comes back with another key
+
+Noise = Callable[[random.Random, Counter[str]], Awaitable[None]]
+
+
+async def _connect(port: int) -> trio.SocketStream:
+    with trio.fail_after(10):
+        return await trio.open_tcp_stream("127.0.0.1", port)
+
+
+def holding(port: int, first: bytes, drop: bytes, name: str) -> Noise:
+    """Connections that say `first`, then `drop` byte by byte, a byte a second, and end after a while."""
+
+    async def one(counts: Counter[str]) -> None:
+        with suppress(OSError, trio.BrokenResourceError, trio.TooSlowError):
+            async with await _connect(port) as line:
+                counts[name] += 1
+                await line.send_all(first)
+                with trio.move_on_after(HOLD_S):
+                    for at in range(10**6):
+                        if drop:
+                            await line.send_all(drop[at % len(drop) : at % len(drop) + 1])
+                        await trio.sleep(1)
+
+    async def noise(dice: random.Random, counts: Counter[str]) -> None:
+        async with trio.open_nursery() as nursery:
+            slots = trio.CapacityLimiter(HELD)
+
+            async def held() -> None:
+                async with slots:
+                    await one(counts)
+
+            while True:
+                if slots.statistics().tasks_waiting == 0:
+                    nursery.start_soon(held)
+                await trio.sleep(dice.uniform(0.05, 0.3))
+
+    return noise
+
+
+def flood(port: int, name: str, heads: tuple[bytes, ...]) -> Noise:
+    """Connections that say something wrong, or nothing, and go at once."""
+
+    async def noise(dice: random.Random, counts: Counter[str]) -> None:
+        while True:
+            with suppress(OSError, trio.BrokenResourceError, trio.TooSlowError):
+                async with await _connect(port) as line:
+                    counts[name] += 1
+                    kind = dice.randrange(4)
+                    if kind == 0:
+                        await line.send_all(dice.randbytes(dice.randrange(1, 4000)))
+                    elif kind == 1:
+                        await line.send_all(dice.choice(heads) + dice.choice(NASTY))
+                    elif kind == 2:
+                        await line.send_all(dice.choice(heads))
+                        with trio.move_on_after(0.2):
+                            await line.receive_some(4096)
+            await trio.sleep(1 / FLOOD_PER_S)
+
+    return noise
+
+
+def stranger(topic: str, target: Source, names: tuple[str, ...]) -> Noise:
+    """A real peer of libp2p under a new key each time: forged offers on the topic, nonsense in requests, and streams
+    that are opened and left."""
+
+    async def one(dice: random.Random, counts: Counter[str]) -> None:
+        accept = lambda author, data, neighbour: Verdict.ACCEPT  # noqa: E731 - its own validator, which lets all pass
+        bootstrap = [f"{address}/p2p/{target.peer_id}" for address in target.addresses]
+        async with open_network(generate(), topic, bootstrap=bootstrap, validator=accept) as peer:
+
+            async def ask() -> None:
+                while True:
+                    with suppress(TallymeshError):
+                        counts["requests"] += 1
+                        await peer.request(target, dice.choice(names), dice.choice(NASTY), timeout_s=5)
+                    await trio.sleep(1 / ASKS_PER_S)
+
+            async def offer() -> None:
+                while True:
+                    with suppress(TallymeshError):
+                        counts["offers"] += 1
+                        await peer.gossip.publish(dice.choice(NASTY) + dice.randbytes(8))
+                    await trio.sleep(1 / OFFERS_PER_S)
+
+            async def leave_open() -> None:
+                while True:
+                    with suppress(TallymeshError):
+                        counts["streams"] += 1
+                        wire = await peer.open_wire(target, f"/{topic}/request/1", b"half")
+                        await trio.sleep(dice.uniform(0.1, 3))
+                        await wire.abort()
+                    await trio.sleep(0.2)
+
+            with trio.move_on_after(STRANGER_S):
+                async with trio.open_nursery() as nursery:
+                    for work in (ask, offer, leave_open):
+                        nursery.start_soon(work)
+
+    async def noise(dice: random.Random, counts: Counter[str]) -> None:
+        while True:
+            counts["strangers"] += 1
+            with suppress(TallymeshError):
+                await one(dice, counts)
+            await trio.sleep(0.5)
+
+    return noise

@@ -1,0 +1,88 @@
+"""The raw libp2p port under connections that say nothing, little or nonsense: others are served, and nothing stays."""
+
+from __future__ import annotations
+
+import random
+from contextlib import AsyncExitStack
+
+import pytest
+import trio
+
+from fakes.peers import hasten, peer
+from hostile.inputs import NASTY
+from tallymesh_node.network import Libp2pNetwork, mends
+
+PATIENCE_S = 120.0
+HELLO = b"\x13/multistream/1.0.0\n"
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasten(monkeypatch)
+
+
+async def echo(peer_id: str, body: bytes) -> bytes:
+    return body
+
+
+async def line(network: Libp2pNetwork) -> trio.SocketStream:
+    host, port = network.addresses[0].split("/")[2], int(network.addresses[0].split("/")[4])
+    return await trio.open_tcp_stream(host, port)
+
+
+async def ended(stream: trio.SocketStream) -> None:
+    try:
+        while await stream.receive_some():
+            pass
+    except trio.BrokenResourceError:
+        pass
+
+
+async def test_who_waits_longest_in_its_handshake_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mends, "MAX_HALF_OPEN", 4)
+    async with peer() as server, AsyncExitStack() as stack:
+        server.serve("echo", echo)
+        server._host.get_network().connection_config.inbound_upgrade_timeout = 10 * PATIENCE_S
+        lines = [await stack.enter_async_context(await line(server)) for _ in range(12)]
+        with trio.fail_after(PATIENCE_S):
+            for each in lines[:8]:
+                await ended(each)
+            async with peer() as honest:
+                assert await honest.request(server.source, "echo", b"still here", timeout_s=PATIENCE_S) == b"still here"
+
+
+async def test_more_silent_connections_than_there_are_slots_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 of them, and the handshakes' own deadline far away: who comes after them is served."""
+    async with peer() as server, AsyncExitStack() as stack:
+        server.serve("echo", echo)
+        server._host.get_network().connection_config.inbound_upgrade_timeout = 10 * PATIENCE_S
+        with trio.fail_after(PATIENCE_S):
+            for number in range(320):
+                each = await stack.enter_async_context(await line(server))
+                if number % 2:
+                    await each.send_all(HELLO[: number % len(HELLO)])
+            async with peer() as honest:
+                assert await honest.request(server.source, "echo", b"still here", timeout_s=PATIENCE_S) == b"still here"
+
+
+async def test_noise_on_the_port_leaves_no_task_behind() -> None:
+    """Garbage, half a handshake and nasty bytes after a good beginning, beside an honest peer that asks on."""
+    dice = random.Random(7)
+    async with peer() as server, peer() as honest:
+        server.serve("echo", echo)
+        assert await honest.request(server.source, "echo", b"0", timeout_s=PATIENCE_S) == b"0"
+        before = trio.lowlevel.current_statistics().tasks_living
+        with trio.fail_after(PATIENCE_S):
+            for number in range(150):
+                async with await line(server) as stream:
+                    head = dice.choice((b"", HELLO, HELLO + b"\x07/noise\n"))
+                    try:
+                        await stream.send_all(head + dice.choice((*NASTY, dice.randbytes(2000))) + b"\x00")
+                    except trio.BrokenResourceError:
+                        pass
+                if number % 15 == 0:
+                    body = b"%d" % number
+                    assert await honest.request(server.source, "echo", body, timeout_s=PATIENCE_S) == body
+            swarm = server._host.get_network()
+            while swarm._half_open or trio.lowlevel.current_statistics().tasks_living > before:  # noqa: ASYNC110
+                await trio.sleep(0.05)  # their handshakes are given up after 10 s at the latest
