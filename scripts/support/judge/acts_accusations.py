@@ -125,7 +125,7 @@ def fraud(scene: Scene) -> Step | None:
     if held is None:
         return None
     claimed = scene.world.claims.quarrels_of(held.id).claim != ZERO_WORD  # such a root can be refuted without a lock
-    if scene.world.escrow.lock_left(held.lease) == 0 and not scene.chance(0.5 if claimed else 0.1):
+    if scene.world.escrow.lock_left(held.lease) == 0 and not scene.chance(0.3 if claimed else 0.06):
         return None
     position = scene.rng.randrange(max(1, min(held.lease.positions, 6)))
     a, b = statement(scene, held, position, 0), statement(scene, held, position, 0 if scene.chance(0.03) else 1)
