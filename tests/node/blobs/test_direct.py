@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -160,6 +161,7 @@ async def test_as_many_questions_are_on_their_way_as_were_to_be_ahead() -> None:
     async with between() as (near, far), trio.open_nursery() as nursery:
         nursery.start_soon(near.take, lambda: next(asks, None), lambda data: got.append(bytes(data)), 60.0, 3)
         size = len(sealed(b"x")[0])
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 60, 0))  # s: else it waits for good
         for _ in range(3):
             assert len(await trio.to_thread.run_sync(far.recv, size, socket.MSG_WAITALL)) == size
         far.settimeout(0.1)
@@ -168,6 +170,46 @@ async def test_as_many_questions_are_on_their_way_as_were_to_be_ahead() -> None:
         far.settimeout(60)
         far.sendall(b"".join(sealed(b"a", b"b", b"c", b"d", b"e")))
     assert got == [b"a", b"b", b"c", b"d", b"e"]
+
+
+async def test_record_of_another_size_than_was_asked_for_is_refused() -> None:
+    asks = iter([(b"", 5)])
+    async with between() as (near, far):
+        far.sendall(sealed(b"four")[0])
+        with pytest.raises(RemoteError) as error:
+            await near.take(lambda: next(asks, None), lambda data: None, 60.0, 1)
+        assert error.value.code == "bad_message"
+
+
+class Noise:
+    """One end of a Noise connection, as far as agreeing on keys needs it."""
+
+    def __init__(self, out: trio.MemorySendChannel[bytes], back: trio.MemoryReceiveChannel[bytes]) -> None:
+        self.write, self._back = out.send, back
+
+    async def read(self, size: int) -> bytes:
+        return (await self._back.receive())[:size]
+
+
+async def agreed() -> list[tuple[bytes, bytes]]:
+    """The keys of both sides, the dialler's first."""
+    there, here = trio.open_memory_channel[bytes](1), trio.open_memory_channel[bytes](1)
+    found: dict[bool, tuple[bytes, bytes]] = {}
+
+    async def side(end: Noise, *, dialled: bool) -> None:
+        found[dialled] = await direct._agree(end, dialled=dialled)  # type: ignore[arg-type]
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: side(Noise(there[0], here[1]), dialled=True))
+        nursery.start_soon(lambda: side(Noise(here[0], there[1]), dialled=False))
+    return [found[True], found[False]]
+
+
+async def test_each_direction_and_each_socket_has_a_key_of_its_own() -> None:
+    (dialler, other), (_, again) = await agreed(), await agreed()
+    assert dialler == other[::-1]
+    assert len({*dialler, *again}) == 4
+    assert {len(key) for key in dialler} == {32}
 
 
 async def test_file_that_became_shorter_is_no_chunk(tmp_path: Path) -> None:
