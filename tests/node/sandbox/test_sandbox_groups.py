@@ -9,8 +9,6 @@ import pytest
 
 from tallymesh_node.sandbox import groups
 
-OWN = 1 << 20
-
 
 class Machine:
     """Plain files in place of what the kernel shows. (A folder there holds its files as soon as it is made.)"""
@@ -57,9 +55,10 @@ def test_version_1_is_used_where_the_memory_controller_is_in_it(machine: Machine
     assert found.base == base
     group = found.open(memory_mib=100, disk_mib=10)
     assert group is not None
-    (folder,) = [each for each in base.glob(f"{groups.PREFIX}*") if (each / "memory.limit_in_bytes").read_text() != ""][
-        -1:
+    limits = [
+        each for each in base.glob(f"{groups.PREFIX}{os.getpid()}-*") if (each / "memory.limit_in_bytes").exists()
     ]
+    folder = max(limits, key=lambda each: int((each / "memory.limit_in_bytes").read_text()))
     assert int((folder / "memory.limit_in_bytes").read_text()) >= 110 << 20
     group.close()
 
@@ -90,7 +89,8 @@ def test_version_2_needs_a_group_that_was_delegated_and_the_node_alone_in_it(mac
     assert found is not None
     group = found.open(memory_mib=100, disk_mib=10)
     assert group is not None
-    folder = next(each for each in base.glob(f"{groups.PREFIX}{os.getpid()}-*") if (each / "memory.max").exists())
+    made = base.glob(f"{groups.PREFIX}{os.getpid()}-*")
+    folder = max(made, key=lambda each: int((each / "memory.max").read_text()))
     assert int((folder / "memory.max").read_text()) >= 100 << 20
     assert (folder / "memory.swap.max").read_text() == "0"
     group.close()
