@@ -66,6 +66,7 @@ PARSERS: dict[str, str] = {
     "node/tallymesh_node/cli/deploying.py::_parameters": ARGUMENT,
     "node/tallymesh_node/cli/receipt.py::_read": "proof",
     "node/tallymesh_node/config.py::_from_file": "config file",
+    "node/tallymesh_node/doctor/place.py::node": "api file, node's answer",
     "node/tallymesh_node/http/blobs.py": "bundle of blobs",
     "node/tallymesh_node/http/blobs.py::read_json": "submit request",
     "node/tallymesh_node/http/jobs.py": "results of a map",
