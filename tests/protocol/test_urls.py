@@ -6,6 +6,7 @@ import gzip
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import pytest
 
 import tallymesh
@@ -33,6 +34,14 @@ def test_files_are_read_in_the_order_of_their_paths_and_unpacked(tmp_path: Path)
     assert urls.items(f"file://{tmp_path}/*.txt") == [b"a.txt", b"b.txt"]
     assert urls.items(f"file://{tmp_path}/*.txt*") == [b"a.txt", b"b.txt", b"packed"]
     assert urls.items(f"file://{tmp_path}/c.dat") == [b"c.dat"]
+
+
+def test_the_order_is_ours_and_not_that_of_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "ab":
+        (tmp_path / name).write_text(name)
+    listed = fsspec.open_files
+    monkeypatch.setattr(fsspec, "open_files", lambda *given, **options: list(listed(*given, **options))[::-1])
+    assert urls.items(f"file://{tmp_path}/*") == [b"a", b"b"]
 
 
 def test_json_is_values_and_lines_are_items(tmp_path: Path) -> None:

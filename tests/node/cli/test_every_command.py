@@ -25,7 +25,6 @@ from tallymesh_node.cli import later
 from tallymesh_node.cli.app import app
 
 ROOT = typer.main.get_command(app)
-API = (Path(__file__).parents[3] / "docs" / "API.md").read_text()
 
 
 def walk(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -172,6 +171,7 @@ def complete(words: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setenv("COMP_WORDS", words)
     monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
     done = CliRunner().invoke(app, [], prog_name="tallymesh")
+    assert (done.exit_code, done.stderr) == (0, ""), "an error in the middle of a line that somebody types"
     return done.stdout.split()
 
 
