@@ -24,7 +24,7 @@ from judge.modules import FOLDER, Modules, load
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ROOT / "contracts/src"
 EDGES, OPPOSITES = 14, 6  # changes on either side
-EPISODES = 80  # in which a change must show
+EPISODES = 400  # in which a change must show: what scripts/differential makes, 200,000 calls
 SEED = "teeth"
 FILES = (
     "accusations", "books", "cases", "claims", "court", "draws", "escrow", "identity", "payouts", "quarrels",
