@@ -68,7 +68,8 @@ def new_order(scene: Scene, payer: bytes) -> Order:
         payer=payer, signer=signer.address, template=b"\x01" * 32, numeric_profile=b"\x02" * 32, cores=1,
         memory_mib=1024, disk_mib=1024, gpus=0, price_max=price, wages=wages,
         audit_reserve=price * scene.one([0, 1, 4, 9, 20]),
-        lock_per_seat=scene.one([0, price, 4 * fee, p.slot_wei // 3, p.slot_wei]),  # of four fees: what the court gets is less than one
+        # Of a lock of four fees the court gets less than a fee.
+        lock_per_seat=scene.one([0, price, 4 * fee, p.slot_wei // 3, p.slot_wei]),
         claim_bond=bond,
         audit_rate_bp=scene.one([0, 400, 3000, 10_000, 10_000]), tally_units=scene.one([1, 2, 4, WIDE]),
         claim_window=scene.one([*windows, *windows, sum(windows) // 2]),
