@@ -27,8 +27,8 @@ def address_of(network: Libp2pNetwork) -> str:
     return f"{network.addresses[0]}/p2p/{network.peer_id}"
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait for what another task will bring about."""
+async def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Wait for what another task will bring about. The deadline ends a hang; no loaded machine should meet it."""
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110 - any condition, not one event
             await trio.sleep(0.01)
@@ -72,7 +72,7 @@ async def peers(count: int, **options: Any) -> AsyncIterator[Sequence[Libp2pNetw
         await nursery.start(run)
         for _ in range(count - 1):
             await nursery.start(run, address_of(found[0]))
-        with trio.fail_after(60):
+        with trio.fail_after(120):
             for network in found[1:]:
                 await network.connections.wait_joined()
         yield found
