@@ -25,7 +25,8 @@ MAX_PORT_SENTENCE = 200
 
 def folder(home: Path, machine: Machine) -> Finding:
     """Whether the node can write what it signs, and has room."""
-    probe, new = home / f"doctor-{secrets.token_hex(4)}", not home.exists()
+    probe = home / f"doctor-{secrets.token_hex(4)}"
+    made = [path for path in (home, *home.parents) if not path.exists()]
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
@@ -35,8 +36,8 @@ def folder(home: Path, machine: Machine) -> Finding:
                 os.fsync(file.fileno())
         finally:
             probe.unlink(missing_ok=True)
-            if new:
-                home.rmdir()
+            for path in made:
+                path.rmdir()
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "is full" if full else f"cannot be written ({error.strerror})"

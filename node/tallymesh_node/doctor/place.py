@@ -11,6 +11,7 @@ import msgspec
 
 from tallymesh import network as network_file
 from tallymesh.api import NodeView
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.network import Network
 from tallymesh_ledger.keys import AccountKey, checksum
@@ -51,7 +52,7 @@ def node(home: Path, process: int) -> tuple[list[Finding], NodeView | None]:
             trust_env=False,
         )
         view = msgspec.json.decode(answer.raise_for_status().content, type=NodeView)
-    except (OSError, KeyError, ValueError, httpx.HTTPError):
+    except (OSError, KeyError, httpx.HTTPError, httpx.InvalidURL, *UNREADABLE):
         return [
             fix(
                 "node",

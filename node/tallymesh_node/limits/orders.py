@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import LocalError
 
 NAME = "limits.json"
@@ -53,7 +54,7 @@ def load(folder: Path) -> Orders:
         return Orders()
     except OSError as error:
         raise LocalError("bad_orders", f"{path} cannot be read: {error.strerror}.") from None
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise LocalError(
             "bad_orders",
             f"{path} does not say what the owner allows: {error}.",

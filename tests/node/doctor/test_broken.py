@@ -94,8 +94,8 @@ def test_hardly_any_disk_is_left(tmp_path: Path) -> None:
     assert (found.state, found.code) == ("fix", "disk")
     assert machine.folder(tmp_path, HERE).state == "ok"
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
-    assert machine.folder(tmp_path / "new", HERE).state == "ok"
-    assert not (tmp_path / "new").exists()
+    assert machine.folder(tmp_path / "a" / "new" / "one", HERE).state == "ok"
+    assert not (tmp_path / "a").exists()
 
 
 # 4: memory, and more than there is.
@@ -306,6 +306,24 @@ def test_another_node_works_in_the_folder(tmp_path: Path) -> None:
         assert str(os.getpid()) in found.sentence
         assert "TALLYMESH_HOME" in found.remedy
     assert place.holder(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b'{"x": ' + b"[" * 10_000,
+        b'{"url": 7}',
+        b'{"url": "http://[", "token": "t"}',
+        b'{"url": ""}',
+    ],
+)
+def test_a_node_whose_word_on_where_it_answers_is_torn_does_not_answer(tmp_path: Path, torn: bytes) -> None:
+    (tmp_path / "api.json").write_bytes(torn)
+    (found,), view = place.node(tmp_path, 0)
+    assert (found.state, found.code, view) == ("fix", "locked", None)
 
 
 def test_its_owner_paused_it_and_forgot(tmp_path: Path) -> None:

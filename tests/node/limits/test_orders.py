@@ -27,7 +27,19 @@ def test_nothing_was_said_where_there_is_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"[]", b'{"paused": 1}', b'{"pause": true}', b"\xff", b" " * 20_000 + b"{}"]
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"paused": 1}',
+        b'{"pause": true}',
+        b"\xff",
+        b'{"changes": {"\xff": 1}}',
+        b'{"x": ' + b"[" * 10_000,
+        b'{"until": 1e400}',
+        b" " * 20_000 + b"{}",
+    ],
 )
 def test_a_file_that_is_something_else_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / NAME).write_bytes(data)
