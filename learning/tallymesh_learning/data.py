@@ -8,7 +8,8 @@ value codec instead. This module does not know models, and not where the data ca
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 import torch
 
@@ -24,14 +25,24 @@ _TEXT_HEAD: Final = b"\x81\xa7columns"  # how canonical msgpack of {"columns": â
 Column: TypeAlias = torch.Tensor | list[str]
 
 
-class Shard(NamedTuple):
-    """Examples: one column a part, all of one length."""
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """Examples: one column a part, all of one length. Also a map-style Dataset of its items."""
 
     columns: Mapping[str, Column]
 
     @property
     def examples(self) -> int:
         return len(next(iter(self.columns.values())))
+
+    def __len__(self) -> int:
+        return self.examples
+
+    def __getitem__(self, row: int) -> Any:
+        """One example as it was read: a tensor, a tuple or a dict of its parts. IndexError after the last."""
+        if not -self.examples <= row < self.examples:
+            raise IndexError(f"There is no example {row} of {self.examples}.")
+        return self._whole({name: column[row] for name, column in self.columns.items()}, tuple)
 
     def batch(self, rows: Sequence[int]) -> Any:
         """The examples at `rows`: a tensor, a list of columns or a dict of columns, whatever the items were."""
@@ -40,11 +51,16 @@ class Shard(NamedTuple):
             name: column.index_select(0, index) if isinstance(column, torch.Tensor) else [column[row] for row in rows]
             for name, column in self.columns.items()
         }
+        return self._whole(parts, list)
+
+    @staticmethod
+    def _whole(parts: Mapping[str, Any], kind: type[list[Any]] | type[tuple[Any, ...]]) -> Any:
+        """What the parts are parts of: the one of an item, a dict, or a sequence."""
         if ITEM in parts:
             return parts[ITEM]
         if all(name.startswith(KEY) for name in parts):
             return {name.removeprefix(KEY): part for name, part in parts.items()}
-        return [parts[str(position)] for position in range(len(parts))]
+        return kind(parts[str(position)] for position in range(len(parts)))
 
     def select(self, rows: Sequence[int]) -> Shard:
         """A shard of the examples at `rows`, in their order."""

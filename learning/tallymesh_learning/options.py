@@ -49,11 +49,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     model: str  # module:qualname of a function or class without arguments
     loss: str = ""  # module:qualname of loss(net, batch) -> scalar tensor
     prepare: str = ""  # module:qualname of prepare(batch) -> batch, of the batches that are trained on; "" for none
+    trainer: str = ""  # module:qualname of a subclass of ClientTrainer; "" for that itself
     local: Local = Local()
     seed: int = 0  # the job's: of the model's construction, and of data order and steps in sequential training
     steps: int = 0  # segment: steps of one segment. client: at most this many steps, 0 for no limit
     total: int = 0  # segment: steps of the whole training
     batch: int = 256  # evaluate, loss_check: examples at a time
+
+
+class Aggregation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Config of the step that aggregates."""
+
+    aggregator: str = ""  # module:qualname of a subclass of ServerAggregator; "" for that itself
 
 
 def local(given: Mapping[str, Any] | None) -> Local:
@@ -89,7 +96,7 @@ def steps_per_epoch(examples: int, batch: int) -> int:
     return max(1, full + (rest > 1 or (rest == 1 and (batch == 1 or full == 0))))
 
 
-def encode(config: Config) -> bytes:
+def encode(config: Config | Aggregation) -> bytes:
     """Canonical JSON."""
     return canonical_json(msgspec.to_builtins(config))
 
@@ -100,3 +107,11 @@ def decode(data: bytes) -> Config:
         return msgspec.json.decode(data, type=Config)
     except UNREADABLE as error:
         raise ValueError(f"not a config of a training step: {error}") from None
+
+
+def decode_aggregation(data: bytes) -> Aggregation:
+    """The config in `data`, or ValueError."""
+    try:
+        return msgspec.json.decode(data, type=Aggregation)
+    except UNREADABLE as error:
+        raise ValueError(f"not a config of an aggregation: {error}") from None

@@ -22,7 +22,7 @@ from tallymesh.ids import ZERO32, BlobId, blob_id
 from tallymesh.plan import derive_seed
 from tallymesh.prepare import PreparedJob
 from tallymesh.units import Input, JobSpec, Stage, Unit
-from tallymesh_learning import options, reading, side
+from tallymesh_learning import options, reading, replacing, side
 from tallymesh_learning import partition as partitions
 from tallymesh_learning.runtime import profile
 from tallymesh_learning.runtime.pool import Done, UnitPool
@@ -53,6 +53,8 @@ def prepare_training(
     work: float | None = None,
     name: str = "",
     prepare: Any = None,
+    trainer: Any = None,
+    aggregator: Any = None,
     pool: UnitPool | None = None,
 ) -> PreparedJob:
     """A training job.
@@ -60,14 +62,22 @@ def prepare_training(
     ``fedavg``: `rounds` rounds over `clients` shards (or `per_round` of them, drawn by the seed). ``sequential``:
     `local["epochs"]` passes over the data, cut into at most `segments` units. `work` declares the reference-seconds of
     a training unit; without it one is timed (by `pool` where the caller has one already). `prepare(batch)` changes
-    each batch that is trained on.
+    each batch that is trained on. `trainer` and `aggregator` are subclasses of `ClientTrainer` and `ServerAggregator`
+    (federated.py).
 
     CallerError where something is wrong with what was passed, the user's own exceptions included.
     """
     method = _check(model, loss, prepare, rounds, clients, partition, algorithm, segments, per_round)
+    roles = {
+        "trainer": replacing.check("trainer", trainer, algorithm),
+        "aggregator": replacing.check("aggregator", aggregator, algorithm),
+    }
     given = options.local(local)
     packages.check_seed(seed)
-    captured = capture(*(each for each in (model, loss, prepare) if each is not None))
+    objects = {"model": model, "loss": loss, "prepare": prepare, **roles}
+    named = [name for name, each in objects.items() if each is not None]
+    captured = capture(*(objects[name] for name in named))
+    entries = dict(zip(named, captured.entries, strict=True))
     own = UnitPool(1) if pool is None else None
     units = pool or own
     assert units is not None
@@ -75,7 +85,7 @@ def prepare_training(
         units.start()  # imports torch while the data is read
         count = 1 if algorithm == "sequential" else clients
         shards = reading.read(data, test, clients=count, method=method, seed=seed)
-        builder = _Builder(units, captured, shards, given, seed)
+        builder = _Builder(units, captured.archive, entries, shards, given, seed)
         if algorithm == "sequential":
             spec = builder.sequential(segments, work)
         else:
@@ -93,33 +103,44 @@ def prepare_training(
 class _Builder:
     """Runs what must be known before the template can be written."""
 
-    def __init__(self, pool: UnitPool, captured: Any, shards: reading.Shards, local: options.Local, seed: int) -> None:
+    def __init__(
+        self,
+        pool: UnitPool,
+        archive: bytes,
+        entries: Mapping[str, str],
+        shards: reading.Shards,
+        local: options.Local,
+        seed: int,
+    ) -> None:
         self.blobs = dict(shards.blobs)
         self._pool = pool
         self._shards = shards
         self._local = local
         self._seed = seed
         self._profile = profile.profile_hash()
-        self._model, self._loss, *rest = captured.entries
-        self._prepare = rest[0] if rest else ""
-        self._program = self._put(captured.archive)
+        self._entries = entries
+        self._program = self._put(archive)
         for blob in self.blobs.values():
             pool.put(blob)
-        made = self._run(side.initialise(self._program, self._profile, self._model, seed), "The model cannot be made")
+        first = side.initialise(self._program, self._profile, entries["model"], seed)
+        made = self._run(first, "The model cannot be made")
         self._initial = self._put(made.output)
 
     def federated(self, rounds: int, per_round: int, work: float | None) -> JobSpec:
         config = self._config()
+        aggregation = options.encode(options.Aggregation(aggregator=self._entries.get("aggregator", "")))
         stages = (
             Stage("client", "tallymesh:client", options.encode(config), 1),
-            Stage("aggregate", "tallymesh:aggregate", b"{}", 1),
+            Stage("aggregate", "tallymesh:aggregate", aggregation, 1),
         )
         spec = self._spec("federated", stages, rounds, per_round)
         total = self._local.epochs * self._steps(self._mean())
         seconds, update = self._timed(spec, config, total, "train")
         names = [blob for blob, _ in self._shards.shards][: per_round or None]
         inputs = (Input("state", self._initial), *(Input(f"update/{blob.hex()}", update) for blob in names))
-        unit = Unit(self._program, stages[1].entry, inputs, b"{}", derive_seed(self._seed, "timed"), self._profile)
+        unit = Unit(
+            self._program, stages[1].entry, inputs, aggregation, derive_seed(self._seed, "timed"), self._profile
+        )
         again = self._reference(self._run(unit, "The updates cannot be averaged").cpu_s)
         return self._declare(spec, seconds if work is None else work, again)
 
@@ -139,8 +160,9 @@ class _Builder:
 
     def _timed(self, spec: JobSpec, config: options.Config, steps: int, what: str) -> tuple[float, BlobId]:
         """Reference-seconds of a unit of `steps` steps, from a short one, and what that one returned."""
-        short = min(steps, TIMED_STEPS)
-        changed = options.encode(replace(config, steps=short))
+        # A trainer of the program's own may make any number of steps: it is timed whole.
+        short = steps if config.trainer else min(steps, TIMED_STEPS)
+        changed = options.encode(config if config.trainer else replace(config, steps=short))
         shard = min(self._shards.shards, key=lambda row: abs(row[1] - self._mean()))[0]
         inputs = (Input("state", self._initial), Input("data", shard))
         seed = derive_seed(self._seed, "timed")
@@ -169,7 +191,13 @@ class _Builder:
 
     def _config(self, **more: int) -> options.Config:
         return options.Config(
-            model=self._model, loss=self._loss, prepare=self._prepare, local=self._local, seed=self._seed, **more
+            model=self._entries["model"],
+            loss=self._entries["loss"],
+            prepare=self._entries.get("prepare", ""),
+            trainer=self._entries.get("trainer", ""),
+            local=self._local,
+            seed=self._seed,
+            **more,
         )
 
     def _mean(self) -> int:

@@ -42,7 +42,7 @@ def _beside(
     """Without `given` how the model is trained is left out: the same measurement has the same id."""
     stage = options.decode(spec.stages[0].config)
     config = options.encode(
-        given or msgspec.structs.replace(stage, local=options.Local(), steps=0, total=0, prepare="")
+        given or msgspec.structs.replace(stage, local=options.Local(), steps=0, total=0, prepare="", trainer="")
     )
     derived = derive_seed(spec.seed if seed is None else seed, step)
     return Unit(spec.program, f"tallymesh:{step}", inputs, config, derived, spec.profile)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 
 from tallymesh_learning import data, tensors
-from tallymesh_learning.options import Config, Local
+from tallymesh_learning.options import Local
 from tallymesh_learning.runtime import numeric
 from tallymesh_learning.runtime.work import UnitFailure
 
@@ -73,24 +73,22 @@ class Trainer:
 
     def __init__(
         self,
-        config: Config,
-        make: Callable[[], Any],
+        net: torch.nn.Module,
+        local: Local,
         loss: Loss,
         shard: data.Shard,
-        state: tensors.Tensors,
         *,
         seed: int,
         prepare: Prepare | None = None,
     ) -> None:
-        self.net = build_model(make, config.seed)
-        load_model(self.net, state)
+        self.net = net
         self._loss = loss
         self._prepare = prepare
-        self._local = config.local
+        self._local = local
         self._shard = shard
         self._seed = seed
-        self._spans = data.spans(shard.examples, config.local.batch)
-        self._optimizer = make_optimizer(self.net, config.local)
+        self._spans = data.spans(shard.examples, local.batch)
+        self._optimizer = make_optimizer(net, local)
         self._rows: tuple[int, list[int]] = (-1, [])
         self.step = 0
         self.epoch = 0
@@ -188,7 +186,11 @@ def check_loss(value: Any, where: str) -> float:
             else "return the tensor itself, and nothing beside it"
         )
         raise UnitFailure("program", f"The loss {where} is {kind}, not a scalar tensor: {hint}.")
-    number = float(value.detach())
+    return check_number(float(value.detach()), where)
+
+
+def check_number(number: float, where: str) -> float:
+    """A loss, which must be finite; UnitFailure ``program`` otherwise."""
     if not math.isfinite(number):
         raise UnitFailure("program", f"The loss {where} is {number}: a lower learning rate may help.")
     return number

@@ -22,10 +22,10 @@ from programs.bench import Bench, config
 from tallymesh import values
 from tallymesh.units import Input, encode
 from tallymesh_learning import data, options, tensors
+from tallymesh_learning.federated import average
 from tallymesh_learning.runtime import profile
 from tallymesh_learning.runtime.pool import Done
 from tallymesh_learning.runtime.work import UnitFailure, probe_step
-from tallymesh_learning.steps.aggregate import average
 from tallymesh_learning.steps.common import REPORTS
 
 pytestmark = pytest.mark.slow  # real processes: run by scripts/test, not by plain pytest

@@ -6,28 +6,50 @@ from typing import Final
 
 import torch
 
-from tallymesh_learning import training
+from tallymesh_learning import options, training
+from tallymesh_learning.federated import ClientContext, ClientTrainer
+from tallymesh_learning.runtime import numeric
 from tallymesh_learning.runtime.work import Result, Work
-from tallymesh_learning.steps import common
+from tallymesh_learning.steps import common, replaced
 
 EXAMPLES: Final = "examples"  # in an update: how many examples stand behind it, int64
 
 
 def run(work: Work) -> Result:
-    """Inputs: ``state``, ``data``. Output: the whole model after `local.epochs` passes, and the number of examples.
+    """Inputs: ``state``, ``data``. Output: the whole model after the trainer's work (config: `trainer`), and the number
+    of examples behind it.
 
-    The optimizer starts anew in each round (McMahan et al., "Communication-Efficient Learning of Deep Networks from
-    Decentralized Data", 2017). Seeds and data order come from the unit's seed.
-    """
+    Plain training is `ClientTrainer` as it stands. Seeds and data order come from the unit's seed."""
     loaded = common.load(work)
-    config = loaded.config
+    config, shard = loaded.config, loaded.shard
+    with work.timed("import"):
+        kind = replaced.find(config.trainer, ClientTrainer)
     with work.timed("compute"):
-        trainer = common.trainer(loaded, seed=work.unit.seed)
-    total = config.local.epochs * trainer.steps_per_epoch
-    until = min(total, config.steps) if config.steps else total
-    seen = common.watch(work, trainer, until, total)
+        net = common.model(loaded)
+        net.train()
+        ctx = ClientContext(
+            round=training.place(loaded.state)[0] + 1,
+            seed=work.unit.seed,
+            local=config.local,
+            loss=loaded.loss,
+            prepare=loaded.prepare,
+            model=net,
+            watcher=(seen := common.Watch(work, *_length(loaded))),
+            limit=config.steps,
+        )
+        numeric.reseed(work.unit.seed, "train")
+        returned = kind().train(net, shard, ctx)
     with work.timed("save"):
-        examples = loaded.shard.examples
-        update = {**training.model_tensors(trainer.net), EXAMPLES: torch.tensor(examples, dtype=torch.int64)}
-        output = training.encode_state(update)
-    return Result(output, {"loss": seen.loss, EXAMPLES: float(examples)}, until, seen.probe)
+        wanted = {name: tensor for name, tensor in loaded.state.items() if name.startswith(training.MODEL)}
+        weights, examples = replaced.update(kind, returned, wanted, shard.examples)
+        output = training.encode_state({**weights, EXAMPLES: torch.tensor(examples, dtype=torch.int64)})
+    metrics = {EXAMPLES: float(examples), **({} if seen.loss is None else {"loss": seen.loss})}
+    return Result(output, metrics, seen.steps, seen.probe)
+
+
+def _length(loaded: common.Loaded) -> tuple[int, int]:
+    """Steps of plain training, and of one pass."""
+    config = loaded.config
+    passes = options.steps_per_epoch(loaded.shard.examples, config.local.batch)
+    total = config.local.epochs * passes
+    return (min(total, config.steps) if config.steps else total), passes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -39,8 +40,16 @@ def load(work: Work) -> Loaded:
 
 def trainer(loaded: Loaded, *, seed: int) -> training.Trainer:
     """One that starts from the loaded state's weights."""
-    config, model, loss, prepare, state, shard = loaded
-    return training.Trainer(config, model, loss, shard, state, seed=seed, prepare=prepare)
+    return training.Trainer(
+        model(loaded), loaded.config.local, loaded.loss, loaded.shard, seed=seed, prepare=loaded.prepare
+    )
+
+
+def model(loaded: Loaded) -> torch.nn.Module:
+    """One with the loaded state's weights."""
+    net = training.build_model(loaded.model, loaded.config.seed)
+    training.load_model(net, loaded.state)
+    return net
 
 
 def read_config(work: Work) -> options.Config:
@@ -57,27 +66,51 @@ def resolve(entry: str) -> Any:
     return found
 
 
-class Watched(NamedTuple):
-    """What was seen while training."""
+class Watch:
+    """Follows a run of `steps` steps, `per_pass` of them a pass over the data: losses, live and at the end, and the
+    probe where one was asked for."""
 
-    loss: float  # mean over the last pass
-    probe: bytes
+    def __init__(self, work: Work, steps: int, per_pass: int) -> None:
+        self._work = work
+        self._steps = steps
+        self._every = -(-steps // REPORTS)
+        self._told = 0
+        self._last: deque[float] = deque(maxlen=min(steps, per_pass))
+        self._losses = 0
+        self._probe_at = probe_step(work.probe_key, steps) if work.probe_key else 0
+        self.steps = 0
+        self.probe = b""
+
+    def lost(self, loss: float) -> None:
+        """The loss of the step that was just made."""
+        self._losses += 1
+        self._last.append(loss)
+        if self._told < REPORTS and (self._losses % self._every == 0 or self._losses == self._steps):
+            self._told += 1
+            self._work.emit("metric", ["loss", loss])
+
+    def stepped(self, state: Callable[[], tensors.Tensors]) -> None:
+        """A step was made, and `state()` is all that it left."""
+        self.steps += 1
+        if self.steps == self._probe_at:
+            self.probe = probe_of(self._work.probe_key, training.encode_state(state()))
+
+    @property
+    def loss(self) -> float | None:
+        """The mean over the last pass; None where no step told one."""
+        if not self._last:
+            return None
+        total = 0.0
+        for loss in self._last:
+            total += loss
+        return total / len(self._last)
 
 
-def watch(work: Work, trainer: training.Trainer, until: int, total: int) -> Watched:
+def watch(work: Work, trainer: training.Trainer, until: int, total: int) -> Watch:
     """Train up to step `until`, reporting losses and taking the probe where one was asked for."""
-    first = trainer.step
-    count = until - first
-    probe_at = first + probe_step(work.probe_key, count) if work.probe_key else -1
-    every = -(-count // REPORTS)
-    last_pass = until - min(count, trainer.steps_per_epoch)
-    total_loss, seen, probe = 0.0, 0, b""
+    seen = Watch(work, until - trainer.step, trainer.steps_per_epoch)
     with work.timed("compute"):
         for loss in trainer.run(until, total):
-            if trainer.step > last_pass:
-                total_loss, seen = total_loss + loss, seen + 1
-            if trainer.step == until or (trainer.step - first) % every == 0:
-                work.emit("metric", ["loss", loss])
-            if trainer.step == probe_at:
-                probe = probe_of(work.probe_key, training.encode_state(trainer.state()))
-    return Watched(total_loss / seen, probe)
+            seen.lost(loss)
+            seen.stepped(trainer.state)
+    return seen

@@ -54,11 +54,13 @@ def _end(blob: bytes, start: tensors.Tensors) -> dict[str, torch.Tensor]:
 
 def _update(loaded: common.Loaded, end: dict[str, torch.Tensor]) -> None:
     """What `aggregate` takes from a client: one that it does not take would fail there, on somebody else's machine,
-    and a made-up number of examples would outweigh everybody."""
+    and a made-up number of examples would outweigh everybody. A trainer of the program's own may use fewer of them."""
     _only(end, (EXAMPLES,))
-    count, wanted = end[EXAMPLES], loaded.shard.examples
-    if count.dtype != torch.int64 or count.dim() or int(count) != wanted:
-        raise UnitFailure("form", f"{EXAMPLES} is not {wanted}, as many as the shard holds.")
+    count, most = end[EXAMPLES], loaded.shard.examples
+    least = 1 if loaded.config.trainer else most
+    if count.dtype != torch.int64 or count.dim() or not least <= int(count) <= most:
+        allowed = str(most) if least == most else f"from 1 to {most}"
+        raise UnitFailure("form", f"{EXAMPLES} is not {allowed}, as many as the shard holds.")
 
 
 def _segment(loaded: common.Loaded, end: dict[str, torch.Tensor]) -> None:

@@ -25,4 +25,5 @@ def run(work: Work) -> Result:
     seen = common.watch(work, trainer, until, config.total)
     with work.timed("save"):
         output = training.encode_state(trainer.state())
+    assert seen.loss is not None, "a segment has a step"
     return Result(output, {"loss": seen.loss}, count, seen.probe)

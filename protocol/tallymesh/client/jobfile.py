@@ -24,7 +24,8 @@ from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError, TallymeshError
 
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024  # inputs may be written out in it
-OBJECTS: Final = ("loss", "data", "test", "prepare")  # options of train that name something in a program
+# Options of train that name something in a program.
+OBJECTS: Final = ("loss", "data", "test", "prepare", "trainer", "aggregator")
 
 
 def submit(path: Path) -> Job:

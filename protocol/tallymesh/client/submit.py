@@ -97,6 +97,8 @@ def train(
     segments: int = 20,
     local: Mapping[str, Any] | None = None,
     prepare: Callable[[Any], Any] | None = None,
+    trainer: type[Any] | None = None,
+    aggregator: type[Any] | None = None,
     work: float | None = None,
     seed: int = 0,
     budget: str | None = None,
@@ -117,6 +119,8 @@ def train(
     `segments`, any of which can be checked and continued elsewhere. `local` is the work of a client: ``dict(epochs=1,
     batch=32, optimizer="sgd", lr=0.1)``. `prepare(batch)` changes each batch that is trained on (random transforms:
     they follow the unit's seed) and none that is measured on. `test` is held-out data for the metrics of each round.
+    `trainer`, a subclass of `tallymesh_learning.ClientTrainer`, replaces what a client does in a round, `aggregator`,
+    one of `tallymesh_learning.ServerAggregator`, what is made of all their updates; both are checked like any unit.
     `budget`, `max_price` and `newcomers` are as in `map`. `work` declares the reference-seconds of one unit; without it
     one is timed here first. The same arguments give the same `model_sha` on any backend. CallerError where model, loss
     or data cannot work: they are tried before anything is sent.
@@ -143,6 +147,8 @@ def train(
         per_round=per_round,
         local=local,
         prepare=prepare,
+        trainer=trainer,
+        aggregator=aggregator,
         seed=seed,
         work=work,
         name=name,
