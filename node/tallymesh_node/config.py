@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ROLES: Final = ("worker", "audit", "submit")
 SANDBOXES: Final = ("warm", "strict")
+NEARBY: Final = ("auto", "yes", "no")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 PREFIX: Final = "TALLYMESH_"
 MAX_FILE_BYTES: Final = 256 * 1024  # a config has a few lines; anything bigger is another file
@@ -53,6 +54,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     listen_host: str = "0.0.0.0"  # noqa: S104 - libp2p: peers are other machines
     listen_port: int = 4001  # 0: any free one
     announce: tuple[str, ...] = ()  # multiaddrs under which others reach us, where we cannot see them ourselves
+    # Look for peers on the local network, and be found there. auto: where the network file names no peer to begin with;
+    # elsewhere it would tell every café that this machine is here, and find nobody whom gossip does not find.
+    nearby: str = "auto"
     api_host: str = "127.0.0.1"
     api_port: int = 0  # any free one: `api.json` says which
     api_names: tuple[str, ...] = ()  # further values of `Host` that mean this node (a reverse proxy's name)
@@ -108,6 +112,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             price_max_wei=amounts.parse(self.gas_price_max) // 10**9 if self.gas_price_max else 0,
             coin_price_wei=amounts.parse(self.coin_price) if self.coin_price else 0,
         )
+
+    def looks_nearby(self, bootstrap: Sequence[str]) -> bool:
+        """Whether peers of the local network are looked for, on a network whose file names these to begin with."""
+        return self.nearby == "yes" or (self.nearby == "auto" and not bootstrap)
 
     @property
     def works(self) -> bool:
@@ -194,12 +202,19 @@ def _sandbox(value: Any, base: Path) -> str:
     return str(value)
 
 
+def _nearby(value: Any, base: Path) -> str:
+    if value not in NEARBY:
+        raise ValueError(f"expected one of {', '.join(NEARBY)}")
+    return str(value)
+
+
 _PARSERS: Final[dict[str, Callable[[Any, Path], Any]]] = {
     "home": _path,
     "network": _path,
     "listen_host": _text,
     "listen_port": _number(0, 65535),
     "announce": _words,
+    "nearby": _nearby,
     "api_host": _text,
     "api_port": _number(0, 65535),
     "api_names": _words,

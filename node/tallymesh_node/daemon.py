@@ -52,10 +52,12 @@ from tallymesh_node.money_watch import MoneyWatch
 from tallymesh_node.network import (
     Libp2pNetwork,
     PeerKey,
+    Nearby,
     Reachability,
     check_reachability,
     load_or_create,
     open_network,
+    open_nearby,
 )
 from tallymesh_node.payer import PayerService
 from tallymesh_node.purse import Purse
@@ -104,6 +106,7 @@ class Node:
         self.settings = config  # with what the owner changed since
         self.payer: PayerService | None = None
         self.worker: WorkerService | None = None
+        self.nearby: Nearby | None = None
         self.auditor: AuditorService | None = None
         self.claims: ClaimsService | None = None
         self.quarrels: QuarrelsService | None = None
@@ -168,6 +171,8 @@ class Node:
             self.exchange = await stack.enter_async_context(open_blobs(self.network, self.blobs, self._may_fetch))
             self.publisher = Publisher(
                 self.domains,
+            if self.config.looks_nearby(self.network_file.bootstrap):
+                self.nearby = await stack.enter_async_context(open_nearby(self.network))
                 self.account,
                 binding,
                 self.parameters,

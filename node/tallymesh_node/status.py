@@ -76,12 +76,21 @@ class NodeStatus:
             problems=tuple(self.problems()),
             counters=self.counters(),
         )
+            nearby=self.nearby(),
 
     def problems(self) -> list[Problem]:
         node = self._node
         found = list(node.enrolment.problems)
         refused = node.database.refused
         if refused is not None:  # while it lasts nothing is signed: no lease, no receipt, no Accept
+    def nearby(self) -> str:
+        """Peers of the local network."""
+        node = self._node
+        if node.nearby is not None:
+            return node.nearby.sentence
+        why = "the owner says no" if node.config.nearby == "no" else "the network file names peers to begin with"
+        return f"not looked for: {why}"
+
             found.append(Problem(code=refused.code, sentence=refused.sentence, remedy=refused.remedy))
         if node.config.works and node.restored is not None and time.time() < node.restored.at + SEAT_BY_MAX_S:
             found.append(
@@ -169,6 +178,9 @@ class NodeStatus:
         counts["offer_bytes"] = node.publisher.bytes_last
         counts["blob_store_bytes"] = node.blobs.bytes_used
         counts |= node.money.figures
+        if node.nearby is not None:
+            counts["nearby_peers"] = len(node.nearby.peers)
+            counts["nearby_packets_dropped_total"] = node.nearby.dropped
         roles = (
             ("worker", node.worker),
             ("auditor", node.auditor),

@@ -230,6 +230,45 @@ class NodeView(View, frozen=True):
 
 class Refusal(View, frozen=True):
     """Body of every answer that is not a success. `kind` says whose fault it is (errors.py): caller, local, remote,
+    nearby: str = ""  # peers found on the local network, or why nobody looks for them
+
+
+class BlobView(View, frozen=True):
+    """One blob of the node's store."""
+
+    id: str
+    bytes: int
+    used: float  # Unix time of its last use, as far as it is known
+    pinned: bool = False
+    needed: tuple[str, ...] = ()  # by whom; empty where it goes when room is needed
+
+
+class StoreView(View, frozen=True):
+    """GET /v1/blobs: what is in the node's blob store, and why."""
+
+    bytes: int  # what is arriving included, as if it were whole
+    bytes_max: int  # the owner's limit
+    disk_free: int
+    blobs: int
+    needed: dict[str, int] = {}  # by whom -> bytes; a blob counts with each of them
+    rows: tuple[BlobView, ...] = ()  # the largest first
+    more: int = 0  # rows that are left out
+    absent: tuple[str, ...] = ()  # pinned, and not here
+
+
+class PinView(View, frozen=True):
+    """PUT and DELETE /v1/blobs/{id}/pin."""
+
+    id: str
+    pinned: bool
+    here: bool
+
+
+class FreedView(View, frozen=True):
+    """What POST /v1/blobs/collect and DELETE /v1/blobs/{id} dropped."""
+
+    blobs: int
+    bytes: int
     chain."""
 
     code: str

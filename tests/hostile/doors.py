@@ -82,6 +82,7 @@ PARSERS: dict[str, str] = {
     "node/tallymesh_node/network/host.py::open_network": OWN + "addresses of this machine and of its owner",
     "node/tallymesh_node/network/keys.py::load_or_create": "peer key file",
     "node/tallymesh_node/network/keys.py::parse_peer_id": "peer id, bootstrap address",
+    "node/tallymesh_node/network/nearby_packets.py::read": "packet of the local network",
     "node/tallymesh_node/network/reachability.py::Dialback.answer": OWN + "the address that the socket says",
     "node/tallymesh_node/network/reachability.py::_answers": OWN + "put together from checked parts",
     "node/tallymesh_node/network/requests.py": "request, answer",

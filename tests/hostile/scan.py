@@ -51,6 +51,7 @@ PARSERS = (
     "rlp.decode",
     "abi_decode",
     "recv_fds",
+    "DNSIncoming",
 )
 
 

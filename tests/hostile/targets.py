@@ -25,6 +25,7 @@ from tallymesh import api, decoding, exchange, messages, program, schema, units,
 from tallymesh import network as network_file
 from tallymesh.client import discover, jobfile, session
 from tallymesh.errors import CallerError, LocalError, RemoteError, TallymeshError
+from tallymesh.exchange import Source
 from tallymesh.ids import ZERO32, BlobId, blob_id
 from tallymesh_ledger import keystore, proofs
 from tallymesh_ledger.chain import endpoint, envelope
@@ -38,7 +39,7 @@ from tallymesh_node.interfaces import Failure
 from tallymesh_node.limits import orders
 from tallymesh_node.market.envelope import Opener, bind, seal
 from tallymesh_node.market.lane import block_of
-from tallymesh_node.network import addresses, keys, requests
+from tallymesh_node.network import addresses, keys, nearby_packets, requests
 from tallymesh_node.network.reachability import DialbackAnswer, DialbackRequest
 from tallymesh_node.payer import announcing, records
 from tallymesh_node.quarrels import values as quarrel_values
@@ -291,6 +292,14 @@ TARGETS: dict[str, Target] = {
     "multiaddr": Target(
         _text(lambda text: addresses.dialable([text])),
         lambda: [b"/ip4/192.0.2.1/tcp/4001", b"/dns4/a.example/tcp/1"],
+        NOTHING,
+    ),
+    "packet of the local network": Target(
+        lambda data: nearby_packets.read(data, "192.168.1.5", "t"),
+        lambda: [
+            nearby_packets.question(),
+            nearby_packets.statement("a", "t", Source(peer().peer_id, ("/ip4/192.168.1.5/tcp/1",))),
+        ],
         NOTHING,
     ),
     "bootstrap address": Target(

@@ -35,6 +35,7 @@ def write(folder: Path, text: str) -> Path:
         ("ask_price = 0.02\n", "a float cannot hold wei"),
         ("listen_port = 70000\n", "from 0 to 65535"),
         ("log_level = 'loud'\n", "one of debug"),
+        ("nearby = 'maybe'\n", "one of auto, yes, no"),
         ("client = 3\n", "line 1: [client] is a table"),
         ("cores = \n", "is not TOML"),
     ],
@@ -66,6 +67,14 @@ def test_flags_win_over_the_environment_over_the_file_over_defaults(tmp_path: Pa
     assert config.submits
     assert not config.audits
     assert config.network == tmp_path / "nets" / "a.json"  # relative to the file that says so
+
+
+def test_peers_nearby_are_looked_for_where_no_other_is_known_unless_the_owner_says(tmp_path: Path) -> None:
+    known = ("/ip4/192.0.2.1/tcp/4001/p2p/x",)
+    for word, looks in (("auto", (True, False)), ("yes", (True, True)), ("no", (False, False))):
+        config = load({"nearby": word}, environment={})
+        assert (config.looks_nearby(()), config.looks_nearby(known)) == looks
+    assert load({}, environment={}).nearby == "auto"
 
 
 def test_each_home_has_its_own_file(tmp_path: Path) -> None:

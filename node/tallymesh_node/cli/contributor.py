@@ -120,6 +120,7 @@ def start(
     listen_host: Annotated[str | None, typer.Option(help="Address that peers dial.")] = None,
     listen_port: Annotated[int | None, typer.Option(help="Port that peers dial; 0 for any free one.")] = None,
     announce: Annotated[list[str] | None, typer.Option(help="A multiaddr under which others reach this node.")] = None,
+    nearby: Annotated[str | None, typer.Option(help="Find peers on the local network: yes, no, auto.")] = None,
     api_host: Annotated[str | None, typer.Option(help="Address of the API for the owner's own programs.")] = None,
     api_port: Annotated[int | None, typer.Option(help="Port of the API; 0 for any free one.")] = None,
     password_file: Annotated[Path | None, typer.Option(help="Its first line opens the wallet.")] = None,
@@ -149,6 +150,7 @@ def start(
         "listen_host": listen_host,
         "listen_port": listen_port,
         "announce": announce or None,
+        "nearby": nearby,
         "api_host": api_host,
         "api_port": api_port,
         "password_file": password_file,
@@ -218,6 +220,7 @@ def summary(view: NodeView) -> list[tuple[str, str]]:
         ("machine", numeric if view.numeric_class.strip("0") else "class is being measured"),
         ("sandbox", view.sandbox),
         ("reachable", view.reachable),
+        ("near", view.nearby or "-"),
         ("offer", _offer_line(view.offer)),
     ]
 

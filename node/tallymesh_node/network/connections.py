@@ -39,6 +39,7 @@ MAX_KNOWN = 512  # peers remembered as candidates for connections; the least rec
 MAX_BANNED = 4096  # as many ids as a flood of them may make us remember
 WANTED_PEERS = 8  # connections that the loop keeps up by itself: the gossip mesh needs 6
 RECONCILE_S = 0.5  # how often the loop looks
+WANTED_NEAR = 4  # of these, to peers that nothing but the local network knows: half, since anybody there may make some up
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
 DIALS_AT_ONCE = 4  # of the loop's own, so that a network that is down costs little
@@ -51,6 +52,7 @@ class _Candidate:
     addresses: tuple[str, ...]
     lasting: bool  # a bootstrap peer is never forgotten
     failures: int = 0
+    near: tuple[str, ...] = ()  # addresses that somebody on the local network says it has
     not_before: float = 0.0
 
 
@@ -98,6 +100,26 @@ class Connections(INotifee):  # type: ignore[misc]
         peer_id = parse_peer_id(peer.peer_id)
         while (under_way := self._dialling.get(peer_id)) is not None:
             await under_way.wait()  # where it failed, the refusal below says so; where it was cancelled, dial anew
+    def near(self, source: Source) -> None:
+        """A peer of the local network, by what was said there. Nobody signed that: what is known of the peer otherwise
+        stays, and is tried first. Never raises."""
+        with suppress(RemoteError):
+            peer_id = parse_peer_id(source.peer_id)
+            addresses = tuple(str(address) for address in dialable(source.addresses))
+            if peer_id != self._swarm.get_peer_id() and addresses:
+                self._known.setdefault(peer_id, _Candidate((), lasting=False)).near = addresses
+                self._forget_oldest()
+
+    def not_near(self, peer_id: str) -> None:
+        """Not heard any more. Its connection, if there is one, stays."""
+        with suppress(RemoteError):
+            peer = parse_peer_id(peer_id)
+            known = self._known.get(peer)
+            if known is not None:
+                known.near = ()
+                if not known.addresses:
+                    del self._known[peer]
+
         if self._open(peer_id):
             return
         if self.is_banned(peer_id):
@@ -105,7 +127,7 @@ class Connections(INotifee):  # type: ignore[misc]
         if peer_id == self._swarm.get_peer_id():
             raise RemoteError("unreachable", "A peer does not dial itself.", peer=peer.peer_id)
         known = self._known.get(peer_id)
-        addresses = dialable([*peer.addresses, *(known.addresses if known else ())])
+        addresses = dialable([*peer.addresses, *((*known.addresses, *known.near) if known else ())])
         if not addresses:
             raise RemoteError("unreachable", "No address of this peer is known.", peer=peer.peer_id)
         if trio.current_time() < self._refused.get(peer_id, 0.0):
@@ -196,6 +218,10 @@ class Connections(INotifee):  # type: ignore[misc]
                 await self.connect(Source(peer_id=peer_id.to_base58(), addresses=candidate.addresses))
             candidate.failures = 0
         except RemoteError as error:
+        near = {peer for peer, c in self._known.items() if not c.addresses}
+        room = WANTED_NEAR - sum(1 for peer in near if self._open(peer) or peer in self._dialling)
+        spare = set([peer for peer in due if peer in near][max(0, room) :])
+        due = [peer for peer in due if peer not in spare]
             candidate.failures += 1
             log.debug("candidate not reached: %s", error)
         pause = backoff_s(max(1, candidate.failures), self._random.random())
@@ -224,6 +250,9 @@ class Connections(INotifee):  # type: ignore[misc]
 
     async def _dial(self, address: Multiaddr, peer_id: ID) -> bool:
         self._counters.dials += 1
+        self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
         reached = False
         with trio.move_on_after(DIAL_S):
             try:

@@ -87,7 +87,12 @@ class Libp2pNetwork:
 
     @property
     def addresses(self) -> Sequence[str]:
-        return self._announce or advertised([str(address) for address in self._host.get_transport_addrs()])
+        return self._announce or self.listening
+
+    @property
+    def listening(self) -> Sequence[str]:
+        """Addresses of this machine, whatever its owner has others told."""
+        return advertised([str(address) for address in self._host.get_transport_addrs()])
 
     @property
     def source(self) -> Source:
