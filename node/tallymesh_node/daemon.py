@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,7 @@ from tallymesh_node.quarrels import QuarrelsService
 from tallymesh_node.quarrels.chain import court_of
 from tallymesh_node.quarrels.grounds import Grounds, grounds_of
 from tallymesh_node.sandbox import SandboxExecutor
+from tallymesh_node.standing import Circle, partners
 from tallymesh_node.status import NodeStatus
 from tallymesh_node.store import Database, FolderLock, Life, SqlJournal
 from tallymesh_node.store.life import BEAT_S
@@ -168,6 +169,7 @@ class Node:
                 )
             )
             self.book.learn_with(self.network)
+            self.network.connections.standing = Circle(self.book.is_staked, self._partners, trio.current_time)
             self.exchange = await stack.enter_async_context(open_blobs(self.network, self.blobs, self._may_fetch))
             self.publisher = Publisher(
                 self.domains,
@@ -226,6 +228,9 @@ class Node:
         self.carrier.open()
         self.asking = Asking(self.network, chain, self.domains, self.account, binding, self._carriers)
         self.enrolment.asking = self.asking
+
+    def _partners(self) -> Iterator[str]:
+        return partners(self.worker, self.auditor, self.payer)
 
     def _carriers(self) -> list[Source]:
         return self.book.staked_sources(besides=self.account.address)

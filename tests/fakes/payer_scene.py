@@ -236,6 +236,7 @@ class Peer:
         self.audit = audit
         self.audited: list[AuditOrder] = []
         self.worker: WorkerService  # while it runs
+        self.auditor: AuditorService  # the same, unless scripted
         self._nursery: trio.Nursery | None = None
         if slots:
             scene.chain.stake(self.key.address, slots, CLASS)
@@ -288,7 +289,8 @@ class Peer:
             self.worker = worker
             await nursery.start(worker.run)
             if self.audit is None:
-                await nursery.start(AuditorService(**shared, executor=self.auditing).run)
+                self.auditor = AuditorService(**shared, executor=self.auditing)
+                await nursery.start(self.auditor.run)
             else:
                 self.network.serve(AuditRequest.NAME, self._scripted)
             task_status.started()

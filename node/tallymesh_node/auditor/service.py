@@ -101,6 +101,11 @@ class AuditorService:
     def idle(self) -> bool:
         return not self._audits
 
+    @property
+    def payers(self) -> list[str]:
+        """Peers whose calls are under way."""
+        return [record.line.payer.peer_id for record in self._audits.values()]
+
     def may_fetch(self, peer_id: str, blob: BlobId, ticket: bytes) -> bool:
         """What an auditor fetched is nobody's to have from it: payer and workers serve the job's blobs."""
         return False

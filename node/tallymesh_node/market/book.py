@@ -146,6 +146,10 @@ class OfferBook:
     def account_of(self, peer_id: str) -> bytes | None:
         return self._accounts.get(peer_id)
 
+    def is_staked(self, peer_id: str) -> bool:
+        """Whether the peer is bound to an account with a live slot, by an offer of it that has not expired."""
+        return self._accounts.get(peer_id) in self._staked
+
     def note_unreachable(self, account: bytes, sentence: str) -> None:
         """What the last dial said; "" when it answered."""
         if sentence:

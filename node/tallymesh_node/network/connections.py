@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -30,6 +30,7 @@ from tallymesh_node.network.addresses import MAX_ADDRESSES, dialable
 from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.keys import parse_peer_id
 from tallymesh_node.network.mends import shielded
+from tallymesh_node.network.places import MAX_PLACES, Places, Standing
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,11 @@ def backoff_s(failures: int, chance: float) -> float:
 class Connections(INotifee):  # type: ignore[misc]
     """All connections of one swarm. RemoteError with code `unreachable` where there is none and none can be made."""
 
-    def __init__(self, swarm: Swarm, counters: Counters, bootstrap: Sequence[Source]) -> None:
+    def __init__(
+        self, swarm: Swarm, counters: Counters, bootstrap: Sequence[Source], *, inbound: int = MAX_PLACES
+    ) -> None:
+        self.standing: Callable[[str], Standing] = lambda peer_id: Standing.STRANGER  # set by whoever knows more
+        self.inbound: Places[INetConn] = Places(lambda peer_id: self.standing(peer_id), inbound)
         self._swarm = swarm
         self._counters = counters
         self._dialling: dict[ID, trio.Event] = {}
@@ -187,6 +192,10 @@ class Connections(INotifee):  # type: ignore[misc]
             self._banned.popitem(last=False)
         await self.disconnect(peer_id)
 
+    def use(self, peer: str) -> None:
+        """One of the two asked the other something, and it was answered."""
+        self.inbound.use(peer, trio.current_time())
+
     def is_banned(self, peer_id: ID) -> bool:
         return trio.current_time() < self._banned.get(peer_id, 0.0)
 
@@ -203,9 +212,10 @@ class Connections(INotifee):  # type: ignore[misc]
                 await trio.sleep(RECONCILE_S)
 
     def _missing(self, now: float) -> list[ID]:
-        """Candidates to dial now."""
-        connected = len(self.peers)
-        free = WANTED_PEERS - connected - len(self._dialling)
+        """Candidates to dial now. Strangers who came by themselves do not count: they may all be one, and would be all
+        that this node hears of."""
+        wanted = [peer for peer in self._swarm.connections if self.dialled(peer) or self._has_standing(peer)]
+        free = WANTED_PEERS - len(wanted) - len(self._dialling)
         due = [peer for peer, c in self._known.items() if c.not_before <= now and not self._open(peer)]
         self._random.shuffle(due)  # else everybody leans on the same few
         due.sort(key=lambda peer: not self._known[peer].lasting)
@@ -267,6 +277,9 @@ class Connections(INotifee):  # type: ignore[misc]
     def _open(self, peer_id: ID) -> list[INetConn]:
         return [c for c in self._swarm.connections.get(peer_id, ()) if not c.is_closed and not c.muxed_conn.is_closed]
 
+    def _has_standing(self, peer_id: ID) -> bool:
+        return bool(self._open(peer_id)) and self.standing(peer_id.to_base58()) is not Standing.STRANGER
+
     def _unreachable(self, peer_id: ID) -> RemoteError:
         return RemoteError(
             "unreachable",
@@ -287,8 +300,22 @@ class Connections(INotifee):  # type: ignore[misc]
             await conn.close()
             return
         self._joined.set()
+        if not conn.muxed_conn.is_initiator:
+            await self._let_in(conn, peer_id)
+
+    async def _let_in(self, conn: INetConn, peer_id: ID) -> None:
+        """Whoever makes room for it is cut at once: a close in good order waits for the other side."""
+        for each in self.inbound:
+            if each.is_closed:  # libp2p may say so before it says that it was open
+                self.inbound.leave(each)
+        remote = conn.muxed_conn.get_remote_address()
+        for each in self.inbound.enter(conn, peer_id.to_base58(), remote[0] if remote else "", trio.current_time()):
+            self._counters.connections_displaced += 1
+            log.debug("the connection of %s makes room", each.muxed_conn.peer_id)
+            await each.muxed_conn.give_up()
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
+        self.inbound.leave(conn)
         peer_id = conn.muxed_conn.peer_id
         if not self._open(peer_id):
             with suppress(PeerStoreError):  # else every peer that ever called stays in memory

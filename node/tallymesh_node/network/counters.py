@@ -13,6 +13,7 @@ class Counters:
     bytes_received: int = 0
     dials: int = 0
     dials_failed: int = 0
+    connections_displaced: int = 0  # inbound ones that made room for others
     requests_sent: int = 0
     requests_served: int = 0
     requests_refused: int = 0

@@ -38,6 +38,7 @@ from tallymesh_node.network.direct import Direct, DirectSocket
 from tallymesh_node.network.gossip import Gossip, Validator, topic_name
 from tallymesh_node.network.keys import PeerKey, parse_peer_id
 from tallymesh_node.network.mends import MendedSwarm, MendedUpgrader, guard_streams
+from tallymesh_node.network.places import MAX_OF_PEER, MAX_PLACES
 from tallymesh_node.network.reachability import Dialback, DialbackRequest, Prober
 from tallymesh_node.network.requests import Requests
 from tallymesh_node.network.wire import Handler as StreamHandler
@@ -45,8 +46,9 @@ from tallymesh_node.network.wire import Router, Wire, opening
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 300  # 0.15 MB each
-MAX_CONNECTIONS_PER_PEER = 3  # two where both dialled at once, one in exchange for a dying one
+# libp2p's own bound, of both directions and of handshakes: nothing reaches it, for `Places` bounds the inbound ones, 64
+# shake hands, and a few are being closed; the rest is for what this node dials, whoever has come.
+MAX_CONNECTIONS = MAX_PLACES + 300
 NEGOTIATE_S = 10.0  # for a stream's first lines
 DIRECT_ADDRESSES = 2  # tried for a direct socket: there is another way, and each may take four seconds
 CLOSE_S = 10.0  # each connection takes 0.2 s to close in good order; after this they are cut
@@ -159,8 +161,10 @@ async def open_network(
     announce: Sequence[str] = (),
     bootstrap: Sequence[str] = (),
     validator: Validator | None = None,
+    inbound: int = MAX_PLACES,
 ) -> AsyncIterator[Libp2pNetwork]:
-    """Listen, join through any of `bootstrap` (multiaddrs with ``/p2p/``) and serve until the block ends.
+    """Listen, join through any of `bootstrap` (multiaddrs with ``/p2p/``) and serve until the block ends; `inbound`
+    connections at most.
 
     `topic` is `Network.topic`. `announce` is what others are told to dial, in the place of the addresses listened on.
     Raises CallerError for an address that is none, LocalError `port_in_use` or `cannot_listen`.
@@ -181,7 +185,7 @@ async def open_network(
         disable_identify_address_discovery=True,  # the dialback request answers what it guesses at
     )
     router = Router(host.get_mux().handlers)
-    connections = Connections(swarm, counters, sources)
+    connections = Connections(swarm, counters, sources, inbound=inbound)
     gossip = Gossip(host, topic_name(topic), connections, counters, validator)
     network = Libp2pNetwork(host, router, topic, announce, connections, gossip, counters, direct)
 
@@ -253,7 +257,7 @@ def _build_swarm(key: PeerKey, counters: Counters, direct: Direct) -> MendedSwar
             high_watermark=MAX_CONNECTIONS,
             low_watermark=0,  # else libp2p dials by itself whomever it heard of
             min_connections=0,
-            max_connections_per_peer=MAX_CONNECTIONS_PER_PEER,
+            max_connections_per_peer=MAX_OF_PEER,
         ),
     )
 

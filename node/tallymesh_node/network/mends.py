@@ -1,8 +1,8 @@
 """py-libp2p 0.8.1, mended from outside. docs/decisions/libp2p-mends.md says what to send upstream; each mend has a
 test that fails without it. This module knows libp2p's insides and nothing of Tallymesh.
 
-1. `MendedSwarm`: an inbound connection gives its slot back when it closes, not when the whole swarm stops. It does not
-   dial peers of its own accord either.
+1. `MendedSwarm`: an inbound connection gives its slot back when it closes, not when the whole swarm stops; handshakes
+   that somebody holds open keep nobody out. It does not dial peers of its own accord either.
 2. `MendedPubsub`, `MendedGossipSub`: what one peer sends ends at most that peer's stream.
 3. `guard_streams`: an exception in a stream handler ends that stream; a peer's open streams are bounded.
 4. Adaptive gossip is off (`gossipsub`), else a 1 s heartbeat grows to 60 s in small networks.
@@ -36,6 +36,8 @@ from libp2p.transport.exceptions import MuxerUpgradeFailure
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
+from tallymesh_node.network.places import Block, block_of, most_crowded
+
 log = logging.getLogger(__name__)
 
 MAX_STREAMS_PER_PEER = 96  # inbound at once: 32 requests, 4 blobs, gossip, identify and ping, and what lingers
@@ -67,7 +69,7 @@ class MendedSwarm(Swarm):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.auto_connector = _NoConnector(self)
-        self._half_open: dict[RawConnection, trio.CancelScope] = {}  # the longest waiting first
+        self._half_open: dict[RawConnection, tuple[trio.CancelScope, Block]] = {}  # the longest waiting first
 
     async def _do_handle_inbound_connection(
         self, read_write_closer: ReadWriteCloser, maddr: Multiaddr, failure_event: Any
@@ -89,13 +91,16 @@ class MendedSwarm(Swarm):  # type: ignore[misc]
 
     async def _shake_hands(self, raw: RawConnection, maddr: Multiaddr) -> IMuxedConn | None:
         """None where too many others came meanwhile. The original lets whoever says nothing hold a slot for 10 s: 30
-        silent connections a second kept everybody out. Here the longest waiting one goes, and an honest one is done
-        long before it is that."""
+        silent connections a second kept everybody out. Here the longest waiting one of the most crowded address goes;
+        an honest one is done long before it is that."""
+        remote = raw.get_remote_address()
         with trio.CancelScope() as scope:
-            self._half_open[raw] = scope
+            self._half_open[raw] = scope, block_of(remote[0] if remote else "")
             while len(self._half_open) > MAX_HALF_OPEN:
-                first = next(iter(self._half_open))
-                self._half_open.pop(first).cancel()
+                blocks = [block for _, block in self._half_open.values()]
+                crowded = most_crowded(blocks, among=set(blocks), few=1)
+                first = next(each for each, (_, block) in self._half_open.items() if block in crowded)
+                self._half_open.pop(first)[0].cancel()
             try:
                 return await self.upgrade_inbound_raw_conn(raw, maddr)
             finally:

@@ -73,8 +73,9 @@ class Dispatcher:
     """Who answers which request. Bytes in, bytes out; whatever comes in and whatever a handler raises, `answer` raises
     nothing but cancellation, and no peer keeps more than HANDLED_PER_PEER handlers busy."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, served: Callable[[str], None] = lambda peer: None) -> None:
         self._counters = counters
+        self._served = served  # told who was answered, and not refused
         self._handlers: dict[str, Handler] = {}
         self._running: Counter[str] = Counter()  # by peer
 
@@ -116,6 +117,7 @@ class Dispatcher:
             log.error("the answer to %r has %d bytes", name, len(answer))
             return self._refuse("internal", "The peer's answer is too large to send.")
         self._counters.requests_served += 1
+        self._served(peer)
         return encode_answer(answer)
 
     def _refuse(self, code: str, sentence: str) -> bytes:
@@ -130,7 +132,7 @@ class Requests:
         self.protocol = f"/{topic}/request/1"
         self._connections = connections
         self._counters = counters
-        self._dispatcher = Dispatcher(counters)
+        self._dispatcher = Dispatcher(counters, connections.use)
         self._asked = Limits(ASKED, ASKED_PER_PEER)
         self.serve = self._dispatcher.serve
 
@@ -147,7 +149,9 @@ class Requests:
                     answer = await wire.read_frame(MAX_FRAME_BYTES)
                 finally:
                     await wire.abort()
-                return decode_answer(answer, peer=peer.peer_id)
+                body = decode_answer(answer, peer=peer.peer_id)
+                self._connections.use(peer.peer_id)
+                return body
         raise RemoteError("timeout", f"No answer to {name!r} within {timeout_s:g} s.", peer=peer.peer_id)
 
     async def accept(self, wire: Wire) -> None:

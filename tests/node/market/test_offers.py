@@ -163,6 +163,21 @@ def test_a_flood_of_unstaked_offers_never_pushes_out_a_staked_one(monkeypatch: p
     assert ACCOUNT.address in {listed.offer.account for listed in held}
 
 
+def test_a_peer_has_stake_while_an_offer_binds_it_to_an_account_with_a_slot() -> None:
+    world = World()
+    market = book(world)
+    market.add(offer(), PEER.peer_id)
+    trio.run(market.refresh)
+    assert not market.is_staked(PEER.peer_id)
+    world.stake(ACCOUNT.address, 1, b"\5" * 32)
+    trio.run(market.refresh)
+    assert market.is_staked(PEER.peer_id)
+    assert not market.is_staked(STRANGER.peer_id)
+    market._now = lambda: NOW + 60
+    market.expire()
+    assert not market.is_staked(PEER.peer_id)
+
+
 def test_expired_offer_leaves_the_book_and_its_peer_is_forgotten() -> None:
     market = book()
     market.add(offer(expires=NOW + 1), PEER.peer_id)
