@@ -51,13 +51,13 @@ from tallymesh_node.market.publisher import Publisher
 from tallymesh_node.money_watch import MoneyWatch
 from tallymesh_node.network import (
     Libp2pNetwork,
-    PeerKey,
     Nearby,
+    PeerKey,
     Reachability,
     check_reachability,
     load_or_create,
-    open_network,
     open_nearby,
+    open_network,
 )
 from tallymesh_node.payer import PayerService
 from tallymesh_node.purse import Purse
@@ -105,9 +105,9 @@ class Node:
         self._cpus: frozenset[int] = frozenset(os.sched_getaffinity(0))  # that foreign code is on
         self._confined: frozenset[int] = frozenset()  # templates that were told so
         self.settings = config  # with what the owner changed since
+        self.nearby: Nearby | None = None
         self.payer: PayerService | None = None
         self.worker: WorkerService | None = None
-        self.nearby: Nearby | None = None
         self.auditor: AuditorService | None = None
         self.claims: ClaimsService | None = None
         self.quarrels: QuarrelsService | None = None
@@ -168,13 +168,13 @@ class Node:
                     validator=self.book.validate,
                 )
             )
+            if self.config.looks_nearby(self.network_file.bootstrap):
+                self.nearby = await stack.enter_async_context(open_nearby(self.network))
             self.book.learn_with(self.network)
             self.network.connections.standing = Circle(self.book.is_staked, self._partners, trio.current_time)
             self.exchange = await stack.enter_async_context(open_blobs(self.network, self.blobs, self._may_fetch))
             self.publisher = Publisher(
                 self.domains,
-            if self.config.looks_nearby(self.network_file.bootstrap):
-                self.nearby = await stack.enter_async_context(open_nearby(self.network))
                 self.account,
                 binding,
                 self.parameters,

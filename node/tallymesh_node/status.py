@@ -71,18 +71,13 @@ class NodeStatus:
             provisional=node.capacity.provisional,
             sandbox=sandbox.sentence if sandbox else "being checked",
             reachable=node.reachability.sentence,
+            nearby=self.nearby(),
             offer=_shown(offer) if offer else {},
             probation=self.probation(),
             problems=tuple(self.problems()),
             counters=self.counters(),
         )
-            nearby=self.nearby(),
 
-    def problems(self) -> list[Problem]:
-        node = self._node
-        found = list(node.enrolment.problems)
-        refused = node.database.refused
-        if refused is not None:  # while it lasts nothing is signed: no lease, no receipt, no Accept
     def nearby(self) -> str:
         """Peers of the local network."""
         node = self._node
@@ -91,6 +86,11 @@ class NodeStatus:
         why = "the owner says no" if node.config.nearby == "no" else "the network file names peers to begin with"
         return f"not looked for: {why}"
 
+    def problems(self) -> list[Problem]:
+        node = self._node
+        found = list(node.enrolment.problems)
+        refused = node.database.refused
+        if refused is not None:  # while it lasts nothing is signed: no lease, no receipt, no Accept
             found.append(Problem(code=refused.code, sentence=refused.sentence, remedy=refused.remedy))
         if node.config.works and node.restored is not None and time.time() < node.restored.at + SEAT_BY_MAX_S:
             found.append(
@@ -173,14 +173,14 @@ class NodeStatus:
         counts["units_run_total"] = sandbox.units_run
         counts["units_failed_total"] = sandbox.units_failed
         counts["templates_started_total"] = node.executor.pool.templates_started
+        if node.nearby is not None:
+            counts["nearby_peers"] = len(node.nearby.peers)
+            counts["nearby_packets_dropped_total"] = node.nearby.dropped
         counts["offers_published_total"] = node.publisher.published
         counts["offers_seen_total"] = node.book.seen
         counts["offer_bytes"] = node.publisher.bytes_last
         counts["blob_store_bytes"] = node.blobs.bytes_used
         counts |= node.money.figures
-        if node.nearby is not None:
-            counts["nearby_peers"] = len(node.nearby.peers)
-            counts["nearby_packets_dropped_total"] = node.nearby.dropped
         roles = (
             ("worker", node.worker),
             ("auditor", node.auditor),

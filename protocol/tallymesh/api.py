@@ -226,10 +226,6 @@ class NodeView(View, frozen=True):
     probation: ProbationView | None = None
     problems: tuple[Problem, ...] = ()
     counters: dict[str, float] = {}
-
-
-class Refusal(View, frozen=True):
-    """Body of every answer that is not a success. `kind` says whose fault it is (errors.py): caller, local, remote,
     nearby: str = ""  # peers found on the local network, or why nobody looks for them
 
 
@@ -269,6 +265,10 @@ class FreedView(View, frozen=True):
 
     blobs: int
     bytes: int
+
+
+class Refusal(View, frozen=True):
+    """Body of every answer that is not a success. `kind` says whose fault it is (errors.py): caller, local, remote,
     chain."""
 
     code: str

@@ -39,8 +39,8 @@ REFUSED_S = 2.0  # a peer that could not be reached is not dialled again for thi
 MAX_KNOWN = 512  # peers remembered as candidates for connections; the least recently heard of is forgotten
 MAX_BANNED = 4096  # as many ids as a flood of them may make us remember
 WANTED_PEERS = 8  # connections that the loop keeps up by itself: the gossip mesh needs 6
+WANTED_NEAR = 4  # of these, to peers that the local network alone knows: half, since anybody there may make some up
 RECONCILE_S = 0.5  # how often the loop looks
-WANTED_NEAR = 4  # of these, to peers that nothing but the local network knows: half, since anybody there may make some up
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
 DIALS_AT_ONCE = 4  # of the loop's own, so that a network that is down costs little
@@ -52,8 +52,8 @@ class _Candidate:
 
     addresses: tuple[str, ...]
     lasting: bool  # a bootstrap peer is never forgotten
-    failures: int = 0
     near: tuple[str, ...] = ()  # addresses that somebody on the local network says it has
+    failures: int = 0
     not_before: float = 0.0
 
 
@@ -100,11 +100,6 @@ class Connections(INotifee):  # type: ignore[misc]
         with suppress(RemoteError):
             self._note(source, lasting=False)
 
-    async def connect(self, peer: Source) -> None:
-        """Open a connection unless there is one. Concurrent calls for one peer share the dial."""
-        peer_id = parse_peer_id(peer.peer_id)
-        while (under_way := self._dialling.get(peer_id)) is not None:
-            await under_way.wait()  # where it failed, the refusal below says so; where it was cancelled, dial anew
     def near(self, source: Source) -> None:
         """A peer of the local network, by what was said there. Nobody signed that: what is known of the peer otherwise
         stays, and is tried first. Never raises."""
@@ -125,6 +120,11 @@ class Connections(INotifee):  # type: ignore[misc]
                 if not known.addresses:
                     del self._known[peer]
 
+    async def connect(self, peer: Source) -> None:
+        """Open a connection unless there is one. Concurrent calls for one peer share the dial."""
+        peer_id = parse_peer_id(peer.peer_id)
+        while (under_way := self._dialling.get(peer_id)) is not None:
+            await under_way.wait()  # where it failed, the refusal below says so; where it was cancelled, dial anew
         if self._open(peer_id):
             return
         if self.is_banned(peer_id):
@@ -218,6 +218,10 @@ class Connections(INotifee):  # type: ignore[misc]
         free = WANTED_PEERS - len(wanted) - len(self._dialling)
         due = [peer for peer, c in self._known.items() if c.not_before <= now and not self._open(peer)]
         self._random.shuffle(due)  # else everybody leans on the same few
+        near = {peer for peer, c in self._known.items() if not c.addresses}
+        room = WANTED_NEAR - sum(1 for peer in near if self._open(peer) or peer in self._dialling)
+        spare = set([peer for peer in due if peer in near][max(0, room) :])
+        due = [peer for peer in due if peer not in spare]
         due.sort(key=lambda peer: not self._known[peer].lasting)
         return [peer for peer in due[: max(0, free)] if peer not in self._dialling and not self.is_banned(peer)]
 
@@ -228,10 +232,6 @@ class Connections(INotifee):  # type: ignore[misc]
                 await self.connect(Source(peer_id=peer_id.to_base58(), addresses=candidate.addresses))
             candidate.failures = 0
         except RemoteError as error:
-        near = {peer for peer, c in self._known.items() if not c.addresses}
-        room = WANTED_NEAR - sum(1 for peer in near if self._open(peer) or peer in self._dialling)
-        spare = set([peer for peer in due if peer in near][max(0, room) :])
-        due = [peer for peer in due if peer not in spare]
             candidate.failures += 1
             log.debug("candidate not reached: %s", error)
         pause = backoff_s(max(1, candidate.failures), self._random.random())
@@ -250,6 +250,9 @@ class Connections(INotifee):  # type: ignore[misc]
             merged = dict.fromkeys((*known.addresses, *addresses)) if known.lasting else dict.fromkeys(addresses)
             known.addresses = tuple(merged)[:MAX_ADDRESSES]
             self._known.move_to_end(peer_id)
+        self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
         while len(self._known) > MAX_KNOWN:
             oldest = next((peer for peer, candidate in self._known.items() if not candidate.lasting), None)
             if oldest is None:
@@ -260,9 +263,6 @@ class Connections(INotifee):  # type: ignore[misc]
 
     async def _dial(self, address: Multiaddr, peer_id: ID) -> bool:
         self._counters.dials += 1
-        self._forget_oldest()
-
-    def _forget_oldest(self) -> None:
         reached = False
         with trio.move_on_after(DIAL_S):
             try:

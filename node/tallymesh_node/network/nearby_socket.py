@@ -1,6 +1,6 @@
 """The local network as it is: one UDP socket of multicast DNS (RFC 6762), shared with whatever else on this machine
-speaks it, and the interfaces at which it listens. What is said there is nearby.py's business, who is dialled that of the
-connections.
+speaks it, and the interfaces at which it listens. What is said there is nearby.py's business, and who is dialled the
+connections'.
 
 IPv4 only: libp2p's addresses carry no zone, without which an IPv6 address of a link cannot be dialled.
 """
