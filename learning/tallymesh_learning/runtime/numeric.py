@@ -8,7 +8,7 @@ import numpy
 import torch
 
 from tallymesh.plan import derive_seed
-from tallymesh_learning.runtime import profile
+from tallymesh_learning.runtime import compiler, profile
 
 
 def apply() -> None:
@@ -16,7 +16,8 @@ def apply() -> None:
     torch.set_num_threads(profile.THREADS)
     if torch.get_num_interop_threads() != profile.THREADS:
         torch.set_num_interop_threads(profile.THREADS)
-    torch.use_deterministic_algorithms(True)
+    compiler.postpone()
+    compiler.deterministic()
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.set_default_dtype(torch.float32)
     torch.set_float32_matmul_precision("highest")

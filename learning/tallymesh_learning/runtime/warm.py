@@ -1,7 +1,7 @@
 """Makes a fork start warm: imports torch and runs one step of each kind of model and optimizer.
 
-A first optimizer step in a cold fork imports a thousand modules (0.9 to 1.4 s); after this it takes milliseconds. The
-results of units do not depend on it (a test holds that).
+The first import of torch takes a second and the first step of each kind of layer some milliseconds. The results of
+units do not depend on it (a test holds that). Torch's compiler stays out (`compiler`): a unit that compiles loads it.
 """
 
 from __future__ import annotations
