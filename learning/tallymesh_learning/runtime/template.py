@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import json
 import os
 import selectors
@@ -133,7 +132,6 @@ def main(arguments: Sequence[str]) -> None:
             resolve(options.warm)()
         for forks in (True, False):
             seccomp.compiled(forks=forks)
-        gc.collect()  # once, of what the warming left
     template = Template(control, run)
     control.send(json.dumps({"ready": True, "seconds": round(time.monotonic() - began, 3)}).encode())
     template.serve()
