@@ -69,23 +69,27 @@ def ports(node: NodeProcess) -> tuple[int, int, Source]:
     return listen, http, Source(view["peer_id"], tuple(view["addresses"]))
 
 
-def make(network: LocalNetwork, target: NodeProcess, payer: NodeProcess) -> list[kinds.Noise]:
+def make(network: LocalNetwork, target: NodeProcess, payer: NodeProcess, pace: float) -> list[kinds.Noise]:
     listen, http, source = ports(target)
     _, payer_http, _ = ports(payer)
     hello = b"\x13/multistream/1.0.0\n"
     head = b"GET /v1/node HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     made: list[kinds.Noise] = [
-        kinds.holding(listen, b"", b"", "libp2p silent"),
-        kinds.holding(listen, hello, b"\x07/noise\n", "libp2p slow"),
-        kinds.flood(listen, "libp2p flood", (hello, hello + b"\x07/noise\n")),
-        kinds.stranger(network.network.topic, source, NAMES),
+        kinds.holding(listen, b"", b"", "libp2p silent", pace),
+        kinds.holding(listen, hello, b"\x07/noise\n", "libp2p slow", pace),
+        kinds.flood(listen, "libp2p flood", (hello, hello + b"\x07/noise\n"), pace),
+        kinds.crowd(source, "libp2p crowd", pace),
+        kinds.stranger(network.network.topic, source, NAMES, pace),
     ]
     for port in (http, payer_http):
         made += [
-            kinds.holding(port, b"", b"", "http silent"),
-            kinds.holding(port, head, b"X: y\r\n", "http slow"),
+            kinds.holding(port, b"", b"", "http silent", pace),
+            kinds.holding(port, head, b"X: y\r\n", "http slow", pace),
             kinds.flood(
-                port, "http flood", (head, head + b"\r\n", b"POST /v1/blobs HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+                port,
+                "http flood",
+                (head, head + b"\r\n", b"POST /v1/blobs HTTP/1.1\r\nContent-Length: 9\r\n\r\n"),
+                pace,
             ),
         ]
     return made
@@ -132,7 +136,7 @@ async def din(
                 await trio.to_thread.run_sync(watch)
 
 
-def run(minutes: float, seed: int, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def run(minutes: float, seed: int, pace: float, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
     with LocalNetwork(folder) as network:
         network.start_chain()
         payer = network.start_payer()
@@ -159,19 +163,20 @@ def run(minutes: float, seed: int, folder: Path, say: Callable[[str], None]) -> 
         thread = threading.Thread(target=honest.go_on, args=(until,))
         thread.start()
         try:
-            trio.run(din, make(network, workers[0], payer), seed, minutes * 60, counts, watch)
+            trio.run(din, make(network, workers[0], payer, pace), seed, minutes * 60, counts, watch)
         finally:
             until.set()
             thread.join()
         time.sleep(CALM_S)
         honest.job(10**6)
         after = {name: figures(node) for name, node in watched.items()}
-        return report(minutes, seed, honest, counts, before, most, after)
+        return report(minutes, seed, pace, honest, counts, before, most, after)
 
 
 def report(
     minutes: float,
     seed: int,
+    pace: float,
     honest: Honest,
     counts: Counter[str],
     before: dict[str, dict[str, float]],
@@ -192,7 +197,7 @@ def report(
     }
     jobs = sorted(honest.seconds)
     return {
-        "minutes": minutes, "seed": seed, "noise": dict(counts), "honest_jobs": len(jobs),
+        "minutes": minutes, "seed": seed, "pace": pace, "noise": dict(counts), "honest_jobs": len(jobs),
         "job_s_median": round(jobs[len(jobs) // 2], 1), "job_s_max": round(jobs[-1], 1), "broken": broken, **rounded,
     }  # fmt: skip
 
@@ -201,13 +206,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/noise", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--pace", type=float, default=1.0, help="of all noise: 0.5 is half as often, 2 twice")
     given = parser.parse_args()
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory(prefix="tallymesh-noise-") as folder:
-        told = run(given.minutes, given.seed, Path(folder), say)
+        told = run(given.minutes, given.seed, given.pace, Path(folder), say)
     print(json.dumps(told))
     return 1 if told["broken"] else 0
 

@@ -1,5 +1,5 @@
 """The kinds of noise that `scripts/noise` makes: each an endless function against one port, at a bounded pace, so that
-the noise costs this machine less than the node that it is made against."""
+the noise costs this machine less than the node that it is made against. `pace` makes all of it slower or faster."""
 
 from __future__ import annotations
 
@@ -9,15 +9,28 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import trio
+from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.protocol_muxer.multiselect_client import MultiselectClient
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.transport.tcp.tcp import TCP
+from libp2p.transport.upgrader import TransportUpgrader
+from multiaddr import Multiaddr
 
 from hostile.inputs import NASTY
 from tallymesh.errors import TallymeshError
 from tallymesh.exchange import Source
 from tallymesh_node.network import Verdict, open_network
-from tallymesh_node.network.keys import generate
+from tallymesh_node.network.keys import generate, parse_peer_id
 
 HELD = 40  # silent or slow connections held at a time, of each kind
 HOLD_S = 20.0  # each; libp2p gives a handshake 10 s, the HTTP door a minute
+CROWD_PER_S = 10.0  # whole handshakes, each under a key of its own; a node closes those that answer no ping after 10 s
 FLOOD_PER_S = 20.0  # connections opened and closed
 ASKS_PER_S = 20.0  # forged requests of one stranger
 OFFERS_PER_S = 20.0
@@ -31,7 +44,7 @@ async def _connect(port: int) -> trio.SocketStream:
         return await trio.open_tcp_stream("127.0.0.1", port)
 
 
-def holding(port: int, first: bytes, drop: bytes, name: str) -> Noise:
+def holding(port: int, first: bytes, drop: bytes, name: str, pace: float) -> Noise:
     """Connections that say `first`, then `drop` byte by byte, a byte a second, and end after a while."""
 
     async def one(counts: Counter[str]) -> None:
@@ -56,12 +69,12 @@ def holding(port: int, first: bytes, drop: bytes, name: str) -> Noise:
             while True:
                 if slots.statistics().tasks_waiting == 0:
                     nursery.start_soon(held)
-                await trio.sleep(dice.uniform(0.05, 0.3))
+                await trio.sleep(dice.uniform(0.05, 0.3) / pace)
 
     return noise
 
 
-def flood(port: int, name: str, heads: tuple[bytes, ...]) -> Noise:
+def flood(port: int, name: str, heads: tuple[bytes, ...], pace: float) -> Noise:
     """Connections that say something wrong, or nothing, and go at once."""
 
     async def noise(dice: random.Random, counts: Counter[str]) -> None:
@@ -78,12 +91,42 @@ def flood(port: int, name: str, heads: tuple[bytes, ...]) -> Noise:
                         await line.send_all(dice.choice(heads))
                         with trio.move_on_after(0.2):
                             await line.receive_some(4096)
-            await trio.sleep(1 / FLOOD_PER_S)
+            await trio.sleep(1 / FLOOD_PER_S / pace)
 
     return noise
 
 
-def stranger(topic: str, target: Source, names: tuple[str, ...]) -> Noise:
+def crowd(target: Source, name: str, pace: float) -> Noise:
+    """Connections whose handshake is done as it should be, each under a key that nobody knows; then they hold their
+    place and say nothing."""
+    peer_id = parse_peer_id(target.peer_id)
+    address = Multiaddr(f"{target.addresses[0]}/p2p/{target.peer_id}")
+
+    async def one(counts: Counter[str]) -> None:
+        security = NoiseTransport(generate().pair, noise_privkey=new_x25519_key_pair().private_key)
+        upgrader = TransportUpgrader({NOISE: security}, {TProtocol(YAMUX): Yamux})
+        with suppress(BaseLibp2pError, OSError, EOFError, ValueError), trio.move_on_after(HOLD_S):
+            raw = await TCP().dial(address)
+            try:
+                secure = await upgrader.upgrade_security(raw, True, peer_id)
+                await MultiselectClient().select_one_of([TProtocol(YAMUX)], MultiselectCommunicator(secure))
+                counts[name] += 1
+                while await secure.read(4096):  # until it is closed
+                    pass
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
+                    await raw.close()
+
+    async def noise(dice: random.Random, counts: Counter[str]) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                nursery.start_soon(one, counts)
+                await trio.sleep(1 / CROWD_PER_S / pace)
+
+    return noise
+
+
+def stranger(topic: str, target: Source, names: tuple[str, ...], pace: float) -> Noise:
     """A real peer of libp2p under a new key each time: forged offers on the topic, nonsense in requests, and streams
     that are opened and left."""
 
@@ -97,14 +140,14 @@ def stranger(topic: str, target: Source, names: tuple[str, ...]) -> Noise:
                     with suppress(TallymeshError):
                         counts["requests"] += 1
                         await peer.request(target, dice.choice(names), dice.choice(NASTY), timeout_s=5)
-                    await trio.sleep(1 / ASKS_PER_S)
+                    await trio.sleep(1 / ASKS_PER_S / pace)
 
             async def offer() -> None:
                 while True:
                     with suppress(TallymeshError):
                         counts["offers"] += 1
                         await peer.gossip.publish(dice.choice(NASTY) + dice.randbytes(8))
-                    await trio.sleep(1 / OFFERS_PER_S)
+                    await trio.sleep(1 / OFFERS_PER_S / pace)
 
             async def leave_open() -> None:
                 while True:
@@ -113,7 +156,7 @@ def stranger(topic: str, target: Source, names: tuple[str, ...]) -> Noise:
                         wire = await peer.open_wire(target, f"/{topic}/request/1", b"half")
                         await trio.sleep(dice.uniform(0.1, 3))
                         await wire.abort()
-                    await trio.sleep(0.2)
+                    await trio.sleep(0.2 / pace)
 
             with trio.move_on_after(STRANGER_S):
                 async with trio.open_nursery() as nursery:

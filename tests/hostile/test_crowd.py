@@ -73,13 +73,18 @@ async def test_who_came_by_itself_neither_counts_nor_stands_in_the_way_of_what_a
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(peer(inbound=PLACES))
         await flood(stack, server, PLACES + 2)
+        held = list(server.connections.inbound)
         honest = [await stack.enter_async_context(peer()) for _ in range(3)]
+        server.connections.standing = lambda peer_id: Standing.STAKED
         server.learn(honest[0].source)
         server.learn(honest[1].source)
+        assert server.connections._missing(trio.current_time()) == [], "those with stake count"
+        server.connections.standing = lambda peer_id: Standing.STRANGER
         await until(lambda: {each.peer_id for each in honest[:2]} <= set(server.peers))
         honest[2].serve("echo", echo)
         assert await server.request(honest[2].source, "echo", b"out", timeout_s=PATIENCE_S) == b"out"
-        assert len(server.connections.inbound) == PLACES
+        assert list(server.connections.inbound) == held
+        assert len(held) == PLACES
 
 
 async def test_a_silent_crowd_of_one_address_leaves_the_handshakes_of_others_alone(

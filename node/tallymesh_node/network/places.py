@@ -112,7 +112,7 @@ class Places(Generic[K]):
             return None
         kind = max(kinds, key=lambda each: len(kinds[each]) - SHARES[each] * self._total)
         held = kinds[kind]
-        if kind is not Kind.STAKED:
+        if kind is not Kind.STAKED:  # each of those has paid for its place, whoever else is at its address
             strangers = [*kinds.get(Kind.NEW, {}).values(), *kinds.get(Kind.USEFUL, {}).values()]
             crowded = most_crowded([place.block for place in strangers], among={p.block for p in held.values()})
             held = {key: place for key, place in held.items() if place.block in crowded}
@@ -141,7 +141,7 @@ def most_crowded(all_blocks: Collection[Block], *, among: Collection[Block], few
 def block_of(host: str) -> Block:
     """Of an address as a socket says it; everybody of whom it says none is in one block."""
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        address = ipaddress.ip_address(host)
     except ValueError:
         return "", host
     plain = getattr(address, "ipv4_mapped", None) or address

@@ -158,12 +158,14 @@ def test_those_with_stake_leave_newcomers_their_share() -> None:
 
 
 def test_of_those_with_stake_who_was_asked_for_nothing_for_longest_leaves() -> None:
-    """Not who has most neighbours: each has paid for its place, also in the halls of a provider."""
+    """Not who has a crowd of strangers for neighbours."""
     hall = Hall()
-    for number in range(TOTAL):
+    for number in range(TOTAL // 2):
         hall.known[f"staked{number}"] = Standing.STAKED
-        hall.come(f"staked{number}", HONEST if number > 1 else f"10.0.{number}.1")
+        hall.come(f"staked{number}", f"10.0.{number}.1" if number < 3 else HONEST)
     hall.use("staked0")
+    hall.flood(itertools.repeat(HONEST), TOTAL // 4, asks=True)
+    hall.flood(itertools.repeat(HONEST), TOTAL // 4, before="new")
     hall.known["last"] = Standing.STAKED
     assert hall.come("last", HONEST) == ["staked1"]
 
