@@ -27,7 +27,7 @@ from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.keys import checksum
 from tallymesh_node.auditor import AuditorService
 from tallymesh_node.blobs import BlobExchange, BlobStore, open_blobs
-from tallymesh_node.blobs.store import limit
+from tallymesh_node.blobs.room import Room
 from tallymesh_node.blobs.sweeping import Sweeper
 from tallymesh_node.capacity import Canaries, Canary, from_machine
 from tallymesh_node.carriers.asking import Asking
@@ -40,6 +40,7 @@ from tallymesh_node.config import Config, changed
 from tallymesh_node.cores import Cores
 from tallymesh_node.enrolment import Enrolment
 from tallymesh_node.escrow import EscrowChain
+from tallymesh_node.holders import holders_of
 from tallymesh_node.http import ApiServer
 from tallymesh_node.limits import Limits, Stance
 from tallymesh_node.limits.affinity import confine, some_cores
@@ -150,7 +151,8 @@ class Node:
                 deployed_block=self.network_file.contracts.deployed_block,
                 credits=not self.config.works,
             )
-            self.blobs = BlobStore(self.home / "blobs", admit=self._admit)
+            self.blobs = BlobStore(self.home / "blobs", admit=lambda size: self.room.admit(size))
+            self.room = Room(self.blobs, limit=self._blobs_max)
             self.capacity = from_machine(self.machine, self.settings, None, confirmed=False)
             lends = self.config.works or self.config.audits
             slots = max(self.capacity.cores if lends else SUBMIT_SLOTS, 1)
@@ -174,6 +176,7 @@ class Node:
             self.network.connections.standing = Circle(self.book.is_staked, self._partners, trio.current_time)
             self.exchange = await stack.enter_async_context(open_blobs(self.network, self.blobs, self._may_fetch))
             self.publisher = Publisher(
+            self.exchange.make_room = self.room.make
                 self.domains,
                 self.account,
                 binding,
@@ -303,6 +306,16 @@ class Node:
                     await nursery.start(service.run)
             url = await nursery.start(server.run)
             log.info("ready: account %s, API %s", checksum(self.account.address), url)
+            self.room.holders = holders_of(
+                self.parameters,
+                worker=self.worker,
+                auditor=self.auditor,
+                payer=self.payer,
+                claims=self.claims,
+                quarrels=self.quarrels,
+            )
+            self.room.open()
+            nursery.start_soon(self.room.run)
             task_status.started(url)
             await self._stop.wait()
             if self.worker is not None:
@@ -345,10 +358,9 @@ class Node:
         self.settings = settings  # once it is known that they make sense
         return limits
 
-    def _admit(self, size: int) -> None:
-        """Whether so many more bytes may be stored."""
-        disk = self.settings.disk_gib << 30 or int((self.machine.disk_mib << 20) * DISK_SHARE)
-        limit(lambda: self.blobs.bytes_used, disk)(size)
+    def _blobs_max(self) -> int:
+        """Bytes that blobs may have."""
+        return self.settings.disk_gib << 30 or int((self.machine.disk_mib << 20) * DISK_SHARE)
 
     def _sell(self) -> None:
         """What there is, within what the owner allows now."""

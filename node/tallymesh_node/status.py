@@ -14,7 +14,9 @@ from tallymesh.api import NodeView, OfferView, ProbationView, Problem, WithdrawR
 from tallymesh_learning.runtime import profile
 from tallymesh_ledger.keys import checksum
 from tallymesh_node.blobs import BlobStore
+from tallymesh_node.blobs.room import Room
 from tallymesh_node.capacity import shortfalls
+from tallymesh_node.gpus import told
 from tallymesh_node.payer import PayerService
 from tallymesh_node.worker.admission import SEAT_BY_MAX_S
 
@@ -35,6 +37,10 @@ class NodeStatus:
     @property
     def blobs(self) -> BlobStore:
         return self._node.blobs
+
+    @property
+    def room(self) -> Room:
+        return self._node.room
 
     def stop(self) -> None:
         self._node.stop()
@@ -68,10 +74,12 @@ class NodeStatus:
             slots=node.enrolment.slots,
             numeric_class=node.capacity.numeric_class.hex(),
             numeric_profile=profile.profile_hash().hex(),
+            base=profile.base(),
             provisional=node.capacity.provisional,
             sandbox=sandbox.sentence if sandbox else "being checked",
             reachable=node.reachability.sentence,
             nearby=self.nearby(),
+            gpus=told(node.machine.gpus),
             offer=_shown(offer) if offer else {},
             probation=self.probation(),
             problems=tuple(self.problems()),
@@ -180,6 +188,7 @@ class NodeStatus:
         counts["offers_seen_total"] = node.book.seen
         counts["offer_bytes"] = node.publisher.bytes_last
         counts["blob_store_bytes"] = node.blobs.bytes_used
+        counts["blobs_dropped_for_room_total"] = node.room.dropped.blobs
         counts |= node.money.figures
         roles = (
             ("worker", node.worker),

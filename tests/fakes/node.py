@@ -31,6 +31,7 @@ from tallymesh.errors import CallerError, RemoteError
 from tallymesh.ids import BlobId
 from tallymesh.units import decode_spec
 from tallymesh_node.blobs import BlobStore
+from tallymesh_node.blobs.room import Room
 from tallymesh_node.http import ApiServer
 from tallymesh_node.http.crowd import Crowd
 
@@ -159,6 +160,8 @@ class FakeNode:
     def __init__(self, home: Path, *, submits: bool = True) -> None:
         self.home = home
         self.store = BlobStore(home / "blobs")
+        self.room = Room(self.store, limit=lambda: 1 << 40, disk_free=lambda: 1 << 40)
+        self.room.open()
         self.fake_payer = FakePayer(self.store)
         self.submits = submits
         self.is_ready = True

@@ -90,6 +90,7 @@ PARSERS: dict[str, str] = {
     "node/tallymesh_node/payer/applying.py::_evaluated": OWN + "what the node's own unit measured",
     "node/tallymesh_node/payer/book.py::Book.__init__": OWN + "the terms that the API took and wrote",
     "node/tallymesh_node/payer/events.py": FOLDER,
+    "node/tallymesh_node/payer/kept.py": OWN + "the list of outputs that this node made of its own job",
     "node/tallymesh_node/payer/own.py::OwnUnits._losses_of": OWN + "metrics that sandbox/outputs.py has read",
     "node/tallymesh_node/payer/own.py::OwnUnits._measure": OWN + "metrics that sandbox/outputs.py has read",
     "node/tallymesh_node/payer/records.py": "journal Submitted, journal Received",
@@ -193,7 +194,12 @@ ROUTES: dict[str, bool] = {
     "PUT /v1/blobs/{id}": True,
     "POST /v1/blobs": True,
     "POST /v1/blobs/missing": True,
+    "GET /v1/blobs": False,
+    "POST /v1/blobs/collect": False,
     "GET /v1/blobs/{id}": False,
+    "DELETE /v1/blobs/{id}": False,
+    "PUT /v1/blobs/{id}/pin": False,
+    "DELETE /v1/blobs/{id}/pin": False,
     "POST /v1/withdraw": True,
 }
 

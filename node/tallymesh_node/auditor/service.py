@@ -28,7 +28,7 @@ from tallymesh_node.auditor.tools import Tools, log
 from tallymesh_node.auditor.work import AuditWork
 from tallymesh_node.cores import Cores
 from tallymesh_node.interfaces import Blobs, Chain, Executor, Journal, PeerNetwork
-from tallymesh_node.unit_inputs import Specs
+from tallymesh_node.unit_inputs import Specs, names_of
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # trio's own name, under the stubs that libp2p brings along
@@ -100,6 +100,13 @@ class AuditorService:
     @property
     def idle(self) -> bool:
         return not self._audits
+
+    def needed(self) -> set[bytes] | None:
+        """Blobs that open audits run on: at once. None while the journals are not read."""
+        if self._nursery is None:
+            return None
+        calls = [record.call for record in self._audits.values()]
+        return {name for call in calls for name in (call.order.template, *names_of(call.unit))}
 
     @property
     def payers(self) -> list[str]:

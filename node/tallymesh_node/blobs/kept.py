@@ -12,7 +12,7 @@ from tallymesh.ids import BlobId
 
 KEPT = 32  # files; with FETCHING transfers at once a node that is killed leaves half as many
 SUFFIX = ".part"
-_BLOCK = 512  # what st_blocks counts in, whatever the file system
+BLOCK = 512  # what st_blocks counts in, whatever the file system
 
 
 class Kept:
@@ -47,7 +47,7 @@ class Kept:
 
     def add(self, path: Path) -> None:
         # A chunk that came out of order leaves a hole before it, which costs no disk.
-        self._bytes[path] = path.stat().st_blocks * _BLOCK
+        self._bytes[path] = path.stat().st_blocks * BLOCK
         while len(self._bytes) > KEPT:
             self.drop_oldest()
 

@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from io import FileIO
 from pathlib import Path
@@ -19,8 +20,9 @@ from blake3 import blake3
 
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import BlobId, blob_id
-from tallymesh_node.blobs.kept import Kept
+from tallymesh_node.blobs.kept import BLOCK, Kept
 from tallymesh_node.blobs.lists import ChunkLists
+from tallymesh_node.blobs.pins import Pins
 
 CHUNK_BYTES = 1024 * 1024  # what is read and hashed at once; also the unit of transfer
 Admit = Callable[[int], None]  # called with the bytes about to be stored; raises LocalError where they are too many
@@ -78,6 +80,14 @@ class BlobWriter:
             self._hash, self._hashed = blake3(), 0
         return right
 
+    @property
+    def bytes_to_come(self) -> int:
+        """That are not on the disk yet."""
+        try:
+            return max(0, self.size - os.fstat(self._file.fileno()).st_blocks * BLOCK)
+        except (OSError, ValueError):  # it ended
+            return 0
+
     def discard(self) -> None:
         """Forget what arrived. Does nothing after a `finish` that succeeded, or `keep`."""
         if not self._file.closed:
@@ -96,7 +106,7 @@ class BlobStore:
     """All blobs of this node. One process opens a folder; threads may share the object for `get`, `put` and `sync`."""
 
     def __init__(self, folder: Path, *, admit: Admit | None = None) -> None:
-        self._folder = folder
+        self.folder = self._folder = folder
         self._admit = admit
         self._parts = folder / "parts"
         self._marker = folder / "synced"
@@ -104,12 +114,14 @@ class BlobStore:
         self._syncing = threading.Lock()
         self._unsynced: set[BlobId] = set()
         self._sizes: dict[BlobId, int] = {}
+        self._used: dict[BlobId, float] = {}
         self._total = 0
         self._reserved: dict[BlobWriter, int] = {}
         self.lists = ChunkLists(folder / "lists", self.has)
         with _disk():
-            for each in (folder, self._parts, folder / "lists"):
+            for each in (folder, self._parts, folder / "lists", folder / "pins"):
                 each.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.pins = Pins(folder / "pins")
             self._kept = Kept(self._parts)
             self._load()
             self.lists.clean()
@@ -123,6 +135,7 @@ class BlobStore:
         """A read-only file holding exactly the blob. KeyError where it is not here."""
         if blob not in self._sizes:
             raise KeyError(blob.hex())
+        self.touch(blob)
         return self._place(blob)
 
     def size(self, blob: BlobId) -> int:
@@ -133,7 +146,8 @@ class BlobStore:
         """To read it from. KeyError where it is not here."""
         try:
             return FileIO(self.path(blob), "rb")
-        except FileNotFoundError:
+        except FileNotFoundError:  # somebody else removed it: it can be fetched anew
+            self.delete(blob)
             raise KeyError(blob.hex()) from None
 
     def get(self, blob: BlobId) -> bytes:
@@ -152,6 +166,7 @@ class BlobStore:
     def put(self, data: bytes) -> BlobId:
         """Store (whole or not at all) and name it. Not fsynced: call `sync` before signing anything about it."""
         name = blob_id(data)
+        self.touch(name)
         if name not in self._sizes:
             writer = self.writer(name, len(data))
             try:
@@ -164,6 +179,7 @@ class BlobStore:
     def put_stream(self, name: BlobId, size: int, pieces: Iterable[bytes]) -> None:
         """Store `size` bytes that must be the blob `name`. CallerError `wrong_blob` where they are not."""
         if name in self._sizes:
+            self.touch(name)
             return
         writer = self.writer(name, size)
         try:
@@ -183,6 +199,31 @@ class BlobStore:
     def bytes_used(self) -> int:
         """Of blobs, of those that are arriving as if they were whole, and of what was kept of transfers that ended."""
         return self._total + sum(list(self._reserved.values())) + self._kept.bytes_used
+
+    @property
+    def bytes_kept(self) -> int:
+        """Of transfers that ended: the first to go."""
+        return self._kept.bytes_used
+
+    @property
+    def bytes_to_come(self) -> int:
+        """Of what is arriving: not on the disk yet."""
+        return sum(writer.bytes_to_come for writer in list(self._reserved))
+
+    def pin(self, blob: BlobId, *, pinned: bool = True) -> None:
+        """Keep it whatever needs room, or no longer. On the disk when this returns. LocalError where it refuses."""
+        with _disk():
+            (self.pins.add if pinned else self.pins.remove)(blob)
+
+    def touch(self, blob: BlobId) -> None:
+        """It is of use now: what was not used for longest goes first when room is needed."""
+        if blob in self._sizes:
+            self._used[blob] = time.time()
+
+    def used_at(self, blob: BlobId) -> float:
+        """Unix time of its last use, or since when it is here; after a restart as the file system knows it. 0 where it
+        is not."""
+        return self._used.get(blob, 0.0)
 
     def __iter__(self) -> Iterator[BlobId]:
         return iter(list(self._sizes))
@@ -255,12 +296,15 @@ class BlobStore:
 
     def came_at(self, blob: BlobId) -> float:
         """Unix time since when the blob is here. KeyError where it is not."""
-        return self.path(blob).stat().st_ctime
+        if blob not in self._sizes:
+            raise KeyError(blob.hex())
+        return self._place(blob).stat().st_ctime
 
     def delete(self, blob: BlobId) -> None:
         """Idempotent. Whoever has the file open or linked keeps it."""
         with self._lock:
             self._total -= self._sizes.pop(blob, 0)
+            self._used.pop(blob, None)
             self._unsynced.discard(blob)
         self.lists.forget(blob)
         with _disk():
@@ -315,6 +359,7 @@ class BlobStore:
                 self._unsynced.add(name)
                 self._total += size - self._sizes.get(name, 0)
                 self._sizes[name] = size
+                self._used[name] = time.time()
 
     def _place(self, blob: BlobId) -> Path:
         text = blob.hex()
@@ -342,6 +387,8 @@ class BlobStore:
                 path.unlink()
                 continue
             self._sizes[name] = status.st_size
+            # Kernels note the last reading about once a day, or never; a use of our own would change the ctime.
+            self._used[name] = max(status.st_atime, status.st_ctime)
             self._total += status.st_size
             if status.st_ctime_ns >= synced:
                 self._unsynced.add(name)

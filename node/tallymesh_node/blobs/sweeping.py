@@ -1,8 +1,9 @@
 """Drops blobs that nothing of this node stands for any more: programs, inputs and outputs of seats whose evidence
 nobody can ask for (`tallymesh_ledger.windows`), and what was fetched for audits that are over.
 
-A blob is kept while a role holds it, and for a while after it came, whoever fetched it. Where the node's owner orders
-jobs nothing is dropped: what lies there is the owner's own. This module does not know what the roles are.
+A blob is kept while a role holds it or its owner has it pinned, and for a while after it came, whoever fetched it.
+Where the node's owner orders jobs nothing is dropped by age: what lies there is the owner's own, and goes when room is
+needed (`room`). This module does not know what the roles are.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class Sweeper:
         for blob in self._store:
             old = self._store.has(blob) and self._clock() - self._store.came_at(blob) > YOUNG_S
             # A role may have begun something while we went through the rest: hence `wanted` and `busy` here again.
-            if old and blob not in held and not self._wanted(blob) and not self._busy():
+            kept = blob in held or blob in self._store.pins
+            if old and not kept and not self._wanted(blob) and not self._busy():
                 self._store.delete(blob)
                 self.dropped += 1
             await trio.lowlevel.checkpoint()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -173,11 +173,16 @@ class BlobExchange:
         self._no_direct: OrderedDict[str, float] = OrderedDict()  # peer -> until when
         self._counting = threading.Lock()
         self._server = BlobServer(store, authorize, network.counters)
+        self.make_room: Callable[[int], Awaitable[None]] | None = (
+            None  # before so many bytes come; LocalError `no_room`
+        )
         self.pace_in, self.pace_out = Pace(), self._server.pace
         network.serve_streams(self._protocol, lambda wire: self._server.serve(StreamPipe(wire)))
         network.serve_direct(lambda socket: nursery.start_soon(self._serve_direct, socket))
 
     def has(self, blob: BlobId) -> bool:
+        """Whoever asks is about to use it: it does not go for room from under them."""
+        self.store.touch(blob)
         return self.store.has(blob)
 
     def path(self, blob: BlobId) -> Path:
@@ -198,7 +203,7 @@ class BlobExchange:
     async def fetch(self, blob: BlobId, sources: Sequence[Source], *, ticket: bytes, timeout_s: float) -> None:
         """Make the blob present. RemoteError `not_found` where no source gave it (with each one's reason), `timeout`;
         LocalError where the disk is full. Concurrent calls for one blob share one transfer and all their sources."""
-        if self.store.has(blob):
+        if self.has(blob):
             return
         transfer = self._transfers.get(blob)
         if transfer is None:
@@ -250,6 +255,9 @@ class BlobExchange:
                     return
                 transfer.blame()
             elif not any(offer.aside for offer in transfer.offers):
+                failed = [offer.error for offer in transfer.offers if offer.error is not None]
+                if failed and all(isinstance(error, LocalError) for error in failed):
+                    raise failed[0]
                 raise RemoteError("not_found", f"Blob {short(transfer.blob)} could not be had. {transfer.reasons()}")
             transfer.drop_list()
 
@@ -294,6 +302,10 @@ class BlobExchange:
             offer.failures = offer.failures + 1 if again else ATTEMPTS
             offer.error = error
             log.info("blob %s from %s: %s", short(transfer.blob), offer.source.peer_id, error.sentence)
+        except LocalError as error:
+            if transfer.plan is not None:
+                raise
+            offer.failures, offer.error = ATTEMPTS, error  # no room for what it announces, which may be a lie
 
     async def _fetch_from(self, transfer: _Transfer, offer: _Offer, known: Callable[[], None]) -> None:
         """Take what is missing from one source, or put it aside. RemoteError says why it is of no use (`wrong_bytes`:
@@ -361,6 +373,8 @@ class BlobExchange:
         if transfer.writer is not None and transfer.writer.size != header.size:
             transfer.writer.discard()
             transfer.writer = None
+        if transfer.writer is None and self.make_room is not None:
+            await self.make_room(header.size)
         if transfer.writer is None:
             transfer.writer = self.store.writer(transfer.blob, header.size, resume=True)
         transfer.plan = Plan(header.size, header.chunks)

@@ -111,6 +111,13 @@ class ClaimsService:
     def idle(self) -> bool:
         return not (self.watching and self.watching.open) and not (self.claimant and self.claimant.live)
 
+    def needed(self) -> set[bytes] | None:
+        """What claims stand on is in the journals of their seats, and a drawn unit is named only while it is computed:
+        nothing of its own. None while it is not known which duties there are."""
+        claims = self._works is None or self.claimant is not None
+        duties = not self._audits or (self.watching is not None and self.watching.begun)
+        return set() if claims and duties else None
+
     async def _credits(self) -> list[Credit]:
         claims = self.tools.claims
         return [(await claims.held(self.tools.key.address), claims.collect)]

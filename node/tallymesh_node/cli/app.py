@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from tallymesh_node.cli import (
+    blobs,
     build,
     chain,
     contributor,
@@ -40,12 +41,14 @@ wallet = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, hel
 stakes = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="The account's stake.")
 reward = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="What burned fees give back.")
 networks = typer.Typer(cls=Group, rich_markup_mode=None)
+blob = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="What lies in the node's store.")
 index = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="The index of the contracts' events.")
 app.add_typer(node, name="node")
 app.add_typer(wallet, name="wallet")
 app.add_typer(stakes, name="stake")
 app.add_typer(reward, name="rewards")
 app.add_typer(networks, name="network")
+app.add_typer(blob, name="blob")
 app.add_typer(index, name="index")
 
 app.command("up")(contributor.up)
@@ -65,6 +68,12 @@ app.command("why")(jobs.why)
 app.command("stop")(jobs.stop)
 app.command("result")(jobs.result)
 app.command("offers")(jobs.offers)
+
+blob.command("ls")(blobs.ls)
+blob.command("pin")(blobs.pin)
+blob.command("unpin")(blobs.unpin)
+blob.command("rm")(blobs.rm)
+blob.command("gc")(blobs.gc)
 
 app.command("balance")(money.balance)
 app.command("history")(history.history)

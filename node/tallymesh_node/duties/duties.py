@@ -49,6 +49,7 @@ class Duties(ABC, Generic[Tools, Record, Found]):
         self._pause_s = pause_s
         self._mine: dict[tuple[bytes, bytes], Sequence[Record]] = {}  # (claim or case, seed) -> this account's
         self._known: set[str] = set()  # scopes on disk
+        self.begun = False  # whether the journal was read
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {list(self.open.values())}>"
@@ -88,6 +89,7 @@ class Duties(ABC, Generic[Tools, Record, Found]):
                 record = self._records.replay(self.tools.journal.read(scope))
                 if record.over is None:
                     self._begin(nursery, record)
+            self.begun = True
             looks = 0
             while True:
                 try:

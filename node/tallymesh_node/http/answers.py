@@ -45,6 +45,12 @@ _STATUS_BY_CODE: Final = {
     "too_many_connections": 503,
     "too_slow": 408,
     "disk": 507,
+    "disk_limit": 507,
+    "disk_full": 507,
+    "no_room": 507,
+    "pinned": 409,
+    "needed": 409,
+    "too_many_pins": 409,
 }
 _KINDS: Final = ((CallerError, "caller", 400), (RemoteError, "remote", 502), (LocalError, "local", 503))
 

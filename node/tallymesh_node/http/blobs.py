@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+import trio_asyncio
 from aiohttp import web
 
 from tallymesh import api
 from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import BlobId
+from tallymesh_node.blobs.room import Room
 from tallymesh_node.http.answers import STREAM, chunks, in_time, json_answer
 from tallymesh_node.http.facade import BlobStore
 
@@ -36,7 +38,7 @@ def parse_id(text: str) -> BlobId:
     raise CallerError("bad_blob_id", "A blob id is 64 lower-case hex digits.")
 
 
-async def upload(request: web.Request, store: BlobStore) -> web.Response:
+async def upload(request: web.Request, store: BlobStore, room: Room) -> web.Response:
     """PUT /v1/blobs/{id}: 201 stored, 200 was here already, 422 where the bytes have another name. Written to the
     store's own draft while it arrives, so a big blob is never in memory."""
     name = parse_id(request.match_info["id"])
@@ -47,7 +49,9 @@ async def upload(request: web.Request, store: BlobStore) -> web.Response:
         raise _too_large(MAX_BLOB_BYTES)
     answer = {"id": name.hex(), "bytes": size}
     if store.has(name):
+        store.touch(name)
         return json_answer(answer, 200)
+    await trio_asyncio.trio_as_aio(room.make)(size)
     writer = store.writer(name, size)
     try:
         offset = 0
@@ -61,7 +65,7 @@ async def upload(request: web.Request, store: BlobStore) -> web.Response:
     return json_answer(answer, 201)
 
 
-async def upload_bundle(request: web.Request, store: BlobStore) -> web.Response:
+async def upload_bundle(request: web.Request, store: BlobStore, room: Room) -> web.Response:
     """POST /v1/blobs: a msgpack array of byte strings; answers their ids in order. One exchange for a map's items."""
     body = await read_body(request, MAX_BUNDLE_BYTES)
     try:
@@ -70,6 +74,7 @@ async def upload_bundle(request: web.Request, store: BlobStore) -> web.Response:
         raise CallerError("bad_request", f"Not a msgpack array of byte strings: {error}") from None
     if len(blobs) > MAX_BUNDLE_BLOBS:
         raise _too_large(MAX_BUNDLE_BLOBS, "blobs in one bundle")
+    await trio_asyncio.trio_as_aio(room.make)(len(body))
     return json_answer({"ids": [store.put(blob).hex() for blob in blobs]}, 201)
 
 
@@ -82,6 +87,8 @@ async def missing(request: web.Request, store: BlobStore) -> web.Response:
         raise CallerError("bad_request", f"Not a msgpack array of ids: {error}") from None
     if any(len(blob) != 32 for blob in ids):
         raise CallerError("bad_blob_id", "A blob id has 32 bytes.")
+    for blob in ids:  # whoever asks is about to order a job on them
+        store.touch(BlobId(blob))
     return json_answer({"missing": [at for at, blob in enumerate(ids) if not store.has(BlobId(blob))]})
 
 

@@ -21,6 +21,8 @@ from tallymesh.api import (
     WithdrawView,
 )
 from tallymesh.ids import BlobId
+from tallymesh_node.blobs import BlobStore as Store
+from tallymesh_node.blobs.room import Room
 
 
 class PayerService(Protocol):
@@ -67,6 +69,8 @@ class BlobStore(Protocol):
 
     def has(self, blob: BlobId) -> bool: ...
 
+    def touch(self, blob: BlobId) -> None: ...
+
     def path(self, blob: BlobId) -> Path: ...
 
     def put(self, data: bytes) -> BlobId: ...
@@ -89,7 +93,10 @@ class NodeFacade(Protocol):
         """None where the node does not submit jobs."""
 
     @property
-    def blobs(self) -> BlobStore: ...
+    def blobs(self) -> Store: ...
+
+    @property
+    def room(self) -> Room: ...
 
     async def withdraw(self, request: WithdrawRequest) -> WithdrawView:
         """Have the account's credit paid out by others, for a fee out of it. CallerError where this node may not sign

@@ -21,7 +21,7 @@ import trio_asyncio
 from aiohttp import web
 
 from tallymesh.errors import CallerError, LocalError
-from tallymesh_node.http import blobs, events, jobs, money
+from tallymesh_node.http import blobs, events, jobs, money, owned
 from tallymesh_node.http.access import Access, Published, host_names, load_token, local_name
 from tallymesh_node.http.answers import Handler, errors_to_answers, json_answer
 from tallymesh_node.http.crowd import Counted, Crowd
@@ -182,16 +182,28 @@ class ApiServer:
             return await jobs.results(request, node)
 
         async def upload(request: web.Request) -> web.Response:
-            return await blobs.upload(request, store)
+            return await blobs.upload(request, store, node.room)
 
         async def upload_bundle(request: web.Request) -> web.Response:
-            return await blobs.upload_bundle(request, store)
+            return await blobs.upload_bundle(request, store, node.room)
 
         async def missing(request: web.Request) -> web.Response:
             return await blobs.missing(request, store)
 
         async def download(request: web.Request) -> web.StreamResponse:
             return await blobs.download(request, store)
+
+        async def listing(request: web.Request) -> web.Response:
+            return await owned.listing(request, store, node.room)
+
+        async def collect(request: web.Request) -> web.Response:
+            return await owned.collect(request, node.room)
+
+        async def remove(request: web.Request) -> web.Response:
+            return await owned.remove(request, store, node.room)
+
+        async def pin(request: web.Request) -> web.Response:
+            return await owned.pin(request, store)
 
         async def stop(request: web.Request) -> web.Response:
             node.stop()
@@ -208,7 +220,12 @@ class ApiServer:
         router.add_put("/v1/blobs/{id}", upload)
         router.add_post("/v1/blobs", upload_bundle)
         router.add_post("/v1/blobs/missing", missing)
+        router.add_get("/v1/blobs", listing)
+        router.add_post("/v1/blobs/collect", collect)
         router.add_get("/v1/blobs/{id}", download)
+        router.add_delete("/v1/blobs/{id}", remove)
+        router.add_put("/v1/blobs/{id}/pin", pin)
+        router.add_delete("/v1/blobs/{id}/pin", pin)
         router.add_post("/v1/node/stop", stop)
         router.add_post("/v1/withdraw", withdraw)
         return application

@@ -23,7 +23,7 @@ from tallymesh_ledger.jobs import job_id
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_node.complaints import AWAY
 from tallymesh_node.interfaces import Blobs, Chain, Executor, Journal, PeerNetwork
-from tallymesh_node.payer import records, views
+from tallymesh_node.payer import kept, records, views
 from tallymesh_node.payer.book import Book
 from tallymesh_node.payer.doors import Doors
 from tallymesh_node.payer.driver import DISK_S, SCOPE, JobDriver
@@ -261,4 +261,23 @@ class PayerService:
 
     def may_fetch(self, peer: str, blob: BlobId, ticket: bytes) -> bool:
         """For the blob server: see doors.py."""
+    def needed(self) -> set[bytes] | None:
+        """Blobs of all jobs under way: at once. None where that is not known: the journals are not read, or a job
+        cannot go on here as things are, and would need what it needed then."""
+        if self._nursery is None or self._stranded:
+            return None
+        return {blob for driver in self._drivers.values() for blob in kept.of_job(driver.book)}
+
+    async def results(self) -> set[BlobId] | None:
+        """Blobs that jobs which are over gave their owner. None where the disk does not say."""
+        found: set[bytes] = set()
+        for view in list(self._past.values()):
+            try:
+                found |= kept.of_result(view, self.tools.blobs)
+            except LocalError as error:
+                log.error("the result of job %s cannot be read: %s", view.id[:8], error)
+                return None
+            await trio.lowlevel.checkpoint()
+        return {BlobId(blob) for blob in found}
+
         return self._doors.may_fetch(peer, blob, ticket)

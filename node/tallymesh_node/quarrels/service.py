@@ -11,6 +11,7 @@ from tallymesh.api import Problem
 from tallymesh.exchange import Source
 from tallymesh.ids import BlobId
 from tallymesh.parameters import Parameters
+from tallymesh.units import decode_unit
 from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_node import complaints
@@ -29,7 +30,7 @@ from tallymesh_node.quarrels.pleading import Plea, Pleading
 from tallymesh_node.quarrels.serving import Dossier, Serving
 from tallymesh_node.quarrels.tools import Tools
 from tallymesh_node.quarrels.whereabouts import Whereabouts
-from tallymesh_node.unit_inputs import Specs
+from tallymesh_node.unit_inputs import Specs, names_of
 from tallymesh_node.worker.policy import SettlePolicy
 
 if TYPE_CHECKING:
@@ -145,6 +146,21 @@ class QuarrelsService:
     @property
     def idle(self) -> bool:
         return not self.pleas() and (self.members is None or self.members.idle)
+
+    def needed(self) -> set[bytes] | None:
+        """Blobs of disputed units, this node being a party: at once. None while it is not known which cases there
+        are."""
+        if self.accusing is None or self.defending is None:
+            return None
+        if self._audits and (self.members is None or not self.members.begun):
+            return None
+        grounds = [each.ground.dossier() for each in self.accusing.accusations.values() if each.end is None]
+        found: set[bytes] = set()
+        for dossier in (*grounds, *(plea.dossier for plea in self.pleas())):
+            found |= {dossier.template, *names_of(decode_unit(dossier.unit))}
+            if dossier.opening is not None:
+                found.add(dossier.opening.end)
+        return found
 
     def pleas(self) -> list[Plea]:
         if self.accusing is None or self.defending is None:

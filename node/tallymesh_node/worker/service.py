@@ -256,6 +256,12 @@ class WorkerService:
             await trio.lowlevel.checkpoint()
         return {BlobId(blob) for blob in found}
 
+    def needed(self) -> set[bytes] | None:
+        """All that open seats need: at once. None while the journals are not read."""
+        if self._nursery is None:
+            return None
+        return {blob for work in self._works.values() for blob in (*work.record.blobs, *work.made)}
+
     def wants(self, blob: BlobId) -> bool:
         """Whether an open seat needs the blob: at once."""
         return any(blob in work.record.blobs for work in self._works.values())

@@ -71,6 +71,7 @@ class Work:
         self.cut = False  # … and does not wait for what has started
         self.claiming = False  # what is unpaid will be claimed on chain: this node leaves the seat
         self.claimed = False  # a claim is live: the seat neither closes nor expires
+        self.made: set[bytes] = set()  # outputs that no journal line names yet: the disk may refuse it for hours
         self.lines: deque[tuple[int, str]] = deque(maxlen=MAX_LINES_WAITING)
         self.metrics: deque[tuple[int, str, float]] = deque(maxlen=MAX_METRICS_WAITING)
 

@@ -69,7 +69,11 @@ class UnitRun:
             self.tools.counters["units_failed"] += 1
         else:
             assign: Assign = wire.decode(request.assign, Assign).message
-            await self._store(Line.RECEIPT, lambda: self._receipt(assign, unit, outcome))
+            self.work.made.add(outcome.output)
+            try:
+                await self._store(Line.RECEIPT, lambda: self._receipt(assign, unit, outcome))
+            finally:
+                self.work.made.discard(outcome.output)
             self.tools.counters["units_run"] += 1
 
     async def _attempts(self, request: AssignRequest, unit: Unit) -> Outcome:

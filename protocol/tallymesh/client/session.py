@@ -82,6 +82,12 @@ class Session:
         timeout = httpx.Timeout(timeout_s, connect=CONNECT_S)
         return _decode(self._send("POST", path, content=body, timeout=timeout), kind)
 
+    def put(self, path: str, kind: type[T]) -> T:
+        return _decode(self._send("PUT", path), kind)
+
+    def delete(self, path: str, kind: type[T]) -> T:
+        return _decode(self._send("DELETE", path), kind)
+
     def rows(self, path: str, kind: type[T]) -> list[T]:
         """All pages of a list that only grows."""
         rows: list[T] = []
