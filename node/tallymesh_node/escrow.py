@@ -21,12 +21,14 @@ from tallymesh_ledger.chain import Audit, Contracts, Rpc, SeatEnd, Seating, Seat
 from tallymesh_ledger.chain.fees import NO_LIMITS, GasPolicy
 from tallymesh_ledger.chain.outbox import Outbox
 from tallymesh_ledger.chain.registry_view import RegistryView
+from tallymesh_ledger.chain.rpc import Block, block_of
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_ledger.newcomers import Newcomer
 from tallymesh_ledger.registry import RegistryAt
 from tallymesh_node.complaints import LIMITS, NO_COIN
 from tallymesh_node.interfaces import JobState, SeatEnding, SeatState, SignedLease
 from tallymesh_node.newest import Newest
+from tallymesh_node.quiet import Quiet
 
 log = logging.getLogger(__name__)
 
@@ -64,14 +66,24 @@ class EscrowChain:
         self._clock = clock
         self._time = 0
         self.newest = Newest()
+        self.quiet = Quiet(self.newest, network.contracts, self.sender)
         self.unavailable = ""  # why the chain could not be asked the last time, "" if it could
         self.held_back: ChainError | None = None  # pay that the owner's limits on gas keep from being redeemed
 
     async def look(self) -> None:
-        """Read the newest block."""
+        """Read the newest block, and those that came since the last look where they are few."""
         block = await self.rpc.block()
+        for between in await self._between(block):
+            self.newest.note(between)
         self._time = block.timestamp
         self.newest.note(block)
+
+    async def _between(self, block: Block) -> list[Block]:
+        numbers = self.newest.missing(block)
+        if not numbers:
+            return []
+        answers = await self.rpc.batch([("eth_getBlockByNumber", [hex(number), False]) for number in numbers])
+        return [block_of(answer) for answer in answers if isinstance(answer, dict)]
 
     async def head(self) -> int:
         """The newest block's number, as the loop saw it a moment ago, or asked for."""
@@ -121,11 +133,30 @@ class EscrowChain:
         return self._time
 
     async def final_block(self) -> tuple[int, bytes]:
-        final = await self.rpc.block(max(0, await self.head() - self._confirmations))
+        number = max(0, await self.head() - self._confirmations)
+        final = self.newest.block(number) or await self.rpc.block(number)
         return final.number, final.hash
 
     async def registry_at(self, number: int, block_hash: bytes) -> RegistryAt:
-        return await self.view.at(number, block_hash)
+        found = self._registry_unchanged(number, block_hash)
+        if found is None:
+            found = await self.view.at(number, block_hash)
+            await self._judge()
+        return found
+
+    def _registry_unchanged(self, number: int, block_hash: bytes) -> RegistryAt | None:
+        """As the newest headers allow to say it without asking, None where they do not."""
+        block, scan, newest = self.newest.block(number), self.view.scan, self.newest
+        if block is None or block.hash != block_hash or scan is None or not newest.follows(scan.number, scan.hash):
+            return None
+        silent = newest.silent(self.contracts.registry.address, scan.number, scan.at)
+        return self.view.unchanged(block) if silent else None
+
+    async def _judge(self) -> None:
+        """Once: whether this chain's headers tell what was logged, by a block in which the registry did."""
+        scan = self.view.scan
+        if self.newest.unjudged and scan is not None and scan.logged is not None:
+            self.newest.judge(await self.rpc.block(scan.logged), self.contracts.registry.address)
 
     async def seat_state(self, seat: bytes) -> SeatState | None:
         found = await self.contracts.escrow.seat_of(seat)
@@ -240,16 +271,22 @@ class EscrowChain:
         return await self.contracts.token.balance_of(account)
 
     async def credits(self, account: bytes) -> int:
-        return await self.contracts.escrow.credit_of(account)
+        ask = self.contracts.escrow.credit_of
+        return await self.quiet.ask(("credit", account), lambda: ask(account))
 
     async def free_stake(self, account: bytes) -> int:
-        return (await self.contracts.registry.stake_of(account)).free
+        return (await self.free_stakes([account]))[0]
 
     async def free_stakes(self, accounts: Sequence[bytes]) -> list[int]:
-        return [stake.free for stake in await self.contracts.registry.stakes_of(accounts)]
+        stakes_of = self.contracts.registry.stakes_of
+
+        async def ask(missing: Sequence[bytes]) -> list[int]:
+            return [stake.free for stake in await stakes_of(missing)]
+
+        return await self.quiet.ask_many("free", accounts, ask)
 
     async def newcomers(self, accounts: Sequence[bytes]) -> list[Newcomer]:
-        return await self.contracts.registry.newcomers(accounts) if accounts else []
+        return await self.quiet.ask_many("newcomer", accounts, self.contracts.registry.newcomers)
 
 
 def _seating(each: SignedLease) -> Seating:

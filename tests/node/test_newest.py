@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from fakes.contract_chain import Chain, a_job
 from tallymesh_ledger.chain.rpc import Block
-from tallymesh_node.newest import FRESH_S, KEPT, SKIP_S, Newest
+from tallymesh_node.newest import FRESH_S, GAP_MAX, KEPT, SKIP_S, SKIP_TRUE_S, Newest
 
 CLAIMS, COURT = b"\x11" * 20, b"\x22" * 20
 
@@ -71,6 +71,62 @@ async def test_nobody_relies_on_headers_for_long_or_on_old_ones(autojump_clock: 
     await trio.sleep(FRESH_S + 0.1)
     assert newest.number is None, "the loop has stopped, or the chain is away"
     assert not newest.silent(CLAIMS, 6, trio.current_time())
+
+
+async def test_a_filter_that_told_the_truth_is_relied_on_longer_and_one_that_lied_not_at_all(
+    autojump_clock: MockClock,
+) -> None:
+    newest = Newest()
+    now = await after(newest, *(block(7 + i) for i in range(KEPT)))
+    assert newest.unjudged
+    newest.judge(block(3, bloom=b""), COURT)
+    assert newest.unjudged, "that one said nothing"
+    newest.judge(block(3, CLAIMS, COURT), COURT)
+    assert newest.silent(CLAIMS, 6, now - SKIP_TRUE_S)
+    assert not newest.silent(CLAIMS, 6, now - SKIP_TRUE_S - 0.1)
+    newest.judge(block(4), COURT)
+    assert not newest.silent(CLAIMS, 6, now)
+    newest.judge(block(3, COURT), COURT)
+    assert not newest.silent(CLAIMS, 6, now), "once is enough"
+
+
+async def test_what_came_between_two_looks_is_named_where_it_is_little(autojump_clock: MockClock) -> None:
+    newest = Newest()
+    assert not newest.missing(block(9))
+    now = await after(newest, block(7))
+    assert list(newest.missing(block(8))) == []
+    assert list(newest.missing(block(10))) == [8, 9]
+    assert len(newest.missing(block(8 + GAP_MAX))) == GAP_MAX
+    assert not newest.missing(block(9 + GAP_MAX))
+    assert not newest.missing(block(5)), "a reorganisation"
+    now = await after(newest, block(8), block(9), block(10))
+    assert newest.silent(CLAIMS, 7, now)
+
+
+async def test_a_block_is_the_newest_chains_or_unknown(autojump_clock: MockClock) -> None:
+    newest = Newest()
+    await after(newest, block(7), block(8), block(9))
+    assert newest.block(8) == block(8)
+    assert newest.block(6) is newest.block(10) is None
+    assert newest.follows(8, block(8).hash)
+    assert newest.follows(6, block(7).parent)
+    assert not newest.follows(8, block(8, fork=1).hash)
+    assert not newest.follows(6, block(7, parent_fork=1).parent)
+    assert not newest.follows(5, block(5).hash), "nobody knows any more"
+    await trio.sleep(FRESH_S + 0.1)
+    assert newest.block(8) is None
+    assert not newest.follows(8, block(8).hash)
+
+
+async def test_an_event_that_came_after_a_look_is_noticed(autojump_clock: MockClock) -> None:
+    newest = Newest()
+    now = await after(newest, block(7), block(8))
+    assert newest.silent(CLAIMS, 7, now)
+    now = await after(newest, block(9, CLAIMS))
+    assert not newest.silent(CLAIMS, 7, now)
+    later = await after(newest, block(9, fork=1), block(10, parent_fork=1))
+    assert newest.silent(CLAIMS, 9, later), "it was taken back with its block"
+    assert not newest.silent(CLAIMS, 9, now), "but whoever read before knows another block 9"
 
 
 async def test_no_log_of_a_real_chain_is_denied_by_its_blocks_header() -> None:

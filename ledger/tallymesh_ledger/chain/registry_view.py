@@ -39,6 +39,16 @@ class _Anchor(msgspec.Struct, frozen=True):
     hash: bytes
 
 
+class Scan(msgspec.Struct, frozen=True):
+    """A look that agreed with the contract: all events up to `number`, whose hash was `hash`, as of `at` (trio's
+    clock); `logged` is the newest block among them with one, None where there is none."""
+
+    number: int
+    hash: bytes
+    at: float
+    logged: int | None
+
+
 class RegistryView:
     """One registry's past and present; may be shared by tasks."""
 
@@ -52,6 +62,7 @@ class RegistryView:
         self._kept: OrderedDict[tuple[int, bytes], RegistryAt] = OrderedDict()
         self._class_delay: int | None = None  # of the contract, for ever
         self._checked = 0  # slot at which the next comparison begins
+        self.scan: Scan | None = None  # the newest, while no other look is under way
 
     def __repr__(self) -> str:
         head = self._anchors[-1].number if self._anchors else "nothing"
@@ -76,14 +87,24 @@ class RegistryView:
                     continue
                 if block is None or block.hash != block_hash:
                     raise RemoteError("wrong_block", f"The chain has another block {number} than {block_hash.hex()}.")
-                found = self._build(block)
-                self._kept[number, block_hash] = found
-                while len(self._kept) > KEPT:
-                    self._kept.popitem(last=False)
-                return found
+                return self._keep(self._build(block))
         raise ChainError(
             "chain_unsettled", "The chain's newest blocks keep changing, or its node leaves out events.", reverted=False
         )
+
+    def unchanged(self, block: Block) -> RegistryAt:
+        """The registry after `block`, for a caller who knows that its chain goes on from `scan`, without an event."""
+        assert self.scan is not None
+        found = self._kept.get((block.number, block.hash))
+        if found is None:
+            found = self._keep(self._build(block))
+        return found
+
+    def _keep(self, found: RegistryAt) -> RegistryAt:
+        self._kept[found.block_number, found.block_hash] = found
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return found
 
     async def newest(self, confirmations: int) -> RegistryAt:
         """The registry at the newest block that counts as final."""
@@ -95,8 +116,10 @@ class RegistryView:
 
     async def _look(self) -> bool:
         """Bring the events up to the chain's head. False where the chain contradicted itself: then look again."""
+        self.scan = None
         if self._class_delay is None:
             self._class_delay = int(await self._registry.read("classDelay"))
+        asked_at = trio.current_time()
         await self._take_back()
         head = await self._rpc.block()
         start = self._anchors[-1].number + 1 if self._anchors else self._first
@@ -105,7 +128,11 @@ class RegistryView:
         self._events += [event for event in map(self._registry.interface.event, logs) if event is not None]
         if not self._anchors or head.number > self._anchors[-1].number:
             self._anchors = [*self._anchors[1 - ANCHORS :], _Anchor(head.number, head.hash)]
-        return await self._compare(head)
+        if not await self._compare(head):
+            return False
+        anchor, logged = self._anchors[-1], self._events[-1].block_number if self._events else None
+        self.scan = Scan(anchor.number, anchor.hash, asked_at, logged)
+        return True
 
     async def _take_back(self) -> None:
         """Forget what was read from blocks that are no longer of the chain."""

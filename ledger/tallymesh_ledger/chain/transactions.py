@@ -90,6 +90,7 @@ class Sender:
         self._slots = trio.CapacityLimiter(IN_FLIGHT_MAX)
         self._pending: dict[int, Pending] = {}  # by nonce
         self._loaded = False
+        self.mined_block = 0  # the newest that is known to hold a transaction of this account
 
     def __repr__(self) -> str:
         waiting = [each.nonce for each in self._pending.values() if not each.mined]
@@ -334,6 +335,7 @@ class Sender:
 
     async def _mined(self, plain: Plain, receipt: dict[str, Any]) -> Mined:
         number = int(receipt["blockNumber"], 16)
+        self.mined_block = max(self.mined_block, number)
         if int(receipt["status"], 16) == 0:
             if int(receipt["gasUsed"], 16) >= plain.gas:
                 raise ChainError("out_of_gas", f"The transaction needed more than its {plain.gas} gas.", reverted=True)

@@ -86,6 +86,7 @@ class ContractClaims:
             found = {each.claim: each for each in self._captured.values() if each.block < start and each.at >= since}
             for event in events:
                 block = await self.chain.rpc.block(event.block_number)
+                newest.judge(block, self.claims.address)
                 claim = event.values["claim"]
                 found[claim] = _Captured(claim, block.timestamp, event.block_number)
             self._captured, self._scanned = found, head
@@ -125,7 +126,7 @@ class ContractClaims:
         return await self.claims.token.balance_of(self.chain.account)
 
     async def held(self, account: bytes) -> int:
-        return await self.claims.credit_of(account)
+        return await self.chain.quiet.ask(("claims", account), lambda: self.claims.credit_of(account))
 
     # ---- writes
 

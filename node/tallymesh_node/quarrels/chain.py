@@ -85,6 +85,7 @@ class _Recent:
         found = {place: seen for place, seen in self._seen.items() if place[0] < start and seen.at >= self._since}
         for event in await self._contract.events(self._names, start, head):
             block = await self._chain.rpc.block(event.block_number)
+            self._chain.newest.judge(block, self._contract.address)
             found[event.block_number, event.index] = _Seen(event, block.timestamp)
         self._seen, self._scanned = dict(sorted(found.items())), head
 
@@ -206,7 +207,11 @@ class ContractCourt:
         return await self.court.token.balance_of(self.chain.account)
 
     async def held(self, account: bytes) -> court.Held:
-        return court.Held(court=await self.court.credit_of(account), accusations=await self.accusing.credit_of(account))
+        async def ask() -> court.Held:
+            credits = await self.court.credit_of(account), await self.accusing.credit_of(account)
+            return court.Held(court=credits[0], accusations=credits[1])
+
+        return await self.chain.quiet.ask(("court", account), ask)
 
     # ---- writes
 
