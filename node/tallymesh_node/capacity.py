@@ -2,7 +2,7 @@
 
 The canary runs in a sandbox like any unit. Its result is cached for all nodes of this user by processor, torch build
 and profile, so that a restart offers its class at once; it is then confirmed in the background, and an offer says so
-until it is (`provisional`).
+until it is (`provisional`). A node that offers nothing confirms it when it has a sandbox for its own sake.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def from_machine(machine: Machine, config: Config, canary: Canary | None, *, con
         cores=min(machine.cores, config.cores) if config.cores else machine.cores,
         memory_mib=min(memory, config.memory_mib) if config.memory_mib else memory,
         disk_mib=min(disk, config.disk_gib * 1024) if config.disk_gib else disk,
-        gpus=";".join(gpu.shown for gpu in machine.gpus),
+        gpus="",  # whatever there is: gpus.py says why
         cpu_score=canary.cpu_score if canary else 0,
         ask_price=config.ask_price_wei_per_second,
         numeric_class=bytes.fromhex(canary.numeric_class) if canary else bytes(32),
@@ -78,8 +78,12 @@ def shortfalls(machine: Machine, config: Config) -> list[Problem]:
 class Canaries:
     """The canary's result: cached, then confirmed. `run` calls `found(canary, confirmed)` whenever it knows more."""
 
-    def __init__(self, machine: Machine, run_task: Callable[[str], Awaitable[bytes]]) -> None:
+    def __init__(
+        self, machine: Machine, run_task: Callable[[str], Awaitable[bytes]], wanted: trio.Event | None = None
+    ) -> None:
+        """What is cached already is confirmed from when `wanted` is set (without it at once)."""
         self._run_task = run_task
+        self._wanted = wanted
         self._path = _cache_folder() / f"canary-{_key(machine)}.json"
 
     def cached(self) -> Canary | None:
@@ -93,6 +97,8 @@ class Canaries:
         cached = self.cached()
         if cached is not None:
             found(cached, False)
+            if self._wanted is not None:
+                await self._wanted.wait()
         while True:
             try:
                 canary = msgspec.json.decode(await self._run_task("canary"), type=Canary)

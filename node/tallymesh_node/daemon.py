@@ -117,7 +117,8 @@ class Node:
         self._stop.set()
 
     def open_executor(self, spool: Path, store: BlobStore, slots: int) -> SandboxExecutor:
-        return SandboxExecutor(spool, store.put, slots=slots, strict=self.config.sandbox == "strict")
+        strict, lends = self.config.sandbox == "strict", self.config.works or self.config.audits
+        return SandboxExecutor(spool, store.put, slots=slots, strict=strict, at_once=lends)
 
     async def run(self, task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Starts with the URL of the local API. TallymeshError where the node cannot start."""
@@ -294,7 +295,8 @@ class Node:
             ):
                 nursery.start_soon(loop)
             nursery.start_soon(self.book.run, REFRESH_S if self.config.submits else REFRESH_IDLE_S)
-            nursery.start_soon(Canaries(self.machine, self.executor.run_task).run, self._found_class)
+            canaries = Canaries(self.machine, self.executor.run_task, self.executor.pool.wanted)
+            nursery.start_soon(canaries.run, self._found_class)
             await self.steward.look()  # before anything is offered, taken or run
             nursery.start_soon(self.steward.run)
             if self.config.works:

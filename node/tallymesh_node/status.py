@@ -75,7 +75,7 @@ class NodeStatus:
             numeric_class=node.capacity.numeric_class.hex(),
             numeric_profile=profile.profile_hash().hex(),
             base=profile.base(),
-            provisional=node.capacity.provisional,
+            provisional=node.capacity.provisional and node.executor.pool.wanted.is_set(),  # else nothing needs it yet
             sandbox=sandbox.sentence if sandbox else "being checked",
             reachable=node.reachability.sentence,
             nearby=self.nearby(),

@@ -109,6 +109,8 @@ class PayerService:
         self._drivers[scope.removeprefix(SCOPE)] = driver
         assert self._nursery is not None
         self._nursery.start_soon(self._drive, driver)
+        if self.tools.executor is not None and driver.book.training:  # its first output is checked here a moment later
+            self._nursery.start_soon(self.tools.executor.prepare, driver.book.id)
         return driver
 
     async def _drive(self, driver: JobDriver) -> None:

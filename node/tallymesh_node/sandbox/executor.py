@@ -68,7 +68,8 @@ class Counters(msgspec.Struct):
 
 
 class SandboxExecutor:
-    """Implements `Executor`. Use as an async context manager; inside it a template is kept alive.
+    """Implements `Executor`. Use as an async context manager; inside it a template is kept alive, from the beginning or,
+    without `at_once`, from when something is to run first: that one waits two seconds, and until then nothing costs any.
 
     `spool` is a folder of its own in the node's data folder; `put` stores an output and names it (it may be called
     from a thread); `slots` units run side by side. All jobs together stay on the cores
@@ -88,6 +89,7 @@ class SandboxExecutor:
         extra: Sequence[Path] = (),
         cpus: Collection[int] = (),
         strict: bool = False,
+        at_once: bool = True,
     ) -> None:
         self.counters = Counters()
         self._folder = spool
@@ -99,6 +101,7 @@ class SandboxExecutor:
         self._arguments += ["--cpus", ",".join(str(cpu) for cpu in sorted(cpus))] if cpus else []
         self._extra = tuple(extra)
         self._strict = strict
+        self._at_once = at_once
         self._names = itertools.count(1)
         self._groups = groups.find()
         self._pool: Pool | None = None
@@ -112,7 +115,7 @@ class SandboxExecutor:
             stack.callback(self._spool.close)
             self._nursery = await stack.enter_async_context(trio.open_nursery())
             pool = StrictPool if self._strict else Pool
-            self._pool = pool(self._spool, self._nursery, self._command)
+            self._pool = pool(self._spool, self._nursery, self._command, at_once=self._at_once)
             self._nursery.start_soon(self._pool.supervise)
             self._stack = stack.pop_all()
         return self

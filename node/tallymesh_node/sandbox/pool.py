@@ -52,7 +52,13 @@ class Pool:
         nursery: trio.Nursery,
         command: Callable[[], Command],
         check: Callable[[], SandboxStatus] = check_sandbox,
+        *,
+        at_once: bool = True,
     ) -> None:
+        """`at_once`: whether a template is started before anything asks for one."""
+        self.wanted = trio.Event()
+        if at_once:
+            self.wanted.set()
         self.status: SandboxStatus | None = None  # None until the first check is over
         self.zygote: Zygote | None = None
         self.sandboxes_opened = 0
@@ -76,10 +82,11 @@ class Pool:
         return [self.zygote] if self.zygote is not None and self.zygote.alive else []
 
     async def supervise(self) -> None:
-        """Check, start a template, start it again when it dies; for ever."""
+        """Check, start a template when one is wanted, start it again when it dies; for ever."""
         deaths = 0
         while True:
             await self._wait_available()
+            await self.wanted.wait()
             started = trio.current_time()
             await self._live()
             deaths = 1 if trio.current_time() - started > STABLE_S else deaths + 1
@@ -87,6 +94,7 @@ class Pool:
 
     async def wait_ready(self) -> Zygote:
         """The warm template, when there is one. LocalError `no_sandbox` where there can be none."""
+        self.wanted.set()
         while True:
             if self.zygote is not None and self.zygote.alive:
                 return self.zygote

@@ -47,8 +47,10 @@ class StrictPool(Pool):
         nursery: trio.Nursery,
         command: Callable[[Path], Command],
         check: Callable[[], SandboxStatus] = check_sandbox,
+        *,
+        at_once: bool = True,
     ) -> None:
-        super().__init__(spool, nursery, lambda: command(spool.folder), check)
+        super().__init__(spool, nursery, lambda: command(spool.folder), check, at_once=at_once)
         self._jobs_max = JOBS_MAX
         self._command_for = command
         self._folders = itertools.count(1)
@@ -65,6 +67,7 @@ class StrictPool(Pool):
         failures = 0
         while True:
             await self._wait_available()
+            await self.wanted.wait()
             self._sort_out()
             if len(self._spares) >= SPARES:
                 with trio.move_on_after(STABLE_S):  # also to notice one that died unused
@@ -79,6 +82,7 @@ class StrictPool(Pool):
 
     async def wait_ready(self) -> Zygote:
         """A warm template that no job has, when there is one. LocalError `no_sandbox` where there can be none."""
+        self.wanted.set()
         while True:
             self._sort_out()
             if self._spares:

@@ -56,3 +56,18 @@ async def test_a_measurement_that_fails_once_is_tried_again_by_whoever_waited(sc
         view = await payer.wait(job)
         assert (view.rounds_done, view.metrics) == (3, {"loss": 1.0, "accuracy": 0.9})
         assert broken == [0]
+
+
+async def test_a_sandbox_is_opened_when_a_training_comes_since_its_outputs_are_checked_here(
+    scene: Scene, payer: PayerNode
+) -> None:
+    scene.crowd(5)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        assert payer.executor is not None
+        plain = await payer.submit(payer.spec("map", items=4))
+        await payer.wait(plain)
+        assert payer.executor.prepared == [], "its units are recomputed by others, or seldom: that one waits"
+        training = await payer.submit(payer.spec("federated", items=4, rounds=1))
+        await payer.wait(training)
+        assert payer.executor.prepared == [bytes.fromhex(training)]

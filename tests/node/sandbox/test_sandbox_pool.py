@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -36,10 +37,10 @@ def opened(tmp_path: Path) -> Open:
     """An executor of the test's own, whose template imports no torch: it is ready in a fraction of a second."""
 
     @asynccontextmanager
-    async def opener(warm: str = "") -> AsyncIterator[Machine]:
+    async def opener(warm: str = "", **options: Any) -> AsyncIterator[Machine]:
         store = BlobStore(tmp_path / "blobs")
         async with SandboxExecutor(
-            tmp_path / "spool", store.put, slots=2, run="attacker:run_unit", warm=warm, extra=[INSIDE]
+            tmp_path / "spool", store.put, slots=2, run="attacker:run_unit", warm=warm, extra=[INSIDE], **options
         ) as executor:
             yield Machine(executor, store, trio.lowlevel.current_trio_token())
 
@@ -74,6 +75,20 @@ async def test_a_template_that_dies_fails_its_units_and_is_started_again(opened:
         assert pool.templates_started == 2
         outcome = await machine.start("several")
         assert machine.store.get(outcome.output) == b"[1,2,3,4,5]"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+async def test_a_node_that_lends_nothing_has_no_template_before_it_runs_something(opened: Open, strict: bool) -> None:
+    async with opened(at_once=False, strict=strict) as machine:
+        pool = machine.executor.pool
+        while pool.status is None:  # noqa: ASYNC110 - the check runs in a thread
+            await trio.sleep(0.01)
+        assert pool.status.available, "whether there is a sandbox is known from the beginning"
+        assert pool.templates == []
+        assert pool.templates_started == 0
+        outcome = await machine.start("several")
+        assert machine.store.get(outcome.output) == b"[1,2,3,4,5]"
+        assert pool.templates_started >= 1
 
 
 async def test_a_template_that_cannot_start_is_said_with_its_last_words(opened: Open) -> None:
