@@ -10,6 +10,7 @@ from fakes.quarrel import MAX, Quarrel, net, refused
 from tallymesh.messages import RelayedBond, RelayedWithdraw
 from tallymesh.parameters import Parameters
 from tallymesh_ledger.chain.contract import Refusal, compact
+from tallymesh_ledger.jobs import seat_id
 
 SLOT = 100_000
 PRICE = 10
@@ -34,13 +35,12 @@ class Lane(Quarrel):
         """A seat of the newcomer: (its index, why it was refused)."""
         self.nonce += 1
         job = self.job
-        job.leases.append(
-            msgspec.structs.replace(
-                job.leases[0], worker=self.newcomer.address, positions=positions, lock=lock, nonce=self.nonce
-            )
+        lease = msgspec.structs.replace(
+            job.leases[0], worker=self.newcomer.address, positions=positions, lock=lock, nonce=self.nonce
         )
+        job.leases.append(lease)
+        job.seats.append(seat_id(self.world.domains, lease))
         job.workers.append(self.newcomer)
-        self.renew()
         i = len(job.leases) - 1
         return i, refused(self.call("seat", job.order, [job.seating(i, by_signer=True)], by=self.stranger))
 
