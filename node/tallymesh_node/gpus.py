@@ -1,4 +1,9 @@
-"""Which files of /dev belong to which GPU, so that a sandbox can be shown the cards that are leased and no other.
+"""GPUs: what is said of them to the owner and to others, and which files of /dev belong to which, so that a sandbox can
+be shown the cards that are leased and no other.
+
+None is offered: a unit computes on the CPU (its numeric profile hides every GPU, and its system call filter lets
+nothing talk to a driver), and an offer that lists what no unit can use would be paid for nothing. `binds` serves
+`scripts/gpu_check`, which shows what a card gives twice. See docs/decisions/units-on-gpus.md.
 
 By what NVIDIA's driver says in /proc/driver/nvidia (documented in its README, "The proc interface"). This module binds
 nothing. Cards that are split (MIG) are left out: their parts have files of their own, under /dev/nvidia-caps.
@@ -12,11 +17,32 @@ from pathlib import Path
 
 import msgspec
 
+from tallymesh.errors import CallerError
+from tallymesh_node.machine import Gpu
+
 _PROC = Path("/proc/driver/nvidia/gpus")
 _DEVICES = Path("/dev")
 SHARED = ("nvidiactl", "nvidia-uvm")  # of the driver itself: every process that computes opens both
 MAX_CARDS = 64
 MAX_TEXT = 64 * 1024
+
+
+def told(present: Sequence[Gpu]) -> str:
+    """For the owner of a machine with GPUs; "" without any."""
+    if not present:
+        return ""
+    names = ", ".join(f"{gpu.name} ({gpu.memory_mib} MiB, driver {gpu.driver})" for gpu in present)
+    return f"{names}: not offered, for units compute on the CPU"
+
+
+def check_order(count: int) -> None:
+    """CallerError `no_gpus` for a job that asks for some: it would wait for ever, or be paid and computed on CPUs."""
+    if count:
+        raise CallerError(
+            "no_gpus",
+            f"The job asks for {count} GPU{'s' * (count != 1)}, and units compute on the CPU.",
+            remedy="Leave gpu= out of Require.",
+        )
 
 
 class Card(msgspec.Struct, frozen=True):

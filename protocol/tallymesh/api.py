@@ -227,6 +227,7 @@ class NodeView(View, frozen=True):
     problems: tuple[Problem, ...] = ()
     counters: dict[str, float] = {}
     nearby: str = ""  # peers found on the local network, or why nobody looks for them
+    gpus: str = ""  # those of the machine, and what is done with them
 
 
 class BlobView(View, frozen=True):

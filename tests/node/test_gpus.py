@@ -1,4 +1,4 @@
-"""Which files a leased GPU brings along, by the driver's text in its documented form. No GPU is needed."""
+"""What is said of GPUs, and which files one brings along by the driver's text in its documented form. None is needed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tallymesh_node.gpus import Card, binds, cards
+from tallymesh_node.capacity import from_machine
+from tallymesh_node.config import load
+from tallymesh_node.doctor import machine as doctor
+from tallymesh_node.gpus import Card, binds, cards, told
+from tallymesh_node.machine import Gpu, Machine
 
 UUID = "GPU-5a2c9b1e-0d3f-4e6a-9b7c-1122334455{:02x}"
 TEXT = """Model: \t\t NVIDIA H200
@@ -56,3 +60,17 @@ def test_only_the_leased_cards_are_shown_and_none_without_a_lease(tmp_path: Path
     assert arguments[2::3] == ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia3"]
     assert arguments[1::3] == [str(tmp_path / name) for name in ("nvidiactl", "nvidia-uvm", "nvidia3")]
     assert binds([], tmp_path) == []
+
+
+def test_a_gpu_that_no_unit_can_use_is_told_to_its_owner_and_offered_to_nobody(tmp_path: Path) -> None:
+    found = Gpu("NVIDIA H200", 143_771, "570.86.15")
+    here = Machine(cores=4, memory_mib=8192, disk_mib=10_240, cpu="x", architecture="x", gpus=(found, found))
+    config = load({"home": tmp_path}, environment={})
+    assert from_machine(here, config, None, confirmed=False).gpus == ""
+    sentence = told(here.gpus)
+    assert sentence.count("NVIDIA H200 (143771 MiB, driver 570.86.15)") == 2
+    assert sentence.endswith("not offered, for units compute on the CPU")
+    assert [(each.state, each.sentence) for each in doctor.gpus(here)] == [("note", sentence)]
+    none = Machine(cores=4, memory_mib=8192, disk_mib=10_240, cpu="x", architecture="x")
+    assert told(none.gpus) == ""
+    assert doctor.gpus(none) == []

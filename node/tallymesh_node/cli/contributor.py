@@ -221,6 +221,7 @@ def summary(view: NodeView) -> list[tuple[str, str]]:
         ("sandbox", view.sandbox),
         ("reachable", view.reachable),
         ("near", view.nearby or "-"),
+        *([("GPUs", view.gpus)] if view.gpus else []),
         ("offer", _offer_line(view.offer)),
     ]
 

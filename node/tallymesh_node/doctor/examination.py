@@ -15,6 +15,7 @@ async def examine(config: Config) -> list[Finding]:
     """A few seconds; longer only where the chain or all peers are silent."""
     here = await trio.to_thread.run_sync(measure, config.home)
     found = [machine.folder(config.home, here), machine.memory(config, here), *machine.allowed(config, here)]
+    found += machine.gpus(here)
     process = place.holder(config.home)
     if process is not None:
         said, _ = await trio.to_thread.run_sync(place.node, config.home, process)

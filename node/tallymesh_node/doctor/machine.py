@@ -13,7 +13,8 @@ import psutil
 
 from tallymesh_node.capacity import from_machine, shortfalls
 from tallymesh_node.config import Config
-from tallymesh_node.doctor.findings import Finding, fix, ok
+from tallymesh_node.doctor.findings import Finding, fix, note, ok
+from tallymesh_node.gpus import told
 from tallymesh_node.machine import Machine
 from tallymesh_node.sandbox.status import check_sandbox
 
@@ -80,6 +81,11 @@ def memory(config: Config, machine: Machine) -> Finding:
             "End what uses the memory, or lend less: tallymesh node limit --memory-mib.",
         )
     return ok("memory", f"{offered} MiB to offer, {free} free now")
+
+
+def gpus(machine: Machine) -> list[Finding]:
+    """Nothing where there is none: most machines are like that."""
+    return [note("gpus", told(machine.gpus))] if machine.gpus else []
 
 
 def allowed(config: Config, machine: Machine) -> list[Finding]:

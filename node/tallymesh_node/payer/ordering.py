@@ -8,6 +8,7 @@ from tallymesh.ids import ZERO32
 from tallymesh.messages import Auditors, Order
 from tallymesh.parameters import Parameters
 from tallymesh.units import JobSpec
+from tallymesh_node.gpus import check_order
 
 BP = 10_000
 INTEGRITY_BP = BP
@@ -89,6 +90,7 @@ def make_order(
     memory, disk = require.memory_gib * 1024, require.disk_gib * 1024
     if max(memory, disk) >= 1 << 32 or max(require.cores, require.gpu) >= 1 << 16 or terms.deadline_s > DEADLINE_MAX_S:
         raise CallerError("bad_terms", "Requirements or the deadline are larger than any machine or job.")
+    check_order(require.gpu)
     rate = audit_rate_bp(terms, parameters)
     # All of it may be done by newcomers, of whom every unit is audited; what is not needed for that comes back.
     wages, reserve = split(budget, spec, BP if terms.newcomers else rate, parameters)

@@ -21,6 +21,7 @@ from tallymesh_node.payer import ordering
         ({"require": api.Require(disk_gib=1e300)}, "bad_terms"),
         ({"require": api.Require(cores=1 << 16)}, "bad_terms"),
         ({"require": api.Require(gpu=1 << 16)}, "bad_terms"),
+        ({"require": api.Require(gpu=1)}, "no_gpus"),
         ({"deadline_s": 10**19}, "bad_terms"),
     ],
 )
