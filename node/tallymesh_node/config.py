@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ROLES: Final = ("worker", "audit", "submit")
 SANDBOXES: Final = ("warm", "strict")
 NEARBY: Final = ("auto", "yes", "no")
+PACKAGES: Final = ("any", "base")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 PREFIX: Final = "TALLYMESH_"
 MAX_FILE_BYTES: Final = 256 * 1024  # a config has a few lines; anything bigger is another file
@@ -77,6 +78,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     stake_slots: int = 0  # slots to hold; fewer are bought up to this, more are left alone
     password_file: Path | None = None
     sandbox: str = "warm"  # jobs are forks of one warm template; strict: each has one of its own, 210 MB
+    packages: str = "any"  # wheels that travel with a job run in its sandbox; base: no unit that brings some is taken
     log_level: str = "info"
     client: ClientConfig = ClientConfig()
 
@@ -208,6 +210,12 @@ def _nearby(value: Any, base: Path) -> str:
     return str(value)
 
 
+def _packages(value: Any, base: Path) -> str:
+    if value not in PACKAGES:
+        raise ValueError(f"packages are one of {', '.join(PACKAGES)}")
+    return str(value)
+
+
 _PARSERS: Final[dict[str, Callable[[Any, Path], Any]]] = {
     "home": _path,
     "network": _path,
@@ -235,6 +243,7 @@ _PARSERS: Final[dict[str, Callable[[Any, Path], Any]]] = {
     "stake_slots": _number(0, 100_000),
     "password_file": _path,
     "sandbox": _sandbox,
+    "packages": _packages,
     "log_level": _level,
 }
 _CLIENT_PARSERS: Final[dict[str, Callable[[Any, Path], Any]]] = {"node": _text, "token_file": _path}

@@ -13,6 +13,8 @@ import linecache
 import os
 import sys
 import textwrap
+from collections.abc import Collection
+from importlib import metadata
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple
@@ -32,10 +34,10 @@ class Program(NamedTuple):
     entries: tuple[str, ...]
 
 
-def capture(*objects: Any) -> Program:
-    """The program that holds `objects` (functions or classes). CallerError naming file, line and remedy where one of
-    them, or what it needs, cannot travel."""
-    builder = _Builder()
+def capture(*objects: Any, packages: Collection[str] = ()) -> Program:
+    """The program that holds `objects` (functions or classes). `packages` are the modules that travel beside it.
+    CallerError naming file, line and remedy where one of them, or what it needs, cannot travel."""
+    builder = _Builder(packages)
     places = [builder.place(obj) for obj in objects]
     builder.finish()
     return Program(program.pack(builder.files), tuple(places))
@@ -51,7 +53,8 @@ class _Main(NamedTuple):
 
 
 class _Builder:
-    def __init__(self) -> None:
+    def __init__(self, packages: Collection[str]) -> None:
+        self._packages = packages
         self.files: dict[str, bytes] = {}
         self._main: _Main | None = None
         self._done: set[str] = set()
@@ -134,11 +137,16 @@ class _Builder:
                 self._need(target, base, found, file, strict=strict)
 
     def _need(self, target: str, base: str, found: imports.Import, file: str, *, strict: bool) -> None:
-        kind = imports.origin(target)
+        kind = self._origin(target)
         if kind == "local":
             self._add(target)
         elif target == base and kind in ("third-party", "missing") and not found.optional and (found.eager or strict):
             raise _not_available(target, kind, f"{file}:{found.line}")
+
+    def _origin(self, module: str) -> str:
+        kind = imports.origin(module)
+        travels = kind in ("third-party", "missing") and module.partition(".")[0] in self._packages
+        return "package" if travels else kind
 
     def _check_own_imports(self, module: str, qualname: str) -> None:
         """An entry's own body may not import what no sandbox has; other functions may (they run with the payer)."""
@@ -153,7 +161,7 @@ class _Builder:
             node = found[-1]
         for item in imports.imports_in(node, eager=True):
             base = imports.absolute(item, module if spec.submodule_search_locations else module.rpartition(".")[0])
-            kind = imports.origin(base) if base else "standard"
+            kind = self._origin(base) if base else "standard"
             if kind in ("third-party", "missing") and not item.optional:
                 raise _not_available(base, kind, f"{spec.origin}:{item.line}")
 
@@ -320,11 +328,16 @@ def _not_available(module: str, kind: str, where: str) -> CallerError:
         return CallerError(
             "no_module",
             f"{where}: the module {module} cannot be found.",
-            remedy=f"Check its name; a package would not help: {_BASE_SET}.",
+            remedy=f"Check its name; {_BASE_SET}, and what requires= names.",
         )
     return CallerError(
         "not_in_base_set",
         f"{where}: the program imports {top}, and {_BASE_SET}.",
-        remedy=f"Use {top} on your side (in another file, or inside the function that reads the data) and pass what it "
-        "makes as inputs or data.",
+        remedy=f'Let its package travel with the job: requires=["{_distribution(top)}"]. Or use {top} on your side (in '
+        "another file, or inside the function that reads the data) and pass what it makes as inputs or data.",
     )
+
+
+def _distribution(module: str) -> str:
+    """What has to be asked for to get a module, as far as this environment knows."""
+    return metadata.packages_distributions().get(module, [module])[0]

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 from blake3 import blake3
 
+from tallymesh import wheels
 from tallymesh.ids import ZERO32, BlobId, UnitId
 from tallymesh.units import Input, JobSpec, Unit, unit_id
 
@@ -225,7 +226,8 @@ def build_unit(spec: JobSpec, node: Node, state: BlobId, more: tuple[Input, ...]
     elif node.stage == CLIENT:
         inputs = (Input("state", state), Input("data", spec.inputs[node.index]), *spec.shared)
     else:
-        inputs = (Input("state", state), *more)
+        # The server's own code may need the packages that travel with the job, and nothing else of the clients'.
+        inputs = (Input("state", state), *more, *(item for item in spec.shared if item.name.startswith(wheels.PREFIX)))
     seed = derive_seed(spec.seed, stage.name, node.round, node.index)
     return Unit(spec.program, stage.entry, inputs, stage.config, seed, spec.profile)
 

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tallymesh import values
+from tallymesh import values, wheels
 from tallymesh.capture import capture
 from tallymesh.errors import CallerError, RemoteError
 from tallymesh.ids import ZERO32, BlobId, blob_id
 from tallymesh.units import MAX_CONFIG_BYTES, MAX_SPEC_BYTES, Input, JobSpec, Stage, canonical_json, decode_spec, encode
+from tallymesh.wheels import Packages
 
 MAP_WORK_S: Final = 1.0  # declared work of a map unit where the submitter says nothing, reference-seconds
 MAX_WORK_S: Final = 24 * 3600.0  # of one unit; longer ones are cut into several
@@ -57,16 +58,18 @@ def prepare_map(
     seed: int = 0,
     work: float = MAP_WORK_S,
     name: str = "",
+    packages: Packages = wheels.NONE,
 ) -> PreparedJob:
     """A job that calls ``function(item, **kwargs)`` for each of `inputs`.
 
     `profile` is the hash of the numeric profile under which it is to run, as the payer's node says; `work` is declared
-    in reference-seconds a unit. CallerError where the function, an item or an argument cannot travel.
+    in reference-seconds a unit; `packages` travel with the job. CallerError where the function, an item or an argument
+    cannot travel.
     """
     _check_returns(function)
-    captured = capture(function)
+    captured = capture(function, packages=packages.modules)
     program = blob_id(captured.archive)
-    blobs = {program: captured.archive}
+    blobs = {program: captured.archive, **packages.blobs}
     items: list[bytes] = []
     try:
         iterator = iter(inputs)
@@ -84,12 +87,12 @@ def prepare_map(
         raise CallerError("no_inputs", "map was given no inputs.", remedy="Pass at least one.")
     arguments = values.encode(dict(kwargs or {}), what="keyword arguments")
     config = b"{}"
-    shared: tuple[Input, ...] = ()
+    shared = wheels.inputs(packages.wheels)
     if kwargs:
         config = canonical_json({"kwargs": base64.b64encode(arguments).decode()})
         if len(config) > MAX_CONFIG_BYTES:
             # Too large to be repeated in every unit: they name it instead.
-            config, shared = b"{}", (Input("kwargs", blob_id(arguments)),)
+            config, shared = b"{}", (Input("kwargs", blob_id(arguments)), *shared)
             blobs[blob_id(arguments)] = arguments
     stage = Stage("map", captured.entries[0], config, work_ms(work))
     title = name or getattr(function, "__qualname__", "map")

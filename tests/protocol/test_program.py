@@ -160,7 +160,9 @@ def test_a_package_that_workers_do_not_have_is_refused_with_line_and_remedy(fold
             capture(function)
         assert caught.value.code == "not_in_base_set"
         assert line in caught.value.sentence
-        assert "Use sklearn on your side" in caught.value.remedy
+        assert 'requires=["scikit-learn"]' in caught.value.remedy
+        assert "use sklearn on your side" in caught.value.remedy
+        assert capture(function, packages={"sklearn"}).entries == (f"{line.split('.')[0]}:f",)
     (Path(sys.path[0]) / "helpr.py").unlink()
     del sys.modules["helpr"]
     with pytest.raises(CallerError, match=r"typo\.py:2: the module helpr cannot be found.*numpy, torch"):

@@ -78,6 +78,13 @@ def describe() -> dict[str, Any]:
     }
 
 
+def base() -> dict[str, str]:
+    """What every unit of this profile finds, for whoever resolves packages beside it. safetensors is not in the hash:
+    what it reads and writes does not depend on its version."""
+    fixed = {name: version(name) for name in ("numpy", "torch", "safetensors")}
+    return {"python": f"{sys.version_info.major}.{sys.version_info.minor}", "machine": platform.machine(), **fixed}
+
+
 @lru_cache(maxsize=1)
 def profile_hash() -> bytes:
     """32 bytes that name the profile of this installation. LocalError where torch or numpy is not installed."""

@@ -1,10 +1,11 @@
 """What a job sees of the file system, and what each of its units sees.
 
 Outer sandbox (bubblewrap, made by the node): /usr, /lib…, the Python prefix and packages, /proc, /dev, /tmp and
-/.tallymesh/spool, all read-only but /tmp. A job gets a new root with the same system directories and its own part of
-the spool only; a unit gets besides a tmpfs of its own, which is its work folder, /tmp and /dev/shm at once, so that one
-size bounds them together. These functions run as the first process of the job or of the unit, with every capability in
-the job's own user namespace and none outside it.
+/.tallymesh with the spool and the unpacked packages of jobs, all read-only but /tmp. A job gets a new root with the
+same system directories and its own part of the spool only. A unit gets besides a tmpfs of its own, which is its work
+folder, /tmp and /dev/shm at once, so that one size bounds them together, and of the packages those that the node names
+beside its inputs. These functions run as the first process of the job or of the unit, with every capability in the
+job's own user namespace and none outside it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tallymesh_learning.runtime import isolate
 
 OURS = "/.tallymesh"  # a name that no machine has at its root: Python may be installed anywhere else
 SPOOL = f"{OURS}/spool"  # the node's folder of inputs; in a job's view, the job's part of it
+PACKAGES = f"{OURS}/packages"  # the node's folder of unpacked sets; a job's first process sees all, a unit its own
 WORK = f"{OURS}/work"
 UNITS = f"{OURS}/units"  # in a job's view: one tmpfs for each running unit
 JOB_PROC = f"{OURS}/proc"  # the job's own procfs; units get another one and lose this
@@ -26,6 +28,7 @@ _DEVICES = ("null", "zero", "full", "random", "urandom")
 _REPLACED = {"proc", "dev", "tmp", OURS[1:]}  # what a job does not take over from the outer root
 _QUIET = isolate.MS_NOSUID | isolate.MS_NODEV
 
+SET = "set"  # beside a unit's inputs: names the folder of its packages
 INODES_MAX = 32_768  # files of one unit: each costs the kernel about a kibibyte that no size limit sees
 _ROOT_OPTIONS = "size=1m,nr_inodes=8192,mode=755"  # mount points and links only
 
@@ -47,7 +50,7 @@ def enter_job(name: str) -> list[str]:
         else:
             os.mkdir(f"{_ROOT}/{entry}")
             isolate.bind(f"/{entry}", f"{_ROOT}/{entry}", recursive=True)
-    for directory in ("/dev", "/dev/shm", "/proc", _TMP, OURS, WORK, SPOOL, UNITS, JOB_PROC):  # noqa: S108
+    for directory in ("/dev", "/dev/shm", "/proc", _TMP, OURS, WORK, SPOOL, PACKAGES, UNITS, JOB_PROC):  # noqa: S108
         os.mkdir(f"{_ROOT}{directory}")
     for folder in kept:
         os.makedirs(f"{_ROOT}{folder}")
@@ -58,6 +61,7 @@ def enter_job(name: str) -> list[str]:
     for link, target in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
         os.symlink(f"/proc/self/{target}", f"{_ROOT}/dev/{link}")
     isolate.bind_read_only(f"{SPOOL}/{name}", f"{_ROOT}{SPOOL}")  # it is already: inputs are worth a second lock
+    isolate.bind_read_only(PACKAGES, f"{_ROOT}{PACKAGES}")
     isolate.mount("proc", f"{_ROOT}{JOB_PROC}", "proc", _QUIET | isolate.MS_NOEXEC)
     isolate.mount("tmpfs", f"{_ROOT}{UNITS}", "tmpfs", _QUIET, _ROOT_OPTIONS)
     isolate.pivot_into(_ROOT)
@@ -106,6 +110,9 @@ def enter_unit(name: str, kept: Sequence[str]) -> int:
     place = f"{UNITS}/{name}"
     isolate.bind(f"{place}/work", WORK)
     isolate.bind(f"{SPOOL}/{name}", f"{WORK}/in")
+    chosen = _packages_of(name)
+    if chosen:
+        isolate.bind_read_only(f"{PACKAGES}/{chosen}", f"{WORK}/in/packages")
     handles = [(folder, os.open(folder, os.O_PATH | os.O_CLOEXEC)) for folder in kept]
     isolate.bind(f"{place}/tmp", _TMP)  # noqa: S108
     for folder, handle in handles:
@@ -115,10 +122,19 @@ def enter_unit(name: str, kept: Sequence[str]) -> int:
     isolate.bind(f"{place}/shm", "/dev/shm")  # noqa: S108
     isolate.mount("proc", "/proc", "proc", _QUIET | isolate.MS_NOEXEC | isolate.MS_RDONLY)
     descriptor = os.open(JOB_PROC, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    for hidden in (JOB_PROC, SPOOL, UNITS):
+    for hidden in (JOB_PROC, SPOOL, PACKAGES, UNITS):
         isolate.unmount(hidden)
     os.chdir(WORK)
     return descriptor
+
+
+def _packages_of(name: str) -> str:
+    """The set that the node chose for a unit; it is no word of the job's."""
+    try:
+        with open(f"{SPOOL}/{name}/{SET}") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
 
 
 def _mounts_below(folder: str) -> list[str]:

@@ -1,7 +1,7 @@
 """What a step of the runtime is given, and what it gives back. This module imports no torch.
 
-The files: `in/unit`, `in/blobs/<hex>`, maybe `in/probe`; `out/output`, `out/metrics`, `out/report`, maybe `out/probe`
-- or `out/failure`.
+The files: `in/unit`, `in/blobs/<hex>`, maybe `in/probe` and the folder `in/packages`; `out/output`, `out/metrics`,
+`out/report`, maybe `out/probe` - or `out/failure`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tallymesh.units import Unit
 Emit = Callable[[str, Any], None]
 
 PROBE_KEY_BYTES: Final = 32
+PACKAGES: Final = "packages"
 
 
 class UnitFailure(Exception):
@@ -61,6 +62,11 @@ class Work:
         if not path.is_file():
             raise UnitFailure("inputs", f"The input {blob.hex()[:8]} is not here.")
         return path
+
+    @property
+    def packages(self) -> Path:
+        """Where the unit's wheels lie unpacked, if it has some."""
+        return self._folder / "in" / PACKAGES
 
     def has(self, name: str) -> bool:
         return any(item.name == name for item in self.unit.inputs)

@@ -20,6 +20,7 @@ BUSY_S = 5.0  # a worker that said no is asked again after this
 # Others are asked first for so long: a cheap offer that is late every time, or takes seats and delivers nothing, would
 # be the first choice again whenever its rest is over.
 DOUBT_S = 3600.0
+BASE_ONLY_S = 3600.0  # an owner who changes that starts the node anew: it is asked again after this
 
 
 class Trust:
@@ -28,6 +29,7 @@ class Trust:
         self._struck: dict[bytes, str] = {}
         self._convicted: dict[bytes, str] = {}
         self._resting: dict[tuple[str, bytes], tuple[float, str]] = {}
+        self._base_only: dict[bytes, float] = {}  # account -> until
         self._doubts: dict[bytes, tuple[float, str]] = {}  # account -> (until, why)
         self._rests: dict[tuple[str, bytes], tuple[float, float]] = {}  # its last rest: seconds, and until when
         self._now: Callable[[], float] = trio.current_time
@@ -68,6 +70,15 @@ class Trust:
             seconds = min(REST_S, 2 * last)
             self._rests[role, account] = seconds, now + seconds
         self._resting[role, account] = (now + seconds, sentence)
+
+    def takes_base_only(self, account: bytes) -> None:
+        """It said so itself; no other job with packages asks it for a while."""
+        self._base_only[account] = self._now() + BASE_ONLY_S
+
+    def base_only(self) -> set[bytes]:
+        now = self._now()
+        self._base_only = {account: until for account, until in self._base_only.items() if until > now}
+        return set(self._base_only)
 
     def doubt(self, account: bytes, sentence: str) -> None:
         """Ask others first, where there are others."""

@@ -1,9 +1,10 @@
 """The command line of the outer sandbox: what of this machine the template sees, and nothing else.
 
 /usr and the dynamic linker's tables, the Python prefix, the virtual environment, the two packages that run in it, and
-the spool; all read-only. No network, no home, no /run, no /etc of the owner's, no environment. bubblewrap itself is
-started with an empty environment too: `--clearenv` leaves it visible in /proc/1/environ. `--disable-userns` is missing
-on purpose: jobs are user namespaces inside this one, and the filter of their units forbids further ones.
+the spool and the unpacked packages of jobs; all read-only. No network, no home, no /run, no /etc of the owner's, no
+environment. bubblewrap itself is started with an empty environment too: `--clearenv` leaves it visible in
+/proc/1/environ. `--disable-userns` is missing on purpose: jobs are user namespaces inside this one, and the filter of
+their units forbids further ones.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tallymesh.errors import LocalError
 from tallymesh_node.sandbox import drop
 
 OURS = "/.tallymesh"  # as tallymesh_learning.runtime.view has it; the node does not import that
+OUT = f"{OURS}/out"
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _TABLES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/sys/devices/system/cpu")
 _PACKAGES = ("tallymesh", "tallymesh_learning")
@@ -62,8 +64,11 @@ def build(
     arguments: Sequence[str],
     module: str = "tallymesh_learning.runtime.template",
     extra: Sequence[Path] = (),
+    packages: Path | None = None,
+    writable: Path | None = None,
 ) -> Command:
-    """The outer sandbox around ``python -m module *arguments``. `extra` folders are importable in it too."""
+    """The outer sandbox around ``python -m module *arguments``. `extra` folders are importable in it too; `packages` is
+    the folder of unpacked sets, `writable` the only one that what runs there may write to (OUT)."""
     binary = bubblewrap()
     search = [*(str(folder) for folder in extra), *_import_folders()]
     shown = list(_outermost([*_python_folders(), *_package_folders(), *(str(folder) for folder in extra)]))
@@ -82,6 +87,9 @@ def build(
         argv += ["--ro-bind", os.path.realpath(place), place]
     argv += ["--proc", "/proc", "--dev", "/dev", "--dir", f"{OURS}/root"]
     argv += ["--ro-bind", os.path.realpath(spool), f"{OURS}/spool"]
+    shown_packages = ["--ro-bind", os.path.realpath(packages)] if packages is not None else ["--dir"]
+    argv += [*shown_packages, f"{OURS}/packages"]
+    argv += ["--bind", os.path.realpath(writable), OUT] if writable is not None else []
     argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
     variables = {**_ENVIRONMENT, **environment, "PYTHONPATH": ":".join(search)}
     for name, value in sorted(variables.items()):
@@ -89,7 +97,7 @@ def build(
     argv += ["--", sys.executable, "-P", "-s", "-m", module, *arguments]
     if os.geteuid() != 0:
         return Command(tuple(argv), "bubblewrap", dropped=False)
-    paths = [str(binary), *shown, str(spool)]
+    paths = [str(binary), *shown, str(spool), *(str(each) for each in (packages, writable) if each is not None)]
     helper = [sys.executable, "-I", "-S", drop.__file__, json.dumps({"paths": paths, "argv": argv})]
     return Command(tuple(helper), "bubblewrap, root given up", dropped=True)
 

@@ -22,17 +22,20 @@ from typing import Self
 import msgspec
 import trio
 
-from tallymesh.errors import LocalError
+from tallymesh import wheels
+from tallymesh.errors import LocalError, RemoteError
 from tallymesh.ids import BlobId
 from tallymesh.units import Unit, encode
+from tallymesh.wheels import Wheel
 from tallymesh_learning.runtime import profile
 from tallymesh_node.interfaces import Failure, Limits, OnLine, OnMetric, Outcome
 from tallymesh_node.sandbox import groups, outputs
 from tallymesh_node.sandbox.command import Command, build
 from tallymesh_node.sandbox.jobs import Ended, JobSandbox, RunningUnit
 from tallymesh_node.sandbox.logs import Logs
+from tallymesh_node.sandbox.packages import BASE_ONLY, Packages
 from tallymesh_node.sandbox.pool import Pool
-from tallymesh_node.sandbox.spool import Spool
+from tallymesh_node.sandbox.spool import SET, Spool
 from tallymesh_node.sandbox.status import SandboxStatus
 from tallymesh_node.sandbox.strict import StrictPool
 from tallymesh_node.sandbox.zygote import CONTROL
@@ -68,14 +71,16 @@ class Counters(msgspec.Struct):
 
 
 class SandboxExecutor:
-    """Implements `Executor`. Use as an async context manager; inside it a template is kept alive, from the beginning or,
-    without `at_once`, from when something is to run first: that one waits two seconds, and until then nothing costs any.
+    """Implements `Executor`. Use as an async context manager; inside it a template is kept alive, from the beginning
+    or, without `at_once`, from when something is to run first: that one waits two seconds, and until then nothing costs
+    any.
 
     `spool` is a folder of its own in the node's data folder; `put` stores an output and names it (it may be called
     from a thread); `slots` units run side by side. All jobs together stay on the cores
     `cpus`, whatever they start (without it on any). `run` and `warm` name other functions than the runtime's, and
     `extra` the folders that they are imported from: for other runtimes, and for tests of what a hostile unit can do.
-    `strict`: no two jobs are forks of one template (strict.py).
+    `strict`: no two jobs are forks of one template (strict.py). `admit` is asked before packages of jobs are unpacked
+    (packages.py); a unit that has some is refused where `base_only` says so of its job.
     """
 
     def __init__(
@@ -90,6 +95,8 @@ class SandboxExecutor:
         cpus: Collection[int] = (),
         strict: bool = False,
         at_once: bool = True,
+        admit: Callable[[int], None] = lambda size: None,
+        base_only: Callable[[bytes], bool] = lambda job: False,
     ) -> None:
         self.counters = Counters()
         self._folder = spool
@@ -102,6 +109,9 @@ class SandboxExecutor:
         self._extra = tuple(extra)
         self._strict = strict
         self._at_once = at_once
+        self._admit = admit
+        self._base_only = base_only
+        self._packages: Packages | None = None
         self._names = itertools.count(1)
         self._groups = groups.find()
         self._pool: Pool | None = None
@@ -113,7 +123,9 @@ class SandboxExecutor:
         async with AsyncExitStack() as stack:
             self._spool = Spool(self._folder, foreign=os.geteuid() == 0)
             stack.callback(self._spool.close)
+            self._packages = Packages(self._folder.parent / f"{self._folder.name}-packages", self._admit)
             self._nursery = await stack.enter_async_context(trio.open_nursery())
+            self._nursery.start_soon(self._packages.run)
             pool = StrictPool if self._strict else Pool
             self._pool = pool(self._spool, self._nursery, self._command, at_once=self._at_once)
             self._nursery.start_soon(self._pool.supervise)
@@ -147,6 +159,12 @@ class SandboxExecutor:
         assert self._pool is not None, "the executor is used outside `async with`"
         return self._pool
 
+    @property
+    def packages(self) -> Packages:
+        """The unpacked packages of jobs."""
+        assert self._packages is not None, "the executor is used outside `async with`"
+        return self._packages
+
     async def wait_ready(self) -> None:
         """Until a unit would start at once. LocalError `no_sandbox` where none can."""
         await self.pool.wait_ready()
@@ -171,14 +189,25 @@ class SandboxExecutor:
             here, asked = profile.profile_hash().hex()[:8], unit.profile.hex()[:8]
             raise Failure("sandbox", f"The unit asks for the numeric profile {asked}, this machine has {here}.")
         files = {"unit": encode(unit), **({"probe": probe_key} if probe_key else {})}
-        blobs = {blob.hex(): inputs[blob] for blob in wanted}
+        found = self._wheels_of(job, unit)
+        blobs = {blob.hex(): inputs[blob] for blob in wanted - {wheel.blob for wheel in found}}
         logs = Logs(limits.lines, on_line, on_metric)
         try:
-            return await self._run(job, files, blobs, limits, logs, "")
+            async with self.packages.used(found, inputs) as name:
+                return await self._run(job, files | ({SET: name.encode()} if name else {}), blobs, limits, logs, "")
         except Failure as failure:
             if failure.code == "form" and unit.entry != FORM_CHECK:  # only a check has a say on forms
                 raise Failure("program", failure.sentence, failure.traceback) from None
             raise
+
+    def _wheels_of(self, job: bytes, unit: Unit) -> tuple[Wheel, ...]:
+        try:
+            found = wheels.among(unit.inputs)
+        except RemoteError as error:
+            raise Failure("program", error.sentence) from None
+        if found and self._base_only(job):
+            raise Failure("sandbox", BASE_ONLY)
+        return found
 
     async def run_task(self, name: str, payload: bytes = b"", *, limits: Limits | None = None) -> bytes:
         """Call a function of the runtime (KeyError: not one of TASKS) in a sandbox of its own; the bytes that it
@@ -317,6 +346,7 @@ class SandboxExecutor:
             environment=profile.environment(),
             arguments=self._arguments,
             extra=self._extra,
+            packages=self.packages.folder,
         )
 
 

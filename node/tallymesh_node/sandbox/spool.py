@@ -1,6 +1,6 @@
 """The folder through which inputs reach units: one folder a job, one a unit, seen read-only from inside.
 
-    <spool>/<job>/<unit>/unit | probe | payload | blobs/<hex>
+    <spool>/<job>/<unit>/unit | probe | payload | set | blobs/<hex> | packages (empty: where the unit's set is shown)
 
 A blob is a hard link into the store (38 us, whatever its size), or a copy where the store is on another file system.
 The mount that shows it is read-only, so a link is as safe as the store itself: neither the bytes nor the mode can be
@@ -22,6 +22,7 @@ import trio
 
 from tallymesh.errors import LocalError
 
+SET = "set"  # as tallymesh_learning.runtime.view has it: names the folder of a unit's packages
 OPEN = 0o755  # the sandbox's user must be able to enter; the folders above keep everybody else out
 _NOT_LINKABLE = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES}
 
@@ -57,6 +58,8 @@ class Spool:
         for name, data in files.items():
             (folder / name).write_bytes(data)
             os.chmod(folder / name, 0o444)
+        if SET in files:
+            self._make(folder / "packages")
         copies = [(source, folder / "blobs" / name) for name, source in blobs.items()]
         copies = [(source, target) for source, target in copies if not self._link(source, target)]
         if copies:

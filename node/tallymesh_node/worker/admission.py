@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
-from tallymesh import amounts
+from tallymesh import amounts, wheels
+from tallymesh.errors import RemoteError
 from tallymesh.ids import ZERO32
 from tallymesh.messages import Lease, Offer, Order
 from tallymesh.parameters import Parameters
@@ -42,6 +43,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     cores_held: int  # by jobs other than this one
     funds: int | None = None  # wages that the escrow has free for this job, or what its payer can open it with
     unseated_until: float = 0.0  # this payer's leases were agreed and never seated: it is refused until then
+    base_only: bool = False  # the owner takes no job that brings packages
     newcomer: Newcomer = Newcomer()  # without a slot: what the chain has open and what was agreed since, together
 
 
@@ -51,6 +53,7 @@ def judge(order: Order, lease: Lease, spec: JobSpec, situation: Situation, param
         _standing(order, situation)
         or _form(order, lease, spec)
         or _times(order, lease, situation.now, parameters)
+        or _packages(spec, situation)
         or _machine(order, lease, situation)
         or _money(order, lease, situation, parameters)
         or _payer(order, lease, situation)
@@ -96,6 +99,16 @@ def _times(order: Order, lease: Lease, now: int, parameters: Parameters) -> Refu
         return Refusal("too_late", "The lease ends before one unit could be done.")
     if not now <= lease.seat_by <= now + SEAT_BY_MAX_S:
         return Refusal("bad_seat_by", f"A seat must be on chain within {SEAT_BY_MAX_S} s.")
+    return None
+
+
+def _packages(spec: JobSpec, situation: Situation) -> Refusal | None:
+    try:
+        found = wheels.among(spec.shared)
+    except RemoteError as error:
+        return Refusal(error.code, error.sentence)
+    if found and situation.base_only:
+        return Refusal(wheels.BASE_ONLY, "The owner allows the base set only.")
     return None
 
 

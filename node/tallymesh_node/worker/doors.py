@@ -70,12 +70,19 @@ class House(Protocol):
 
 class Doors:
     def __init__(
-        self, tools: Tools, house: House, own_stake: OwnStake, current_offer: Callable[[], Offer | None]
+        self,
+        tools: Tools,
+        house: House,
+        own_stake: OwnStake,
+        current_offer: Callable[[], Offer | None],
+        *,
+        base_only: bool = False,
     ) -> None:
         self.tools = tools
         self.own_stake = own_stake
         self.house = house
         self.current_offer = current_offer
+        self.base_only = base_only
         self.refusals: deque[tuple[float, str, Refusal]] = deque(maxlen=MAX_REFUSALS)  # (when, peer, why)
         restored = life.newest(tools.journal)
         self._restored_at = restored.at if restored is not None else -math.inf
@@ -165,6 +172,7 @@ class Doors:
             cores_held=sum(cores for job, cores in held.items() if job != lease.job),
             funds=await self._funds(order, lease.job),
             unseated_until=self.unseated.until(order.payer),
+            base_only=self.base_only,
             newcomer=Newcomer(
                 stake.newcomer.seats + len(agreed),
                 stake.newcomer.unpaid + sum(each.positions * each.price for each in agreed),

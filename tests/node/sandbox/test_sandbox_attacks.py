@@ -45,7 +45,7 @@ def _the_next_unit_is_untouched(machine: Machine) -> Iterator[None]:
 
 def test_a_unit_sees_system_and_python_and_nothing_else(machine: Machine, tmp_path: Path) -> None:
     seen = machine.said("surroundings")
-    assert seen["ours"] == {"proc": [], "spool": [], "units": [], "work": ["in", "out"]}
+    assert seen["ours"] == {"packages": [], "proc": [], "spool": [], "units": [], "work": ["in", "out"]}
     assert set(seen["dev"]) == {"null", "zero", "full", "random", "urandom", "shm", "fd", "stdin", "stdout", "stderr"}
     assert "home" not in seen["root"]
     assert "run" not in seen["root"]

@@ -10,7 +10,7 @@ import pytest
 from tallymesh.ids import ZERO32
 from tallymesh.messages import Lease, Offer, Order
 from tallymesh.parameters import Parameters
-from tallymesh.units import JobSpec, Stage
+from tallymesh.units import Input, JobSpec, Stage
 from tallymesh_ledger.newcomers import Newcomer
 from tallymesh_node.worker import MAX_OPEN_LEASES, Situation, judge
 from tallymesh_node.worker.admission import MAX_PAYER_LEASES, SEAT_BY_MAX_S
@@ -56,6 +56,7 @@ CASES: list[tuple[str, str, Changes]] = [
     ("no_offer", "situation", {"offer": None}),
     ("no_offer", "offer", {"expires": NOW - 1}),
     ("unstaked", "situation", {"slots": 0}),
+    ("bad_wheels", "spec", {"shared": (Input("wheel/01/1/x", A),)}),
     ("bad_lease", "lease", {"positions": 0}),
     ("bad_lease", "lease", {"work_ms": 2401}),
     ("bad_lease", "lease", {"work_ms": 0}),
@@ -139,3 +140,10 @@ def test_without_a_slot_three_seats_worth_a_hundredth_of_one_are_taken_where_the
     refusal = judge(ORDER, LEASE, SPEC, situation, parameters)
     assert refusal is not None
     assert refusal.code == "unstaked", "the payer did not allow it"
+
+
+def test_an_owner_who_allows_the_base_set_only_refuses_packages_alone() -> None:
+    packages = {"shared": (Input("wheel/00/10/plot-1.0-py3-none-any.whl", A),)}
+    assert code({}, {}, packages, {"base_only": True}, {}) == "base_only"
+    assert code({}, {}, packages, {}, {}) == ""
+    assert code({}, {}, {"shared": (Input("kwargs", A),)}, {"base_only": True}, {}) == ""

@@ -127,6 +127,36 @@ def spin(work: Path, emit: Emit, seconds: float) -> bytes:
 # looking around
 
 
+def use_packages(work: Path, emit: Emit, module: str) -> dict[str, Any]:
+    """What a unit can do with its packages: import them, and nothing that changes them."""
+    from importlib import metadata
+
+    from tallymesh_learning.runtime import packages
+
+    folder = work / "in" / "packages"
+    place = folder / module / "__init__.py"
+    with packages.importable(folder):
+        found = __import__(module)
+        said = {
+            "value": found.VALUE,
+            "file": found.__file__,
+            "version": metadata.version(module),
+            "torch": sys.modules["torch"].__file__,
+        }
+    said["gone"] = module not in sys.modules
+    said["folders"] = sorted(os.listdir(folder))
+    said["writes"] = tried(
+        lambda: place.write_text("changed"),
+        lambda: place.unlink(),
+        lambda: (folder / "torch.py").write_text(""),
+        lambda: os.chmod(place, 0o777),
+        lambda: os.rename(folder, work / "out" / "packages"),
+        lambda: (folder / module).rmdir(),
+        lambda: os.link(place, work / "out" / "link"),
+    )
+    return said
+
+
 def surroundings(work: Path, emit: Emit) -> dict[str, Any]:
     descriptors = {}
     for name in os.listdir("/proc/self/fd"):
