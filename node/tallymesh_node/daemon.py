@@ -176,8 +176,8 @@ class Node:
             self.book.learn_with(self.network)
             self.network.connections.standing = Circle(self.book.is_staked, self._partners, trio.current_time)
             self.exchange = await stack.enter_async_context(open_blobs(self.network, self.blobs, self._may_fetch))
-            self.publisher = Publisher(
             self.exchange.make_room = self.room.make
+            self.publisher = Publisher(
                 self.domains,
                 self.account,
                 binding,
@@ -306,8 +306,6 @@ class Node:
             for service in (self.worker, self.auditor, self.payer, self.claims, self.quarrels):
                 if service is not None:
                     await nursery.start(service.run)
-            url = await nursery.start(server.run)
-            log.info("ready: account %s, API %s", checksum(self.account.address), url)
             self.room.holders = holders_of(
                 self.parameters,
                 worker=self.worker,
@@ -318,6 +316,8 @@ class Node:
             )
             self.room.open()
             nursery.start_soon(self.room.run)
+            url = await nursery.start(server.run)
+            log.info("ready: account %s, API %s", checksum(self.account.address), url)
             task_status.started(url)
             await self._stop.wait()
             if self.worker is not None:
