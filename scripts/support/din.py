@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import sys
 import tempfile
 import threading
@@ -154,7 +155,13 @@ def run(minutes: float, seed: int, pace: float, folder: Path, say: Callable[[str
 
         def watch() -> None:
             for name, node in watched.items():
-                for figure, value in figures(node).items():
+                try:
+                    found = figures(node)
+                except httpx.HTTPError as error:
+                    honest.failed.append(f"{name}: its API did not answer ({error!r})")
+                    say(f"{honest.failed[-1]}, process {node.pid}")
+                    continue
+                for figure, value in found.items():
                     most[name][figure] = max(most[name][figure], value)
             say(json.dumps({name: {k: round(v, 1) for k, v in value.items()} for name, value in most.items()}))
 
@@ -212,8 +219,12 @@ def main() -> int:
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    with tempfile.TemporaryDirectory(prefix="tallymesh-noise-") as folder:
-        told = run(given.minutes, given.seed, given.pace, Path(folder), say)
+    folder = Path(tempfile.mkdtemp(prefix="tallymesh-noise-"))
+    told = run(given.minutes, given.seed, given.pace, folder, say)
+    if told["broken"]:
+        say(f"folder with all logs: {folder}")
+    else:
+        shutil.rmtree(folder)
     print(json.dumps(told))
     return 1 if told["broken"] else 0
 
