@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eth_account import Account
 
 from tallymesh.errors import CallerError, LocalError
 from tallymesh_ledger import keystore
@@ -203,3 +204,12 @@ def test_the_password_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert caught.value.code == "no_password"
     path.write_text("pass word\n")
     assert keystore.password_from_environment() == "pass word"
+
+
+def test_wallets_are_those_of_eth_account_both_ways(tmp_path: Path) -> None:
+    """What a user exports to another program, or takes from one: the password's letters beyond ASCII, too."""
+    path, theirs, password = tmp_path / "ours.json", tmp_path / "theirs.json", "pässword \N{GREEK SMALL LETTER LAMDA}"
+    key = keystore.create(path, password, drawn=True)
+    assert Account.decrypt(path.read_text(), password) == key.secret
+    theirs.write_text(json.dumps(Account.encrypt(key.secret, password, iterations=2)))
+    assert keystore.unlock(theirs, password).secret == key.secret
