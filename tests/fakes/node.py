@@ -48,6 +48,7 @@ class FakePayer:
         self.views: dict[str, JobView] = {}
         self.terms: dict[str, Terms] = {}
         self.log: dict[str, list[EventView]] = {}
+        self.dropped = 0  # up to this sequence no events are kept
         self.audit_rows: dict[str, list[AuditView]] = {}
         self.receipt_rows: dict[str, list[ReceiptView]] = {}
         self.cancelled: list[str] = []
@@ -94,7 +95,11 @@ class FakePayer:
 
     def events(self, job_id: str, after: int) -> Sequence[EventView]:
         self.job(job_id)
-        return [event for event in self.log[job_id] if event.sequence > after]
+        return [event for event in self.log[job_id] if event.sequence > max(after, self.dropped)]
+
+    def events_kept(self, job_id: str) -> tuple[int, int]:
+        log = self.log[job_id]
+        return self.dropped, log[-1].sequence if log else 0
 
     async def wait_events(self, job_id: str, after: int) -> Sequence[EventView]:
         self.waiting += 1

@@ -694,6 +694,28 @@ def test_a_node_that_comes_back_elsewhere_is_found_again(tmp_path: Path) -> None
         assert job.results() == [{"area": 0.0}]
 
 
+def test_a_stream_waits_a_minute_for_a_node_that_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(session.time, "sleep", waited.append)
+    with serve(FakeNode(tmp_path / "home")):
+        job = tallymesh.map(area, [0], budget="1")
+    with pytest.raises(LocalError):
+        list(job.events())
+    assert len(waited) == session.RETRIES
+    assert 50 < sum(waited) < 70
+    assert max(waited) <= session.PAUSE_MAX_S
+
+
+def test_a_stream_goes_on_after_what_the_node_kept_no_more(served: Served) -> None:
+    job = tallymesh.map(area, [0], budget="1")
+    served.do(lambda: [served.payer.say(job.id, "log", line=str(at)) for at in range(5)])
+    served.payer.dropped = 4
+    served.do(lambda: served.payer.finish_map(job.id, areas(1.0, 1)))
+    assert [(event.sequence, event.kind) for event in job.events()][:2] == [(4, "warning"), (5, "log")]
+    served.payer.dropped = 0
+    assert [event.kind for event in job.events(10**6)] == ["warning"]
+
+
 def test_a_node_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "RETRIES", 1)
     with serve(FakeNode(tmp_path / "home")) as served:

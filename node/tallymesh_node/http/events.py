@@ -1,4 +1,5 @@
-"""A job's events as server-sent events: `id:` is the sequence, so a reader that lost the line goes on where it was.
+"""A job's events as server-sent events: `id:` is the sequence, so a reader that lost the line goes on where it was. Of
+what it cannot be given any more it is told, by an event like the others.
 
 The stream pulls: it holds one batch and asks for the next when the reader has taken it. A slow reader costs a batch of
 memory, a silent one is dropped after a while, and nobody's slowness reaches the job.
@@ -7,6 +8,7 @@ memory, a silent one is dropped after a while, and nobody's slowness reaches the
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -23,6 +25,7 @@ from tallymesh_node.http.facade import PayerService
 HEARTBEAT_S: Final = 10.0  # a comment this often tells readers and proxies that the line is alive
 MAX_STREAMS: Final = 64  # open at a time: each holds a connection and a batch
 MAX_BATCH: Final = 256  # events written before the reader must have taken them
+MISSING: Final = "events_missing"
 ENDED: Final = ("done", "failed", "cancelled")
 
 
@@ -97,14 +100,32 @@ async def _batches(
         # The status is read first: events that it followed from are in the log already when it says that all is over.
         over = payer.job(job_id).status in ENDED
         batch = payer.events(job_id, after)
-        if not batch:
+        if not batch and _missing(payer, job_id, after) is None:
             if over or not follow:
                 return
             batch = await wait(payer, job_id, after)
+        if (notice := _missing(payer, job_id, after)) is not None:
+            after = notice.sequence
+            yield [notice]
+            continue
         batch = batch[:MAX_BATCH]
         if batch:
             after = batch[-1].sequence
         yield batch
+
+
+def _missing(payer: PayerService, job_id: str, after: int) -> api.EventView | None:
+    """What to tell a reader whose next events are not here. It goes on from the notice's sequence."""
+    dropped, newest = payer.events_kept(job_id)
+    if after < dropped:
+        where, sentence = dropped, f"The events from {after + 1} to {dropped} are missing: only the newest are kept."
+    elif after > newest:
+        where = newest
+        sentence = f"There is no event {after} here, the newest is {newest}: the node lost what it said last."
+    else:
+        return None
+    data = {"code": MISSING, "sentence": sentence, "remedy": ""}
+    return api.EventView(sequence=where, at=time.time(), kind="warning", data=data)
 
 
 async def _wait(payer: PayerService, job_id: str, after: int) -> Sequence[api.EventView]:

@@ -43,6 +43,9 @@ class PayerService(Protocol):
     def events(self, job_id: str, after: int) -> Sequence[EventView]:
         """Events with a sequence over `after`, oldest first."""
 
+    def events_kept(self, job_id: str) -> tuple[int, int]:
+        """(sequence of the newest event that is no longer kept, sequence of the newest of all)."""
+
     async def wait_events(self, job_id: str, after: int) -> Sequence[EventView]:
         """The same, but waits until there is one."""
 

@@ -39,22 +39,34 @@ class EventLog:
         self._unwritten: deque[EventView] = deque(maxlen=MAX_UNWRITTEN)
         self._next = 1
         self._written = 0
+        self._dropped = 0
         self._changed = trio.Event()
 
     def load(self) -> None:
         for entry in self._journal.read(self._scope):
-            self._events.append(_decoder.decode(entry.body))
+            self._keep(_decoder.decode(entry.body))
             self._written += 1
         if self._events:
             self._next = self._events[-1].sequence + GAP
+            self._dropped = max(self._dropped, self._events[0].sequence - 1)  # the journal keeps no more either
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """Sequences: of the newest event that is no longer kept, and of the newest of all; 0 where there is none."""
+        return self._dropped, self._events[-1].sequence if self._events else 0
 
     def add(self, kind: str, **data: Any) -> None:
         event = EventView(sequence=self._next, at=self._clock(), kind=kind, data=data)
         self._next += 1
-        self._events.append(event)
+        self._keep(event)
         self._unwritten.append(event)
         self._changed.set()
         self._changed = trio.Event()
+
+    def _keep(self, event: EventView) -> None:
+        if len(self._events) == self._events.maxlen:
+            self._dropped = self._events[0].sequence
+        self._events.append(event)
 
     def after(self, sequence: int) -> list[EventView]:
         if not self._events or self._events[-1].sequence <= sequence:
@@ -85,11 +97,12 @@ class EventLog:
             self._written += len(batch)
 
     async def run(self) -> None:
-        """Write from time to time, and once more at the end."""
+        """Write at once (after a crash with nothing written down numbers would begin anew), then from time to time, and
+        once more at the end."""
         try:
             while True:
-                await trio.sleep(WRITE_S)
                 await self.write()
+                await trio.sleep(WRITE_S)
         finally:
             # Where the disk is full the book's own lines matter more, and they raise.
             with trio.CancelScope(deadline=trio.current_time() + LAST_S, shield=True), suppress(LocalError):

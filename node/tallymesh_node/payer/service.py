@@ -227,6 +227,10 @@ class PayerService:
         """The same, but waits until there is one."""
         return await self._log(job).wait_after(after)
 
+    def events_kept(self, job: str) -> tuple[int, int]:
+        """See EventLog.kept."""
+        return self._log(job).kept
+
     def books(self) -> list[Book]:
         """Of the jobs that still have something in the escrow."""
         return [driver.book for driver in self._drivers.values()]

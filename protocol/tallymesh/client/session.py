@@ -29,7 +29,10 @@ ONCE: Final = {  # requests that are not sent again by themselves, and what to d
 }
 ANSWER_S: Final = 60.0  # the slowest answer is `submit`, which waits for nothing but the node's disk
 SILENCE_S: Final = 35.0  # three heartbeats of an event stream
-RETRIES: Final = 6  # of a stream that broke, with 0.1 s, 0.2 s, … 3.2 s between them: a node restarts in less
+# Of a stream that broke, with 0.1 s, 0.2 s, … 3.2 s between them, a minute in all: a node that was started again on a
+# busy machine is back by then.
+RETRIES: Final = 22
+PAUSE_MAX_S: Final = 3.2
 BUNDLE_BYTES: Final = 4 * 1024 * 1024  # of small blobs in one request; the node takes twice that
 BUNDLE_BLOBS: Final = 2048
 SMALL_BYTES: Final = 256 * 1024  # a bigger blob goes up by itself, in a stream
@@ -140,7 +143,7 @@ class Session:
                 failures += 1
                 if failures > RETRIES or (isinstance(error, LocalError) and error.code != "node_unreachable"):
                     raise _unreachable(self.address, error) from None
-            time.sleep(0.1 * 2 ** (failures - 1))
+            time.sleep(_pause_s(failures))
             self._reopen()
 
     async def wait_ended(self, job_id: str) -> None:
@@ -162,7 +165,7 @@ class Session:
                 failures += 1
                 if failures > RETRIES:
                     raise _unreachable(self.address, error) from None
-            await _sleep(0.1 * 2 ** (failures - 1))
+            await _sleep(_pause_s(failures))
             self._reopen()
 
     @contextmanager
@@ -216,6 +219,10 @@ def parse(lines: Iterable[str]) -> Iterator[api.EventView]:
         elif not line and data:
             yield _decode("\n".join(data).encode(), api.EventView)
             data = []
+
+
+def _pause_s(failures: int) -> float:
+    return min(PAUSE_MAX_S, 0.1 * 2.0 ** min(failures - 1, 16))
 
 
 def refusal(status: int, body: bytes) -> TallymeshError:

@@ -362,6 +362,75 @@ def test_a_reader_that_lost_the_line_goes_on_where_it_was(served: Served, client
     assert client.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": "-3"}).status_code == 400
 
 
+NOT_A_SEQUENCE = ["-3", "+3", "1.0", "1e3", "0x10", "٣", "²", "1,2", "5 ", "id", "9" * 19, "%00", "1\t2"]
+
+
+@pytest.mark.parametrize("text", NOT_A_SEQUENCE)
+def test_what_is_no_sequence_is_refused_and_never_taken_for_the_beginning(
+    served: Served, client: httpx.Client, text: str
+) -> None:
+    job = submit(client).json()["id"]
+    path = f"/v1/jobs/{job}/events"
+    assert client.get(path, params={"after": text, "follow": 0}).json()["code"] == "bad_request"
+    if text.isascii() and text.strip() == text:
+        assert client.get(path, params={"follow": 0}, headers={"Last-Event-ID": text}).json()["code"] == "bad_request"
+
+
+@pytest.mark.parametrize("after", [0, 1, 399])
+def test_a_reader_is_told_which_events_are_kept_no_more(served: Served, client: httpx.Client, after: int) -> None:
+    job = submit(client).json()["id"]
+    served.do(lambda: [served.payer.say(job, "log", line=str(at)) for at in range(500)])
+    served.do(lambda: served.payer.finish(job))
+    served.payer.dropped = 400
+    with client.stream("GET", f"/v1/jobs/{job}/events", params={"after": after}) as answer:
+        notice, *rest = read_events(answer)
+    assert (notice["kind"], notice["data"]["code"], notice["sequence"]) == ("warning", events.MISSING, 400)
+    assert f"from {after + 1} to 400" in notice["data"]["sentence"]
+    assert [event["sequence"] for event in rest] == list(range(401, 503))
+    for more in (400, 450):  # whoever has the notice is not told again
+        with client.stream("GET", f"/v1/jobs/{job}/events", params={"after": more}) as answer:
+            assert [event["sequence"] for event in read_events(answer)] == list(range(more + 1, 503))
+
+
+def test_a_reader_whose_last_event_the_node_lost_is_told_and_gets_what_comes(
+    served: Served, client: httpx.Client
+) -> None:
+    """A backup that was put back, or the last half second before a crash; and an id that belongs elsewhere."""
+    job = submit(client).json()["id"]
+    for future in ("2", "100000", "9" * 18):
+        with client.stream("GET", f"/v1/jobs/{job}/events?follow=0", headers={"Last-Event-ID": future}) as answer:
+            (notice,) = read_events(answer)
+        assert (notice["kind"], notice["data"]["code"], notice["sequence"]) == ("warning", events.MISSING, 1)
+        assert f"no event {future} here, the newest is 1" in notice["data"]["sentence"]
+    with client.stream("GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": "77"}) as answer:
+        stream = read_events(answer)
+        next(stream)
+        served.do(lambda: served.payer.finish(job))
+        assert [(event["sequence"], event["kind"]) for event in stream] == [(2, "done")]
+
+
+def test_a_reader_that_is_too_slow_is_told_what_it_missed_on_the_way(
+    served: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MAX_BATCH", 10)
+    job = submit(client).json()["id"]
+    served.do(lambda: [served.payer.say(job, "log", line=str(at)) for at in range(100)])
+    served.do(lambda: served.payer.finish(job))
+    whole = served.payer.events
+
+    def drop(job_id: str, after: int) -> Any:
+        served.payer.dropped = 60 if after >= 10 else 0
+        return whole(job_id, after)
+
+    served.payer.events = drop  # type: ignore[method-assign]
+    with client.stream("GET", f"/v1/jobs/{job}/events") as answer:
+        found = list(read_events(answer))
+    (notice,) = (event for event in found if event["kind"] == "warning")
+    assert notice["sequence"] == 60
+    got = [event["sequence"] for event in found if event is not notice]
+    assert got == [*range(1, 11), *range(61, 103)]
+
+
 def test_a_reader_that_will_not_wait_gets_what_there_is(served: Served, client: httpx.Client) -> None:
     job = submit(client).json()["id"]
     with client.stream("GET", f"/v1/jobs/{job}/events", params={"follow": 0}) as answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 
 from fakes.journal import MemoryJournal
 from fakes.payer_scene import PayerNode, Scene
@@ -35,6 +36,43 @@ async def test_the_journal_holds_the_newest_events_and_no_more_than_twice_those(
         again.add("log", line=str(number))
         await again.write()
     assert len(journal.read(events.SCOPE + "job")) <= 100, "what was there before a restart counts"
+
+
+async def test_what_is_kept_no_more_is_known_also_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "MAX_EVENTS", 50)
+    journal = MemoryJournal()
+    log = EventLog(journal, "job", lambda: 0.0)
+    assert log.kept == (0, 0)
+    for _ in range(50):
+        log.add("log")
+    assert log.kept == (0, 50)
+    log.add("log")
+    assert log.kept == (1, 51)
+    await log.write()
+    again = EventLog(journal, "job", lambda: 0.0)
+    again.load()
+    assert again.kept == (1, 51)
+    again.add("log")
+    assert again.kept == (2, 51 + events.GAP)
+    await journal.drop(events.SCOPE + "job")
+    again._unwritten.extend(list(again._events)[-20:])
+    await again.write()
+    short = EventLog(journal, "job", lambda: 0.0)
+    short.load()
+    assert short.kept == (short.after(0)[0].sequence - 1, 51 + events.GAP)
+
+
+async def test_the_first_events_are_written_down_at_once() -> None:
+    """Else a crash within the first half second would begin the numbers anew, and who had read some would miss as many
+    of the next life."""
+    journal = MemoryJournal()
+    log = EventLog(journal, "job", lambda: 0.0)
+    log.add("status")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(journal.read(events.SCOPE + "job")) == 1
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_job_that_waits_says_once_what_the_market_had_for_it(scene: Scene, payer: PayerNode) -> None:
