@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -190,6 +191,45 @@ async def test_what_was_kept_and_changed_since_is_fetched_anew(tmp_path: Path) -
         await fetch(taker, blob, networks[0].source)
         assert taker.get(blob) == BIG
         assert networks[1].counters.blob_bytes_received == len(BIG) - CHUNK_BYTES
+
+
+# -- beside it
+
+
+@BOTH_WAYS
+async def test_requests_are_answered_while_a_transfer_is_held_up_in_the_middle_of_a_chunk(
+    tmp_path: Path, monkeypatch: Patch, way: str
+) -> None:
+    """Whatever fills or blocks the way of the bytes: nothing else waits for it, in either direction."""
+    choose(monkeypatch, way)
+    go_on = threading.Event()
+    plain = BlobWriter.write
+
+    def write(writer: BlobWriter, offset: int, data: bytes) -> None:
+        if offset == 2 * CHUNK_BYTES:
+            assert go_on.wait(300)
+        plain(writer, offset, data)
+
+    async def echo(caller: str, body: bytes) -> bytes:
+        return body
+
+    monkeypatch.setattr(BlobWriter, "write", write)
+    async with peers(2) as networks, exchanges(networks, tmp_path) as (giver, taker), trio.open_nursery() as nursery:
+        for network in networks:
+            network.serve("echo", echo)
+        blob = giver.put(BIG)
+        nursery.start_soon(fetch, taker, blob, networks[0].source)
+        counters = networks[1].counters
+        await until(lambda: counters.blob_bytes_received == 2 * CHUNK_BYTES, 120)
+        for number in range(50):
+            body = bytes([number]) * 300
+            assert await networks[1].request(networks[0].source, "echo", body, timeout_s=120) == body
+            assert await networks[0].request(networks[1].source, "echo", body, timeout_s=120) == body
+        assert counters.blob_bytes_received == 2 * CHUNK_BYTES, "not one chunk has gone on meanwhile"
+        assert not taker.has(blob)
+        go_on.set()
+        await until(lambda: taker.has(blob), 120)
+        assert taker.get(blob) == BIG
 
 
 # -- what is here already

@@ -18,6 +18,7 @@ from tallymesh.errors import LocalError, RemoteError
 from tallymesh.exchange import Source
 from tallymesh.ids import BlobId, blob_id
 from tallymesh_node.blobs import BlobStore, open_blobs, serving, transfer
+from tallymesh_node.blobs.room import Room
 from tallymesh_node.blobs.serving import Header, Question, protocol_name
 from tallymesh_node.blobs.store import CHUNK_BYTES, limit
 from tallymesh_node.network import Libp2pNetwork
@@ -414,3 +415,47 @@ async def test_full_disk_is_this_machines_fault(tmp_path: Path) -> None:
                 await fetch(taker, giver.put(BIG), server.source)
             assert error.value.code == "disk_limit"
             await fetch(taker, giver.put(b"small"), server.source)
+
+
+async def test_who_lies_about_the_size_is_left_though_there_is_no_room_for_that_much(tmp_path: Path) -> None:
+    hashes = [bytes(32)] * 64
+    async with (
+        liar(lies(64 * CHUNK_BYTES, hashes, b"")) as (source, networks),
+        exchanges(networks, tmp_path) as (giver, taker),
+    ):
+        taker.store._admit = limit(lambda: taker.store.bytes_used, len(BIG))
+        blob = blob_id(BIG)
+        with pytest.raises(RemoteError) as error:  # the other one has nothing, and it is not our disk's fault
+            await fetch(taker, blob, source, networks[0].source)
+        assert "limit of" in error.value.sentence
+        giver.put(BIG)
+        await fetch(taker, blob, source, networks[0].source)
+        assert taker.get(blob) == BIG
+
+
+async def test_what_comes_takes_the_room_of_what_nothing_needs_and_no_other(tmp_path: Path) -> None:
+    async with peers(2) as networks, exchanges(networks, tmp_path) as (giver, taker):
+        store = taker.store
+        room = Room(store, limit=lambda: len(BIG) + 1000, disk_free=lambda: 1 << 50)
+        room.open()
+        store._admit, taker.make_room = room.admit, room.make
+        old = store.put(bytes(2000))
+        store._used[old] = 0.0
+        blob = giver.put(BIG)
+        await fetch(taker, blob, networks[0].source)
+        assert list(store) == [blob]
+        store._used[blob] = 0.0
+        store.pin(blob)
+        with pytest.raises(LocalError) as error:
+            await fetch(taker, giver.put(BIG[::-1]), networks[0].source)
+        assert (error.value.code, "pinned by the owner" in error.value.sentence) == ("no_room", True)
+        assert list(store) == [blob]
+
+
+async def test_who_is_asked_whether_a_blob_is_here_is_asked_because_it_is_of_use(tmp_path: Path) -> None:
+    """It was found here, so nobody fetches it: it must not go before it is read."""
+    async with peer() as network, exchanges([network], tmp_path) as (mine,):
+        blob = mine.put(b"input")
+        mine.store._used[blob] = 0.0
+        assert mine.has(blob)
+        assert mine.store.used_at(blob) > 0.0
