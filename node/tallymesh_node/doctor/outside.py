@@ -16,11 +16,12 @@ from tallymesh_ledger.chain import Contracts, Rpc
 from tallymesh_node.config import Config
 from tallymesh_node.doctor.findings import Finding, failed, fix, note, ok, unknown
 from tallymesh_node.market.envelope import MAX_SKEW_S
-from tallymesh_node.network import check_reachability, open_network
+from tallymesh_node.network import check_reachability, open_nearby, open_network
 from tallymesh_node.network.keys import generate
 
 PATIENCE_S = 15.0  # for the chain: somebody waits for the answer, and a node tries for longer
 DATE_S = 10.0
+NEAR_S = 5.0  # for who is on the local network: nodes there answer within a second
 JOIN_S = 15.0  # for a first peer: a connect takes milliseconds
 LOOK_S = 0.1
 LEAST_GAS_CALLS = 300_000  # gas of the dearest thing that a start does: bind, set a class, buy a slot
@@ -129,7 +130,7 @@ async def reach(config: Config, network: Network) -> Finding:
     """Listen as the node would (under a name of its own), join, and ask a peer to dial back. Only where no node runs in
     the folder."""
     if not network.bootstrap:
-        return note("reachable", "The network file names nobody to join through.")
+        return await _near(config, network)
     try:
         listen = (f"/ip4/{config.listen_host}/tcp/{config.listen_port}",)
         async with open_network(
@@ -161,3 +162,19 @@ async def reach(config: Config, network: Network) -> Finding:
         f"Open TCP port {port} in the firewall (sudo ufw allow {port}/tcp) and forward it in the router, or name an "
         "address that others can dial with --announce.",
     )
+
+
+async def _near(config: Config, network: Network) -> Finding:
+    """Who is heard on the local network, where the network file names nobody."""
+    nobody = "The network file names nobody to join through"
+    if not config.looks_nearby(network.bootstrap):
+        return note("reachable", f"{nobody}, and --nearby no keeps this node from looking on the local network.")
+    listen = (f"/ip4/{config.listen_host}/tcp/{config.listen_port}",)
+    try:
+        async with open_network(generate(), network.topic, listen=listen) as host, open_nearby(host) as nearby:
+            with trio.move_on_after(NEAR_S):
+                while nearby.listens and not nearby.peers:  # noqa: ASYNC110 - nobody is told, few wait
+                    await trio.sleep(LOOK_S)
+            return note("reachable", f"{nobody}. On the local network: {nearby.sentence}.")
+    except LocalError as error:
+        return failed("reachable", error, "Choose another address with --listen-host or --listen-port.")

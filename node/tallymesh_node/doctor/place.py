@@ -69,6 +69,8 @@ def node(home: Path, process: int) -> tuple[list[Finding], NodeView | None]:
             "A second one needs a folder and a wallet of its own: TALLYMESH_HOME and --listen-port 0.",
         )
     ]
+    if view.nearby:
+        found.append(note("near", view.nearby))
     for problem in view.problems:
         remedy = problem.remedy or "Nothing: the node sees to it; 'tallymesh why --node' says how far it is."
         found.append(fix("node", problem.code, problem.sentence, remedy))

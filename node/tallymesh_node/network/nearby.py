@@ -108,6 +108,10 @@ class Nearby:
         return [peer.source for peer in self._peers.values() if not peer.gone]
 
     @property
+    def listens(self) -> bool:
+        return bool(self._places) and not self.problem
+
+    @property
     def sentence(self) -> str:
         """For the node's owner."""
         if self.problem:
@@ -119,7 +123,7 @@ class Nearby:
 
     async def run(self) -> None:
         try:
-            await self._look()
+            await self.look()
             async with trio.open_nursery() as nursery:
                 for loop in (self._look_again, self._speak, self._answer, self._listen):
                     nursery.start_soon(loop)
@@ -132,9 +136,9 @@ class Nearby:
     async def _look_again(self) -> None:
         while True:
             await trio.sleep(LOOK_S)
-            await self._look()
+            await self.look()
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
         """Where this node can be dialled may change: a laptop that is carried, a cable. And records end."""
         hosts = {host_and_port(address)[0] for address in self._listening()}
         places = tuple(place for place in self._lan.places() if place.address in hosts)

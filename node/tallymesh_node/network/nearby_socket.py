@@ -124,6 +124,7 @@ async def open_nearby(network: Libp2pNetwork) -> AsyncIterator[Nearby]:
             found=connections.near,
             lost=connections.not_near,
         )
+        await nearby.look()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(nearby.run)
             yield nearby

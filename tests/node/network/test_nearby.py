@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -19,6 +20,9 @@ from trio.testing import MockClock
 from fakes.lan import Wire
 from fakes.peers import TOPIC, peer, until
 from tallymesh.exchange import Source
+from tallymesh.network import Contracts, Network
+from tallymesh_node.config import load
+from tallymesh_node.doctor import outside
 from tallymesh_node.network import nearby, nearby_packets
 from tallymesh_node.network.connections import WANTED_NEAR
 from tallymesh_node.network.keys import generate
@@ -289,6 +293,9 @@ async def test_a_peer_that_was_heard_is_connected_to() -> None:
 REAL = """
 import fcntl, socket, struct, sys, trio
 from fakes.peers import TOPIC, peer, until
+from tallymesh.network import Contracts, Network
+from tallymesh_node.config import load
+from tallymesh_node.doctor import outside
 from tallymesh_node.network import open_nearby
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
     address = struct.pack("16sH2x4s8x", b"lo:1", socket.AF_INET, socket.inet_aton("192.168.77.1"))
@@ -301,10 +308,25 @@ async def main():
                 await until(lambda: two.peer_id in one.peers and one.peer_id in two.peers, 120)
                 await until(lambda: near.peers, 120)
                 print(near.sentence)
+                contracts = Contracts("0x" + "11" * 20, "0x" + "22" * 20, "0xabcdef01" + "33" * 16)
+                nowhere = Network("test", 1, (), contracts)
+                outside.NEAR_S = 120.0
+                assert nowhere.topic == TOPIC
+                flags = {"home": "/none", "listen_host": "192.168.77.1", "listen_port": 0}
+                print((await outside.reach(load(flags, environment={}), nowhere)).sentence)
             await until(lambda: not near.peers, 120)
             print(near.sentence)
 trio.run(main)
 """
+
+
+async def test_a_doctor_tells_who_is_near_only_where_that_is_the_way_to_join() -> None:
+    alone = Network("test", 1, (), Contracts("0x" + "11" * 20, "0x" + "22" * 20, "0x" + "33" * 20))
+    flags = {"home": "/none", "listen_host": "127.0.0.1", "listen_port": 0}
+    said = await outside.reach(load(flags, environment={}), alone)
+    assert (said.state, "listens at no address of a local network" in said.sentence) == ("note", True)
+    said = await outside.reach(load({**flags, "nearby": "no"}, environment={}), alone)
+    assert "--nearby no" in said.sentence
 
 
 @pytest.mark.slow
@@ -316,7 +338,7 @@ def test_two_hosts_on_one_local_network_connect_without_an_address_and_part() ->
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
-        "1 peer of this network heard on the local one",
-        "0 peers of this network heard on the local one",
-    ]
+    heard, examined, after = done.stdout.splitlines()
+    assert heard == "1 peer of this network heard on the local one"
+    assert re.fullmatch(r"The network file names nobody .*: [12] peers? of this network heard .*\.", examined)
+    assert after == "0 peers of this network heard on the local one"
