@@ -6,11 +6,14 @@ program and that person's own node, on loopback, behind a token.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from tallymesh import amounts
+
+# A sample of the units is recomputed by drawn auditors; all of them are; or each is run by two workers who must agree.
+VERIFY: Final = ("sampled", "integrity", "replicate")
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +36,7 @@ class Terms(View, frozen=True):
     budget_wei: str
     max_price_wei: str = ""  # per reference-second; "" for any
     require: Require = Require()
-    verify: str = "sampled"  # or "integrity" (every unit recomputed)
+    verify: str = "sampled"  # one of VERIFY
     workers_max: int = 0  # 0: as many as the job can use
     deadline_s: int = 24 * 3600  # from submission
     newcomers: bool = False  # accounts without stake may work, too; every unit of theirs is recomputed
@@ -89,6 +92,7 @@ class JobView(View, frozen=True):
     units: int = 0
     units_done: int = 0
     redone: int = 0
+    replicated: int = 0  # units whose output two workers of two owners agree on
     audits: int = 0
     metrics: dict[str, float] = {}
     result: str = ""  # blob id (hex) of the final checkpoint; map: of the msgpack array of output blob ids

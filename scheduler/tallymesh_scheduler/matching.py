@@ -36,6 +36,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     room: int = 0  # wei that one more seat of it may be worth while it has no slot; see `newcomer`
     unreachable: str = ""  # sentence of the last failed dial, "" if it answered or was not tried
     distrust: str = ""  # why this payer does not want it: convicted, gave up, refused
+    base_only: bool = False  # said no to a job with packages: its owner allows the base set only
     doubt: str = ""  # why this payer asks others first, whatever they ask for: was late, or took a seat for nothing
 
     @property
@@ -64,8 +65,14 @@ class MatchRequest(msgspec.Struct, frozen=True, kw_only=True):
     workers_max: int = 0  # 0: as many as are useful
     class_accounts_min: int = 1
     class_share_min_bp: int = 0
+    packages: bool = False  # the job brings some
     newcomers: bool = False  # accounts on probation may be asked, too
     busy: frozenset[bytes] = frozenset()  # accounts that hold a seat of this stage already
+    # Where each unit is run by several owners: how many runs one account can take (0 for any number), how many owners
+    # are needed at least, and the owners that hold a seat already (None where owners do not matter).
+    positions_max: int = 0
+    owners_min: int = 1
+    busy_owners: frozenset[bytes] | None = None
 
 
 class Rejection(msgspec.Struct, frozen=True):
@@ -127,6 +134,8 @@ def match(request: MatchRequest, candidates: Sequence[Candidate], now: int, seed
             _tiebreak(c.offer.account, seed),
         )
     )
+    if request.busy_owners is not None:
+        fitting = _one_each(fitting, request.busy_owners, rejections)
     if request.units_left <= 0:
         return Match((), tuple(rejections))
     if not fitting:
@@ -152,6 +161,7 @@ _ADVICE: Final = {
     "too_little_disk": "Ask for less disk in require=.",
     "too_few_cores": "Ask for fewer cores in require=.",
     "too_few_gpus": "Ask for fewer GPUs in require=.",
+    "base_only": "Do without requires=, or wait for offers of other owners.",
     "cores_taken": "It begins when other work of theirs ends.",
     "unstaked": "Allow accounts on probation: newcomers=True. All that they do is audited.",
     "newcomer_full": "It begins when other work of theirs is paid.",
@@ -242,6 +252,10 @@ def _class(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
     return None
 
 
+def _packages(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
+    return ("base_only", "Its owner allows the base set only.") if r.packages and c.base_only else None
+
+
 def _hardware(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
     offer = c.offer
     if offer.memory_mib < r.memory_mib:
@@ -265,7 +279,31 @@ def _price(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
     return None
 
 
-_CHECKS: tuple[Check, ...] = (_own, _expired, _busy, _distrust, _staked, _class, _reachable, _hardware, _price)
+_CHECKS: tuple[Check, ...] = (
+    _own,
+    _expired,
+    _busy,
+    _distrust,
+    _staked,
+    _class,
+    _reachable,
+    _packages,
+    _hardware,
+    _price,
+)
+
+
+def _one_each(fitting: Sequence[Candidate], busy: frozenset[bytes], rejections: list[Rejection]) -> list[Candidate]:
+    """One account of each owner: what two of the same owner agree on is one opinion."""
+    seen, found = set(busy), []
+    for candidate in fitting:
+        if candidate.owner in seen:
+            sentence = "Another account of its owner runs these units; a second run has to be somebody else's."
+            rejections.append(Rejection(candidate.offer.account, "same_owner", sentence))
+        else:
+            seen.add(candidate.owner)
+            found.append(candidate)
+    return found
 
 
 def _size(request: MatchRequest, fitting: Sequence[Candidate]) -> list[Proposal]:
@@ -273,19 +311,23 @@ def _size(request: MatchRequest, fitting: Sequence[Candidate]) -> list[Proposal]
     wanted = min(request.width, request.units_left)
     chosen: list[Candidate] = []
     for candidate in fitting:
-        if wanted <= 0 or (request.workers_max and len(chosen) >= request.workers_max):
+        enough = wanted <= 0 and len(chosen) >= request.owners_min
+        if enough or (request.workers_max and len(chosen) >= request.workers_max):
             break
         chosen.append(candidate)
         wanted -= candidate.free_cores // request.cores
+    most = request.positions_max or request.units_left  # for one account
     while chosen:
         dearest = unit_price_up(chosen[-1].offer.ask_price, request.work_ms)
-        share = -(-request.units_left // len(chosen))
-        roomy = max(share, min(request.units_left, int(share * LEASE_HEADROOM + 1)))
+        share = min(most, -(-request.units_left // len(chosen)))
+        roomy = max(share, min(request.units_left, most, int(share * LEASE_HEADROOM + 1)))
         # Leave room for one more seat of this size where the wages allow it; never promise more than there is.
         with_spare = request.wages // (dearest * (len(chosen) + 1)) if dearest else roomy
         without = request.wages // (dearest * len(chosen)) if dearest else roomy
         positions = min(roomy, with_spare) if with_spare >= share else min(share, without)
-        if positions >= 1 and positions * len(chosen) >= min(request.units_left, without * len(chosen)):
+        if positions >= 1 and positions * len(chosen) >= min(
+            request.units_left, most * len(chosen), without * len(chosen)
+        ):
             return [_proposal(request, candidate, positions) for candidate in chosen]
         chosen.pop()
     return []

@@ -73,6 +73,7 @@ def _show(package: Package) -> None:
             ("inputs", f"{package.inputs}, {size(package.inputs_bytes)}"),
             ("test data", size(package.test_bytes) if package.test_bytes else ""),
             ("checkpoint 0", size(package.initial_bytes) if package.initial_bytes else ""),
+            ("runs", f"{package.runs} ({package.verify})" if package.runs != package.units else ""),
             ("budget", amounts.show(int(package.budget_wei)) if package.budget_wei != "0" else ""),
             ("all of it", size(package.bytes)),
         ]

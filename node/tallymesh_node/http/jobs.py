@@ -98,8 +98,10 @@ def _check_terms(terms: api.Terms) -> None:
     for name, text in (("budget_wei", terms.budget_wei), ("max_price_wei", terms.max_price_wei or "0")):
         if not (text.isascii() and text.isdecimal() and len(text) <= 29):  # uint96
             raise CallerError("bad_amount", f"{name} is wei as a decimal string.")
-    if terms.verify not in ("sampled", "integrity"):
-        raise CallerError("bad_terms", f"There is no verify={terms.verify!r}.", remedy='Use "sampled" or "integrity".')
+    if terms.verify not in api.VERIFY:
+        raise CallerError(
+            "bad_terms", f"There is no verify={terms.verify!r}.", remedy=f"Use one of {', '.join(api.VERIFY)}."
+        )
     require = terms.require
     if require.cores < 1 or require.memory_gib <= 0 or require.disk_gib < 0 or require.gpu < 0:
         raise CallerError("bad_terms", "Requirements are positive.")

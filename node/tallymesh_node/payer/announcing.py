@@ -13,6 +13,7 @@ from tallymesh_ledger.audit import CallState
 from tallymesh_ledger.jobs import seat_id
 from tallymesh_ledger.keys import checksum
 from tallymesh_node.payer import records as r
+from tallymesh_node.payer import replicas
 from tallymesh_node.payer.held import Held
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def announce(driver: JobDriver, record: r.Record) -> None:
     function = _TABLE.get(type(record))
     if function is not None:
         function(driver, record)
+    _counted(driver)
     status = driver.book.status
     if status != driver.shown_status:
         driver.shown_status = status
@@ -89,7 +91,13 @@ def _assigned(driver: JobDriver, record: r.Assigned) -> None:
 
 def _received(driver: JobDriver, record: r.Received) -> None:
     receipt = wire.decode(record.receipt, Receipt).message
-    _unit(driver, driver.book.helds[receipt.seat], receipt.position)
+    held = driver.book.helds[receipt.seat]
+    if held.bad.get(receipt.position) == replicas.DISPUTED:
+        where = _where(driver, held, receipt.position)
+        driver.events.add(
+            "warning", code="disputed", sentence=f"{replicas.DISPUTED} Each is audited.", **where, **_who(held)
+        )
+    _unit(driver, held, receipt.position)
 
 
 def _checked(driver: JobDriver, record: r.Checked) -> None:
@@ -103,8 +111,20 @@ def _checked(driver: JobDriver, record: r.Checked) -> None:
 def _unit(driver: JobDriver, held: Held, position: int) -> None:
     """An output that others may build on."""
     unit = UnitId(held.seat.assigned[position])
-    if driver.book.produced.get(unit) != (held.id, position):
-        return
+    if driver.book.copies == 1 and driver.book.produced.get(unit) == (held.id, position):
+        _output(driver, held, position)
+
+
+def _counted(driver: JobDriver) -> None:
+    """Of units that are run twice: it may be the second run, or a verdict, that makes the first one's output count."""
+    for unit in driver.book.counted:
+        place = driver.book.produced.get(unit)
+        if place is not None:
+            _output(driver, driver.book.helds[place[0]], place[1])
+    driver.book.counted.clear()
+
+
+def _output(driver: JobDriver, held: Held, position: int) -> None:
     driver.events.add(
         "unit",
         output=held.seat.openings[position].end.hex(),

@@ -54,6 +54,7 @@ def _leased(book: Book, record: r.Leased) -> None:
         width=record.width,
         tally_units=book.order.tally_units,
         newcomer=record.newcomer,
+        owner=record.owner,
     )
 
 
@@ -110,6 +111,7 @@ def _received(book: Book, record: r.Received) -> None:
         book.makers[record.opening.end] = held.peer
     if record.check:
         held.unchecked.add(receipt.position)
+    judging.dispute(book, UnitId(record.opening.unit_id))
     book.use(held, receipt.position)
 
 
@@ -198,6 +200,7 @@ def _forfeited(book: Book, record: r.Forfeited) -> None:
         for position, audit in held.audits.items():
             if audit.own_end not in (None, ZERO32) and position >= held.seat.accepted_units:
                 book.produce(UnitId(held.seat.assigned[position]), BlobId(audit.own_end or ZERO32))
+                judging.dispute(book, UnitId(held.seat.assigned[position]))
 
 
 def _released(book: Book, record: r.Released) -> None:

@@ -22,10 +22,12 @@ from tallymesh.exchange import (
 )
 from tallymesh.messages import Accept, Release, Result
 from tallymesh.wire import Signed
-from tallymesh_ledger import keys, sampling
+from tallymesh_ledger import keys, sampling, waits
 from tallymesh_ledger.audit import Action, Audit, Order, Outcome, Recompute, Stuck
 from tallymesh_ledger.registry import RegistryAt
 from tallymesh_ledger.seat import ClosedTally
+from tallymesh_ledger.waits import Step
+from tallymesh_node.payer import replicas
 from tallymesh_node.payer.held import AT_WORK, Held
 from tallymesh_node.payer.own import (
     NO_OUTPUT,
@@ -35,6 +37,7 @@ from tallymesh_node.payer.own import (
 )
 from tallymesh_node.payer.records import (
     Accepted,
+    Checked,
     Forfeited,
     Recomputed,
     Released,
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 
 REGISTRIES = 8  # kept, by block: tallies of one job name a handful
 REQUEST_S = 10.0
+SECOND_RUNS = 2  # units' times that a tally waits for the second runs of its units: half of what its worker waits for
 STUCK_S = 600.0  # that a job waits for an audit for which nobody is left: as long as who kept silent is left alone
 STUCK_AGAIN_S = 120.0  # without one: for the next seat's first unit to be done, and its audit to find nobody, too
 NO_AUDITORS = "no_auditors"
@@ -63,6 +67,9 @@ class Auditing:
         self._stuck: set[tuple[bytes, int]] = set()
         self._stuck_since = self._stuck_seen = -math.inf  # trio's clock
         self._accepts = 0  # when it was seen last
+        self._alone_since: dict[
+            tuple[bytes, int], float
+        ] = {}  # (seat, tally) -> when a unit without a second run was seen
         self._spent = False  # whether the audit reserve is what is missing
 
     def problems(self) -> list[Problem]:
@@ -128,12 +135,15 @@ class Auditing:
                 ("registry", message.block_hash), self._registry, message.block_number, message.block_hash
             )
             return False
-        sound = True
+        sound, alone = True, []
         for position in range(closed.range.start, closed.range.end):
             if position in held.unchecked:
                 sound = False  # its loss check may still force an audit
             audit = held.audits.get(position)
             if audit is None or audit.outcome is Outcome.SOUND:
+                if not replicas.owed(driver.book, held, position):
+                    sound = False  # its second run is still to come
+                    alone.append(position)
                 continue
             if audit.outcome is Outcome.UNDECIDED:
                 # The payer answers for its program: the tally is paid, nobody is at fault, and the job ends.
@@ -145,7 +155,21 @@ class Auditing:
                 driver.doing.start(("forfeit", held.account), self._forfeit, held, position, audit)
                 return False
             self._audit(held, closed, position, audit, registry)
+        if alone and self._waited(held, closed.range.number):
+            driver.doing.start(("alone", held.id), self._alone, held, alone)
         return sound
+
+    def _waited(self, held: Held, number: int) -> bool:
+        """Whether the second runs of a tally's units had their time: a worker's, and another's in its place."""
+        since = self._alone_since.setdefault((held.id, number), trio.current_time())
+        unit_s = waits.seconds(Step.UNIT, self.driver.tools.parameters, work_ms=held.lease.work_ms)
+        return trio.current_time() - since > SECOND_RUNS * unit_s
+
+    async def _alone(self, held: Held, positions: list[int]) -> None:
+        """An auditor takes the place of the second worker: the first one is not to wait for its pay for ever."""
+        found = [Checked(held.id, p, True, replicas.ALONE) for p in positions if p not in held.unchecked]
+        if found:
+            await self.driver.commit(*found)
 
     def _secured(self, held: Held, closed: ClosedTally) -> bool:
         """Whether it is known what the escrow took the seat with: a worker that releases its slot before is a newcomer

@@ -6,7 +6,9 @@ way into it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
 
 import msgspec
 
@@ -25,6 +27,7 @@ from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.jobs import job_id
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_ledger.registry import RegistryAt
+from tallymesh_node.payer import replicas
 from tallymesh_node.payer.given import Given
 from tallymesh_node.payer.held import AT_WORK, Held
 from tallymesh_node.payer.ordering import lock_of
@@ -50,7 +53,7 @@ class Calling(msgspec.Struct):
 
 class Book:
     """Contract: a unit's output is in the plan only while the seat that made it (or the payer's node) answers for it;
-    each unit is placed on at most one seat at a time."""
+    each unit is placed on at most `copies` seats at a time, one unless each unit is run twice (replicas.py)."""
 
     def __init__(
         self, domains: Domains, account: AccountKey, parameters: Parameters, spec: JobSpec, submitted: Submitted
@@ -67,7 +70,10 @@ class Book:
         self.plan = Plan(spec)
         self.given = Given()
         self.helds: dict[bytes, Held] = {}
-        self.placed: dict[UnitId, tuple[bytes, int]] = {}  # unit -> (seat, position) that answers for it
+        self.copies = replicas.copies_of(self.terms.verify)
+        self.placed: dict[UnitId, tuple[replicas.Place, ...]] = {}  # unit -> (seat, position) of each run of it
+        self.counted: list[UnitId] = []  # with several copies: outputs that came to count and were not announced yet
+        self.ran: dict[UnitId, set[bytes]] = {}  # with several copies: accounts that ever had the unit
         self.produced: dict[UnitId, tuple[bytes, int] | None] = {}  # outputs in the plan; None: by the payer's node
         self.working: dict[int, set[UnitId]] = {stage: set() for stage in range(len(spec.stages))}  # placed, no output
         self.makers: dict[bytes, Source] = {}  # output -> whose machine has it beside ours
@@ -83,8 +89,9 @@ class Book:
         self.redone = 0
         self.recomputations = 0
         self.version = 0  # grows with every record
-        self._nodes: set[Node] = set()
-        self._map_ready: dict[UnitId, Task] | None = None
+        self._nodes: Counter[Node] = Counter()
+        self._map_ready: dict[UnitId, Task] | None = None  # that nobody has
+        self._map_half: dict[UnitId, Task] = {}  # that lack a run beside those that they have
 
     def __repr__(self) -> str:
         return f"<Book {self.id[:4].hex()} {self.status} seats={len(self.helds)} produced={len(self.produced)}>"
@@ -127,7 +134,7 @@ class Book:
         recomputed before it is paid, and locks that nobody has the gas to end would hold all that it earns."""
         if newcomer:
             return 0
-        return self.order.lock_per_seat or lock_of(self.order.wages, self.spec, self.parameters)
+        return self.order.lock_per_seat or lock_of(self.order.wages, self.spec, self.parameters, self.copies)
 
     @property
     def free_wages(self) -> int:
@@ -165,14 +172,37 @@ class Book:
     # Units.
 
     def ready(self) -> Iterator[Task]:
-        """Tasks that can run now and that nobody works on, in the plan's order."""
-        if self.spec.kind != "map":
-            yield from (task for task in self.plan.ready() if task.unit_id not in self.placed)
-            return
+        """Tasks that can run now, once for each run that they lack: those first of which there is a run already, then
+        in the plan's order."""
+        tasks: Iterable[Task] = self.plan.ready() if self.spec.kind != "map" else self._of_map()
+        if self.copies > 1 and self.spec.kind != "map":
+            tasks = sorted(tasks, key=lambda task: -len(self.placed.get(task.unit_id, ())))
+        for task in tasks:
+            yield from [task] * self._lacking(task.unit_id)
+
+    def _of_map(self) -> Iterable[Task]:
         if self._map_ready is None:
-            tasks = self.plan.ready()
-            self._map_ready = {task.unit_id: task for task in tasks if task.unit_id not in self.placed}
-        yield from self._map_ready.values()
+            self._map_ready, self._map_half = {}, {}
+            for task in self.plan.ready():
+                self._list(task)
+        return chain(self._map_half.values(), self._map_ready.values())
+
+    def _lacking(self, unit: UnitId) -> int:
+        return self.copies - len(self.placed.get(unit, ()))
+
+    def _list(self, task: Task) -> None:
+        """Of a map: where `ready` finds the task, if anywhere."""
+        if self._map_ready is None:
+            return
+        self._map_ready.pop(task.unit_id, None)
+        self._map_half.pop(task.unit_id, None)
+        if task.unit_id not in self.produced and self._lacking(task.unit_id):
+            (self._map_half if task.unit_id in self.placed else self._map_ready)[task.unit_id] = task
+
+    def _unlist(self, unit: UnitId) -> None:
+        if self._map_ready is not None:
+            self._map_ready.pop(unit, None)
+            self._map_half.pop(unit, None)
 
     def units_left(self, stage: int) -> int:
         """Units of a stage that are not in the plan yet, if nothing has to be done again."""
@@ -198,25 +228,30 @@ class Book:
         return min(self.units_left(stage), self.spec.per_round or len(self.spec.inputs))
 
     def place(self, task: Task, held: Held, position: int) -> None:
-        self.placed[task.unit_id] = (held.id, position)
-        self.working[held.stage].add(task.unit_id)
-        if self._map_ready is not None:
-            self._map_ready.pop(task.unit_id, None)
-        self.redone += task.node in self._nodes
-        self._nodes.add(task.node)
+        self.placed[task.unit_id] = (*self.placed.get(task.unit_id, ()), (held.id, position))
+        if self.copies > 1:
+            self.ran.setdefault(task.unit_id, set()).add(held.account)
+        if task.unit_id not in self.produced:
+            self.working[held.stage].add(task.unit_id)
+        self._list(task)
+        self._nodes[task.node] += 1
+        self.redone += self._nodes[task.node] > self.copies
 
     def use(self, held: Held, position: int) -> None:
         """Let others build on an output, if all that has to come first has come."""
         opening = held.seat.openings.get(position)
-        if opening is None or position in held.unchecked or held.convicted:
+        unit = UnitId(opening.unit_id) if opening is not None else None
+        if unit is None or unit in self.produced or (held.id, position) not in self.placed.get(unit, ()):
             return
-        if held.gated(position, training=self.training) and position >= held.seat.accepted_units:
-            return
-        unit = UnitId(opening.unit_id)
-        if self.placed.get(unit) == (held.id, position) and unit not in self.produced:
-            self.plan.record(unit, BlobId(opening.end))
-            self.produced[unit] = (held.id, position)
+        found = replicas.answering(self, unit)
+        if found is not None:
+            seat, place = found
+            self.plan.record(unit, BlobId(self.helds[seat].seat.openings[place].end))
+            self.produced[unit] = found
             self.working[held.stage].discard(unit)
+            self._unlist(unit)
+            if self.copies > 1:
+                self.counted.append(unit)
 
     def void(self, held: Held, start: int) -> None:
         """What the seat made from position `start` on does not count: forget it and let others do it."""
@@ -225,17 +260,30 @@ class Book:
         for position in range(start, len(held.seat.assigned)):
             unit = UnitId(held.seat.assigned[position])
             held.unchecked.discard(position)
-            if self.placed.get(unit) != (held.id, position):
+            places = self.placed.get(unit, ())
+            if (held.id, position) not in places or self.produced.get(unit, places) is None:
                 continue
-            del self.placed[unit]
-            self.working[held.stage].discard(unit)
-            if self.produced.get(unit) == (held.id, position):
+            rest = tuple(place for place in places if place != (held.id, position))
+            if rest:
+                self.placed[unit] = rest
+            else:
+                del self.placed[unit]
+            if self.produced.get(unit) is not None:
+                found = replicas.answering(self, unit)
+                if found is not None:  # the other run of it counts without this one, too
+                    self.produced[unit] = found
+                    continue
                 del self.produced[unit]
                 gone.add(unit)
-            if self._map_ready is not None:
-                back[unit] = Task(held.nodes[position], held.units[position], unit)
+            (self.working[held.stage].add if rest else self.working[held.stage].discard)(unit)
+            back[unit] = Task(held.nodes[position], held.units[position], unit)
         if self._map_ready is not None:
-            self._map_ready = {**back, **self._map_ready}  # they come first, as they did before
+            before, self._map_ready = self._map_ready, {}
+            for task in back.values():
+                self._list(task)
+            self._map_ready |= {
+                unit: task for unit, task in before.items() if unit not in back
+            }  # they come after these
         if gone:
             self.plan.forget(gone)
 
@@ -244,9 +292,11 @@ class Book:
         if unit not in self.produced:
             self.plan.record(unit, end)
             self.produced[unit] = None
-            self.placed.pop(unit, None)
-            if self._map_ready is not None:
-                self._map_ready.pop(unit, None)
+            if self.copies == 1:
+                self.placed.pop(unit, None)
+            for units in self.working.values():
+                units.discard(unit)
+            self._unlist(unit)
 
     # Audits.
 
@@ -262,6 +312,9 @@ class Book:
         barred = excluded | self.struck | set(self.convicted)
         barred |= self.given.tainted(held.seat.openings[position].end, strict=strict)
         barred |= self.given.waiting(shared_names_of(held.units[position]))
+        others = {registry.owner_of(each) for each in self.ran.get(UnitId(held.seat.assigned[position]), set())}
+        if others:  # whoever ran the unit elsewhere is no second opinion, nor is another account of the same owner
+            barred |= {account for account in registry.slots if account and registry.owner_of(account) in others}
         for neighbour in (position - 1, position + 1):  # no auditor gets two adjacent units of a seat
             audit = held.audits.get(neighbour)
             barred |= {call.auditor for call in audit.calls} if audit else set()

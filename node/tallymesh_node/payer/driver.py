@@ -99,6 +99,7 @@ class JobDriver:
                 apply(self.book, records.read(entry.kind, entry.body))
             except RemoteError as error:  # a line before it was lost when the disk was full: what it said comes again
                 log.error("job %s: a line of kind %s is left out: %s", self.book.id[:4].hex(), entry.kind, error)
+        self.book.counted.clear()  # announced then
         self._lines.clear()
         self._written = self._queued
         self.shown_status = self.book.status

@@ -30,6 +30,7 @@ class Held:
         width: int,
         tally_units: int,
         newcomer: bool = False,
+        owner: bytes = b"",
     ) -> None:
         lease: Lease = offered.message
         self.id = seat_id
@@ -40,6 +41,7 @@ class Held:
         self.peer = peer
         self.width = width
         self.newcomer = newcomer  # nothing much was at stake for its account when it was asked
+        self.owner = owner or lease.worker  # as the Registry named it when it was asked
         self.state = LeaseState.ASKED
         self.seat = Seat(seat_id, lease, tally_units)
         self.assigns: dict[int, bytes] = {}  # until the position is accepted, like the next two

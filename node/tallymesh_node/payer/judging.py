@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from tallymesh import wire
+from tallymesh.ids import UnitId
 from tallymesh.messages import AuditCommit, AuditOrder, AuditReason, Open, Result, Tally, Verdict
 from tallymesh_ledger import sampling
 from tallymesh_ledger.audit import Audit, CallState, Outcome, Subject
 from tallymesh_ledger.seat import Range
 from tallymesh_node.payer import records as r
+from tallymesh_node.payer import replicas
 from tallymesh_node.payer.book import Book, Calling
 from tallymesh_node.payer.held import Held
 from tallymesh_node.unit_inputs import shared_names_of
@@ -35,6 +37,15 @@ def shown(book: Book, record: r.Shown) -> None:
     for position in sorted(held.bad):
         if covered.start <= position < covered.end:
             force(book, held, position, AuditReason.FORCED)
+
+
+def dispute(book: Book, unit: UnitId) -> None:
+    """Where runs of one unit contradict each other, each is recomputed: a single bad unit is found for certain."""
+    for held, position in replicas.disputed(book, unit):
+        held.bad.setdefault(position, replicas.DISPUTED)
+        for closed in held.pending_tallies():
+            if closed.secret and closed.range.start <= position < closed.range.end:
+                force(book, held, position, AuditReason.FORCED)
 
 
 def force_all(book: Book, held: Held, covered: Range) -> None:
@@ -99,6 +110,7 @@ def judged(book: Book, record: r.Judged) -> None:
     book.given.bound(message.audit_order)  # without a commitment: it had not the inputs
     if calling.call.state is CallState.DONE and message.result != Result.UNAVAILABLE:
         book.recomputations += 1
+    book.use(calling.held, calling.order.message.position)
     strike(book, calling.audit)
 
 
@@ -109,10 +121,12 @@ def silent(book: Book, record: r.Silent) -> None:
 
 
 def recomputed(book: Book, record: r.Recomputed) -> None:
-    audit = book.held(record.seat).audits[record.position]
+    held = book.held(record.seat)
+    audit = held.audits[record.position]
     if audit.own_end is None:
         book.recomputations += 1
     audit.recomputed(record.end, record.draws)
+    book.use(held, record.position)
     strike(book, audit)
 
 

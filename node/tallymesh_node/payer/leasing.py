@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tallymesh import amounts, exchange
+from tallymesh import amounts, exchange, wheels
 from tallymesh.api import Problem
 from tallymesh.errors import ChainError, RemoteError
 from tallymesh.exchange import INLINE_BYTES, LeaseAnswer, LeaseRequest
@@ -78,7 +78,8 @@ class Leasing:
         if not book.over:
             for stage, matched in sorted(self.matches.items()):
                 name = book.spec.stages[stage].name
-                lacking = not any(held.stage == stage and held.takes_work for held in book.all())
+                owners = {held.owner for held in book.all() if held.stage == stage and held.takes_work}
+                lacking = len(owners) < book.copies  # where each unit is run twice one worker gets nowhere
                 if matched.waiting is not None and lacking:
                     found.append(self._waiting(name, matched))
                 elif lacking and matched.rejections:
@@ -232,7 +233,8 @@ class Leasing:
         )
         addresses = tuple(address for address in offer.addresses.split(",") if address)
         peer = exchange.Source(proposal.candidate.peer_id, addresses)
-        return Leased(driver.sign(lease).body, stage, peer, width, proposal.candidate.newcomer)
+        owner = proposal.candidate.owner
+        return Leased(driver.sign(lease).body, stage, peer, width, proposal.candidate.newcomer, owner)
 
     async def _request(self, held: Held) -> None:
         driver, tools = self.driver, self.driver.tools
@@ -250,7 +252,10 @@ class Leasing:
         except RemoteError as error:
             if error.code in ("unreachable", "timeout"):
                 tools.offers.note_unreachable(held.account, error.sentence)
-            driver.trust.rest("worker", held.account, f"{error.code}: {error.sentence}", BUSY_S)
+            if error.code == wheels.BASE_ONLY and wheels.among(driver.book.spec.shared):
+                driver.trust.takes_base_only(held.account)
+            else:
+                driver.trust.rest("worker", held.account, f"{error.code}: {error.sentence}", BUSY_S)
             await driver.commit(Declined(held.id, error.code, error.sentence))
             return
         tools.offers.note_unreachable(held.account, "")

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tallymesh import wheels
 from tallymesh_ledger.newcomers import room_wei
+from tallymesh_node.payer import replicas
 from tallymesh_node.payer.ordering import PRICE_ANY
 from tallymesh_scheduler.leases import LeaseState
 from tallymesh_scheduler.matching import Candidate, MatchRequest, Proposal
@@ -49,9 +51,9 @@ class Needs:
         needs: dict[int, tuple[int, int]] = {}
         for stage in range(len(book.spec.stages)):
             live = [h for h in book.all() if h.stage == stage and (h.takes_work or h.state is LeaseState.ASKED)]
-            left = book.units_left(stage) - len(book.working[stage])
-            uncovered = left - sum(held.positions_left for held in live)
-            wanted, width = book.width(stage), sum(held.width for held in live)
+            left = replicas.runs_left(book, stage)
+            uncovered = left - sum(replicas.covered(book, held) for held in live)
+            wanted, width = book.copies * book.width(stage), sum(held.width for held in live)
             if left <= 0:
                 continue
             if not live or uncovered > 0:
@@ -71,10 +73,11 @@ class Needs:
         weights = {stage: units * book.spec.stages[stage].work_ms for stage, (units, _) in needs.items()}
         requests = {}
         room = self._room(numeric_class, candidates)
+        packages = any(wheels.among(book.spec.shared))
         for stage, (units_left, width) in needs.items():
-            busy = frozenset(
-                h.account for h in book.all() if h.stage == stage and (h.takes_work or h.state is LeaseState.ASKED)
-            )
+            live = [h for h in book.all() if h.stage == stage and (h.takes_work or h.state is LeaseState.ASKED)]
+            busy = frozenset(h.account for h in live)
+            owners = frozenset(h.owner for h in live)
             if book.terms.workers_max and len(busy) >= book.terms.workers_max:
                 continue
             workers_max = max(0, book.terms.workers_max - len(busy)) if book.terms.workers_max else 0
@@ -93,12 +96,17 @@ class Needs:
                 units_left=units_left,
                 width=width,
                 wages=free * weights[stage] // sum(weights.values()),
+                packages=packages,
                 lock=book.lock(),
                 workers_max=workers_max,
                 class_accounts_min=parameters.class_accounts_min,
                 class_share_min_bp=parameters.class_stake_bp,
                 newcomers=order.newcomers and self._newcomers_lost() < NEWCOMERS_LOST_MAX,
                 busy=busy,
+                # Of a unit that is run twice one run is each owner's at most.
+                positions_max=book.units_left(stage) if book.copies > 1 else 0,
+                owners_min=max(1, book.copies - len(owners)),
+                busy_owners=owners if book.copies > 1 else None,
             )
         return requests
 
@@ -142,6 +150,7 @@ class Needs:
         offered = list(driver.tools.offers.candidates(driver.tools.chain.block_time()))
         room = self._room(self._numeric_class(offered), offered)
         kept = {c.offer.account for c in offered} - self._seated() if room is not None and room <= 0 else set()
+        base_only = driver.trust.base_only()
         resting, doubted = driver.trust.resting("worker"), driver.trust.doubted()
         distrust = {**dict.fromkeys(kept, KEPT_FREE), **resting, **driver.trust.convicted, **book.convicted}
         return [
@@ -149,6 +158,7 @@ class Needs:
                 candidate,
                 free_cores=candidate.offer.cores - driver.cores_held(candidate.offer.account, book.id),
                 distrust=distrust.get(candidate.offer.account, candidate.distrust),
+                base_only=candidate.offer.account in base_only,
                 doubt=doubted.get(candidate.offer.account, ""),
                 room=self.rooms.get(candidate.offer.account, 0),
             )
@@ -166,5 +176,6 @@ class Needs:
         seconds = 0.0
         for each, described in enumerate(book.spec.stages):
             side = width if each == stage else sum(held.width for held in book.all() if held.stage == each)
-            seconds += book.units_left(each) * described.work_ms / 1000 / max(1, min(side, book.width(each)))
+            runs, wide = book.copies * book.units_left(each), book.copies * book.width(each)
+            seconds += runs * described.work_ms / 1000 / max(1, min(side, wide))
         return seconds

@@ -8,6 +8,7 @@ from tallymesh.ids import ZERO32
 from tallymesh.messages import Auditors, Order
 from tallymesh.parameters import Parameters
 from tallymesh.units import JobSpec
+from tallymesh_node.payer import replicas
 from tallymesh_node.gpus import check_order
 
 BP = 10_000
@@ -21,19 +22,20 @@ LOCK_SHARE = 4  # a seat locks at most a fourth of a slot, so that one slot is g
 
 
 def audit_rate_bp(terms: api.Terms, parameters: Parameters) -> int:
-    if terms.verify not in ("sampled", "integrity"):
+    if terms.verify not in api.VERIFY:
         raise CallerError(
-            "bad_terms", f"verify={terms.verify!r} is not offered.", remedy='Use "sampled" or "integrity".'
+            "bad_terms", f"verify={terms.verify!r} is not offered.", remedy=f"Use one of {', '.join(api.VERIFY)}."
         )
     return INTEGRITY_BP if terms.verify == "integrity" else parameters.audit_rate_bp
 
 
-def split(budget: int, spec: JobSpec, rate_bp: int, parameters: Parameters) -> tuple[int, int]:
+def split(budget: int, spec: JobSpec, rate_bp: int, parameters: Parameters, copies: int = 1) -> tuple[int, int]:
     """(wages, audit reserve). The reserve holds the drawn share of all units, and two audits for each seat that is to
-    be expected, at the auditor's fee; what is not used goes back."""
-    total = units_of(spec)
+    be expected, at the auditor's fee; what is not used goes back. `copies` is how often each unit is run."""
+    total = copies * units_of(spec)
     seats = min(SEATS_EXPECTED, spec.per_round or len(spec.inputs)) if spec.kind == "federated" else 1
     seats = min(SEATS_EXPECTED, len(spec.inputs)) if spec.kind == "map" else seats
+    seats *= copies
     share_bp = min(BP, rate_bp + 2 * BP * seats // total)
     fees_bp = share_bp * parameters.auditor_fee_bp // BP
     reserve = budget * fees_bp // (BP + fees_bp)
@@ -50,10 +52,10 @@ def units_of(spec: JobSpec) -> int:
     return spec.rounds * ((spec.per_round or len(spec.inputs)) + 1)
 
 
-def lock_of(wages: int, spec: JobSpec, parameters: Parameters) -> int:
+def lock_of(wages: int, spec: JobSpec, parameters: Parameters, copies: int = 1) -> int:
     """The pay of two tallies, at the price that the wages allow for: no price is known yet, and a lock above the
     market's price harms nobody but who has no stake."""
-    total = units_of(spec)
+    total = copies * units_of(spec)
     return min(wages * min(2 * parameters.tally_units, total) // total, parameters.slot_wei // LOCK_SHARE)
 
 
@@ -93,12 +95,19 @@ def make_order(
     check_order(require.gpu)
     rate = audit_rate_bp(terms, parameters)
     # All of it may be done by newcomers, of whom every unit is audited; what is not needed for that comes back.
-    wages, reserve = split(budget, spec, BP if terms.newcomers else rate, parameters)
-    if wages < units_of(spec):
+    copies = replicas.copies_of(terms.verify)
+    if terms.workers_max and terms.workers_max < copies:
+        raise CallerError(
+            "bad_terms",
+            f"verify={terms.verify!r} runs each unit on {copies} workers, and workers_max is {terms.workers_max}.",
+        )
+    wages, reserve = split(budget, spec, BP if terms.newcomers else rate, parameters, copies)
+    runs = copies * units_of(spec)
+    if wages < runs:
         raise CallerError(
             "budget_too_small",
-            f"{amounts.show(budget)} cannot pay for {units_of(spec)} units.",
-            remedy=f"At least {amounts.show_up(units_of(spec) + reserve)} are needed, at the lowest price there is.",
+            f"{amounts.show(budget)} cannot pay for {units_of(spec)} units{f', each {copies} times' * (copies > 1)}.",
+            remedy=f"At least {amounts.show_up(runs + reserve)} are needed, at the lowest price there is.",
         )
     return Order(
         payer=payer,
@@ -113,7 +122,7 @@ def make_order(
         wages=wages,
         audit_reserve=reserve,
         # The least of any seat: a newcomer has nothing to lock, nor gas to unlock it with.
-        lock_per_seat=0 if terms.newcomers else lock_of(wages, spec, parameters),
+        lock_per_seat=0 if terms.newcomers else lock_of(wages, spec, parameters, copies),
         claim_bond=claim_bond_of(wages, spec, parameters),
         audit_rate_bp=rate,
         tally_units=parameters.tally_units,

@@ -1,6 +1,7 @@
 """Gives units to seats: every worker's cores busy and one unit ahead, in position order, small inputs inlined.
 
-A unit is at most one seat's at a time. This module does not know what a unit does or whether its output is right.
+A unit is at most one seat's at a time, or two seats' where each is run twice (replicas.py). This module does not know
+what a unit does or whether its output is right.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from tallymesh import exchange, units
 from tallymesh.api import Problem
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import INLINE_BYTES, MAX_BODY_BYTES, MAX_INLINE, AssignRequest, SeatedRequest, Source
-from tallymesh.ids import BlobId
+from tallymesh.ids import BlobId, UnitId
 from tallymesh.messages import Assign
 from tallymesh.plan import Task
 from tallymesh.units import Unit
 from tallymesh_ledger import waits
 from tallymesh_ledger.waits import Step
-from tallymesh_node.payer import losses
+from tallymesh_node.payer import losses, replicas
 from tallymesh_node.payer.held import Held
 from tallymesh_node.payer.records import Assigned
 from tallymesh_node.unit_inputs import names_of, shared_names_of
@@ -40,6 +41,7 @@ MAX_SOURCES = 8  # named beside an Assign
 class Placing:
     def __init__(self, driver: JobDriver) -> None:
         self.driver = driver
+        self._fruitless = -1  # version of the book in which no seat with room may be given any unit that is ready
         self._holds: dict[bytes, set[bytes]] = {}  # account -> blobs that it was sent or made, as far as we know
 
     def reconcile(self) -> None:
@@ -53,7 +55,7 @@ class Placing:
                 LeaseState.ENDING,
             ):
                 driver.doing.start(("send", held.id), self._send, held)
-        if not driver.book.over:
+        if not driver.book.over and driver.book.version != self._fruitless:
             stages = {held.stage for held in driver.book.all() if self._room(held)}
             if stages and any(task.node.stage in stages for task in driver.book.ready()):
                 driver.doing.start(("place",), self._place)
@@ -87,6 +89,8 @@ class Placing:
             if len(ready[task.node.stage]) >= PLACED_AT_ONCE:
                 break
         new: list[Assigned] = []
+        taken: dict[UnitId, set[bytes]] = {}
+        fresh: dict[bytes, int] = {}
         load = {held.id: len(held.outstanding) for held in book.all()}
         position = {held.id: len(held.seat.assigned) for held in book.all()}
         room = {held.id: self._room(held) for held in book.all()}
@@ -96,12 +100,15 @@ class Placing:
                 if not seats:
                     break
                 held = min(seats, key=lambda h: (load[h.id] / h.width, h.id))
-                place = self._pick(held, tasks)
+                place = self._pick(held, tasks, taken, fresh)
                 if place is None:
                     room[held.id] = 0
                     continue
                 task = tasks.pop(place)
                 assign = Assign(seat=held.id, position=position[held.id], unit_id=task.unit_id)
+                if task.unit_id not in book.placed and task.unit_id not in taken:
+                    fresh[held.owner] = fresh.get(held.owner, 0) + 1
+                taken.setdefault(task.unit_id, set()).add(held.owner)
                 node = (task.node.stage, task.node.round, task.node.index)
                 new.append(Assigned(self.driver.sign(assign).body, units.encode(task.unit), node))
                 load[held.id] += 1
@@ -109,6 +116,8 @@ class Placing:
                 room[held.id] -= 1
         if new:
             await self.driver.commit(*new)
+        else:
+            self._fruitless = book.version
 
     def _fits(self, held: Held, position: int) -> bool:
         seat = held.seat
@@ -117,15 +126,19 @@ class Placing:
         accepted = sum(closed.accepted for closed in seat.tallies)
         return seat.tally_of(position) <= accepted + 2
 
-    def _pick(self, held: Held, tasks: list[Task]) -> int | None:
+    def _pick(
+        self, held: Held, tasks: list[Task], taken: dict[UnitId, set[bytes]], fresh_ones: dict[bytes, int]
+    ) -> int | None:
         """The first unit whose data this worker has already, else the first whose data nobody has, else the first; of
-        those whose inputs it may be given now (an auditor is blind until it has committed)."""
+        those whose inputs it may be given now (an auditor is blind until it has committed), and which it may run."""
         mine = self._holds.get(held.account, set())
         others = [blobs for account, blobs in self._holds.items() if account != held.account]
         first: int | None = None
         fresh: int | None = None
         for index, task in enumerate(tasks[:SCAN]):
             if held.account in self.driver.book.given.waiting(shared_names_of(task.unit)):
+                continue
+            if not replicas.may_run(self.driver.book, held, task, taken, fresh_ones):
                 continue
             data = [item.blob for item in task.unit.inputs if item.name == "data"]
             if not data or all(blob in mine for blob in data):

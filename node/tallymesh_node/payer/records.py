@@ -38,6 +38,7 @@ class Leased(Record, frozen=True):
     peer: Source
     width: int  # units that the worker runs side by side
     newcomer: bool = False  # every unit is audited, and the seat is paid as soon as it is done
+    owner: bytes = b""  # of the worker's account; empty for itself
 
 
 class Agreed(Record, frozen=True):

@@ -11,6 +11,7 @@ from tallymesh.messages import Order, Result
 from tallymesh.plan import AGGREGATE, CLIENT
 from tallymesh_ledger.audit import CallState
 from tallymesh_ledger.keys import checksum
+from tallymesh_node.payer import replicas
 from tallymesh_node.payer.announcing import metrics_of
 from tallymesh_node.payer.book import Book
 from tallymesh_node.payer.held import Held
@@ -40,6 +41,7 @@ def job_view(driver: JobDriver) -> JobView:
         units=book.plan.total,
         units_done=units_done(book),
         redone=book.redone,
+        replicated=replicas.agreed(book),
         audits=book.recomputations,
         metrics=book.metrics(),
         result=ending.result.hex() if ending is not None else "",

@@ -67,6 +67,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int  # of everything, the template included
     budget_wei: str = "0"
     verify: str = "sampled"
+    runs: int = 0  # units that workers are paid for: each twice with verify="replicate"
 
 
 def folder() -> Path | None:
@@ -114,6 +115,7 @@ def describe(prepared: PreparedJob, terms: api.Terms) -> Package:
         bytes=len(body) + sum(map(len, blobs.values())),
         budget_wei=terms.budget_wei,
         verify=terms.verify,
+        runs=unit_count(spec) * (2 if terms.verify == "replicate" else 1),
     )
 
 

@@ -43,13 +43,15 @@ def checks(view: JobView, audits: Sequence[AuditView], backend: str) -> Checks:
     not_made: list[str] = []
     if backend == "network":
         made.append(f"{again} of {view.units_done} units were computed again: {_counts(results)}")
+        if view.replicated:
+            made.append(f"{view.replicated} of {view.units_done} units were run by two workers, who agree")
         if view.kind != "map":
             made.append("each update's form, finiteness and loss were checked on arrival")
         if by_payer:
             were = "was" if by_payer == 1 else "were"
             why = "too few auditors could be drawn"
             not_made.append(f"{by_payer} of these recomputations {were} made by the payer's own node: {why}")
-        if again < view.units_done:
+        if again < view.units_done and not view.replicated:
             not_made.append(f"{view.units_done - again} units were not drawn: sampling bounds cheating, not each unit")
     else:
         not_made.append("everything ran on this machine: there was nobody to check")
@@ -80,6 +82,8 @@ def outcome(view: JobView, audits: Sequence[AuditView], backend: str) -> list[st
         lines.append(f"{were} ({results}): {_by(answered)}.")
     elif view.units_done:
         lines.append(f"None of its {many(view.units_done, 'unit')} was computed again.")
+    if view.replicated:
+        lines.append(f"{view.replicated} of them were run by two workers, who agree.")
     for peer in view.peers:
         if peer.phase == "forfeited" and peer.problem is not None:
             lines.append(f"Caught: {short(peer.account)}: {peer.problem.sentence}")

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tallymesh.prepare import PreparedJob
 
 BACKENDS: Final = ("network", "local")
-VERIFY: Final = ("sampled", "integrity")
 DEADLINE_S: Final = 24 * 3600
 DEADLINE_MAX_S: Final = 1 << 36  # the node takes no more either: times on chain have 40 bits
 NAME_MAX: Final = 200  # characters: it is shown in a line
@@ -56,7 +55,8 @@ def map(  # the name is the public one
     Items, keyword arguments and what the function returns are JSON values, bytes, numpy arrays or torch tensors.
     `budget` is the most that it may ever cost, audits included, as text: ``"2.0"``; `max_price` the most per
     core-hour, as text too (prices are kept in whole wei per second: less than 3600 wei per core-hour is refused).
-    `work` is the declared work of one item in reference-seconds. `verify="integrity"` recomputes everything;
+    `work` is the declared work of one item in reference-seconds. `verify="integrity"` recomputes everything,
+    ``"replicate"`` has each item computed by two workers, who are both paid and must agree before it counts;
     `newcomers=True` gives work to accounts without stake, too, and recomputes every unit of theirs.
     CallerError where the function cannot be shipped, with the line and the remedy.
     """
@@ -233,14 +233,10 @@ def _terms(
         budget = os.environ.get("TALLYMESH_BUDGET") or None
     if budget is None and chosen == "network":
         raise CallerError("no_budget", "The job has no budget.", remedy='Pass budget="2.0", in whole tokens as text.')
-    if verify == "replicate":
-        raise CallerError(
-            "not_yet",
-            'verify="replicate" (each unit on several workers) comes in a later version.',
-            remedy='verify="integrity" computes each unit a second time.',
-        )
-    if verify not in VERIFY:
-        raise CallerError("bad_terms", f"There is no verify={verify!r}.", remedy=f"Use one of {', '.join(VERIFY)}.")
+    if verify not in api.VERIFY:
+        raise CallerError("bad_terms", f"There is no verify={verify!r}.", remedy=f"Use one of {', '.join(api.VERIFY)}.")
+    if verify == "replicate" and workers == 1:
+        raise CallerError("bad_terms", 'verify="replicate" runs each unit on two workers, and workers= allows for one.')
     if type(workers) is not int or type(deadline_s) is not int or workers < 0 or not 0 < deadline_s <= DEADLINE_MAX_S:
         raise CallerError(
             "bad_terms",

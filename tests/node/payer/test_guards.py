@@ -47,6 +47,7 @@ def order(**terms: Any) -> Any:
         ({"budget_wei": "-5"}, "bad_amount"),
         ({"budget_wei": str(1 << 96)}, "bad_amount"),
         ({"budget_wei": "1"}, "budget_too_small"),
+        ({"verify": "replicate", "workers_max": 1}, "bad_terms"),
         ({"max_price_wei": "-1"}, "bad_amount"),
         ({"max_price_wei": str(1 << 96)}, "bad_amount"),
         ({"max_price_wei": "0"}, "bad_amount"),

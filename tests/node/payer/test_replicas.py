@@ -1,0 +1,212 @@
+"""verify="replicate": each unit by two workers; what contradicts is recomputed, what is alone waits."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import msgspec
+import pytest
+import trio
+
+from fakes.executor import Run, honest
+from fakes.payer_scene import (
+    PRICE,
+    PayerNode,
+    Peer,
+    Scene,
+    caught,
+    cheat,
+    honest_result,
+    paid_units,
+    result_of,
+)
+from tallymesh import api
+from tallymesh.errors import CallerError
+from tallymesh.ids import BlobId
+from tallymesh.units import Unit
+from tallymesh_node.payer.replicas import ALONE, DISPUTED
+
+
+def bad_only(item: bytes) -> Run:
+    """One unit of the job is not done, all others are."""
+
+    def run(unit: Unit, inputs: Mapping[BlobId, bytes]) -> tuple[bytes, dict[str, float]]:
+        return cheat(unit, inputs) if unit.input("item") == item else honest(unit, inputs)
+
+    return run
+
+
+def runners(payer: PayerNode, job: str) -> dict[bytes, set[bytes]]:
+    """Unit -> accounts with an accepted run of it."""
+    found: dict[bytes, set[bytes]] = defaultdict(set)
+    for held in payer.service._driver(job).book.all():
+        for unit in held.seat.assigned[: held.seat.accepted_units]:
+            found[unit].add(held.account)
+    return found
+
+
+@pytest.mark.parametrize(("kind", "more"), [("map", {"items": 12}), ("federated", {"items": 3, "rounds": 2})])
+async def test_each_unit_is_run_and_paid_twice_from_two_seats(
+    scene: Scene, payer: PayerNode, kind: str, more: dict[str, int]
+) -> None:
+    peers = scene.crowd(5)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec(kind, **more)
+        job = await payer.submit(spec, verify="replicate")
+        view = await payer.wait(job)
+        honest_ones = honest_result(payer, spec)
+        assert result_of(payer, spec, view) == (honest_ones if kind == "map" else honest_ones[-1:])
+        ran = runners(payer, job)
+        assert len(ran) == view.units
+        assert {len(accounts) for accounts in ran.values()} == {2}
+        assert (view.replicated, view.redone) == (view.units, 0)
+        await payer.wait_empty(job)
+        assert sum(paid_units(scene, peer) for peer in peers) == 2 * view.units
+        outputs = [event for event in payer.service.events(job, 0) if event.kind == "unit"]
+        assert len(outputs) == view.units  # shown once, when they count
+
+
+async def test_one_bad_unit_is_caught_for_certain(scene: Scene, payer: PayerNode) -> None:
+    """Whichever it is, and though no draw is near it: a sample finds it one time in twenty-five."""
+    peers = scene.crowd(5)
+    spec = payer.spec("map", items=12)
+    peers[0].ask = PRICE // 2
+    peers[0].working.functions["m:f"] = bad_only(spec.inputs[7])
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(spec, verify="replicate")
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        [(peer, check)] = caught(payer, job)
+        assert (peer, check.split(":")[:2]) == ("peer-1", ["recomputation", "forced"])
+        said = {event.data.get("sentence", "") for event in payer.service.events(job, 0) if event.kind == "warning"}
+        assert any(DISPUTED in sentence for sentence in said)
+        ran = runners(payer, job)
+        assert all(accounts - {peers[0].key.address} for accounts in ran.values())
+        await payer.wait_empty(job)
+        # Nobody who told the truth lost anything: each unit of the others that was received was paid.
+        lost = [r for r in payer.service.receipts(job) if r.void and r.account != view_account(view, peers[0])]
+        assert lost == []
+
+
+def view_account(view: api.JobView, peer: Peer) -> str:
+    return next(each.account for each in view.peers if each.peer_id == peer.peer_id)
+
+
+async def test_a_run_that_is_lost_is_done_by_another(scene: Scene, payer: PayerNode) -> None:
+    peers = scene.crowd(5, seconds=2.0)
+    for peer in peers[:2]:
+        peer.ask = PRICE // 2
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=10)
+        job = await payer.submit(spec, verify="replicate")
+        await payer.wait(job, "running")
+        while not peers[0].working.ran:  # noqa: ASYNC110
+            await trio.sleep(0.2)
+        peers[0].kill()
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        seconded = sum(len(accounts) == 2 for accounts in runners(payer, job).values())
+        assert seconded >= view.units - 1  # but for a first unit, which an auditor has computed again
+
+
+async def test_two_accounts_of_one_owner_are_one_opinion(scene: Scene, payer: PayerNode) -> None:
+    """Both lie alike and are cheaper than all others: a job that took one as the second run would believe it."""
+    peers = scene.crowd(6)
+    for peer in peers[:2]:
+        peer.ask = PRICE // 2
+    spec = payer.spec("map", items=10)
+    for peer in peers[:2]:
+        peer.working.functions["m:f"] = bad_only(spec.inputs[4])
+    one = peers[0].key.address
+    candidates = scene.candidates
+
+    def owned(now: int) -> list[object]:
+        mine = {peer.key.address for peer in peers[:2]}
+        return [msgspec.structs.replace(c, owner=one) if c.offer.account in mine else c for c in candidates(now)]
+
+    scene.candidates = owned  # type: ignore[assignment, method-assign]
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(spec, verify="replicate")
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        assert not any({p.key.address for p in peers[:2]} <= accounts for accounts in runners(payer, job).values())
+
+
+async def test_with_one_worker_a_job_waits_and_says_for_whom(scene: Scene, payer: PayerNode) -> None:
+    alone = scene.join(1)
+    for number in range(2, 6):
+        scene.join(number, works=False)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=10)
+        job = await payer.submit(spec, verify="replicate")
+        await payer.wait(job, "running")
+        await trio.sleep(40)
+        assert "no_worker" in {problem.code for problem in payer.service.why(job)}
+        assert payer.service.job(job).units_done <= 1  # its first unit, which an auditor computed again
+        assert len(alone.working.ran) <= 6  # it is not sent ahead of what nobody seconds
+        late = scene.join(9)
+        await nursery.start(late.run)
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        assert view.replicated >= 7  # but for first units, which auditors computed again
+
+
+async def test_a_unit_that_nobody_seconds_in_time_is_audited_and_paid(scene: Scene, payer: PayerNode) -> None:
+    """An output that was made superfluous, or whose second workers all vanish, does not hold up its worker's pay."""
+    peers = scene.crowd(6)
+    for peer in peers[1:]:
+        peer.working.seconds = {"": 100_000.0}
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=4)
+        job = await payer.submit(spec, verify="replicate")
+        view = await payer.wait(job, "done")
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        assert payer.service.audits(job)
+        assert view.replicated == 0
+        said = {event.data.get("sentence", "") for event in payer.service.events(job, 0) if event.kind == "warning"}
+        assert any(ALONE in sentence for sentence in said)
+
+
+async def test_the_budget_pays_for_two_runs_or_says_what_is_needed(scene: Scene, payer: PayerNode) -> None:
+    scene.crowd(5)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=40)
+        enough = 40 * PRICE * 12 // 10  # for one run of each unit, and the audits of a sample
+        job = await payer.submit(spec, budget=enough, verify="replicate")
+        await trio.sleep(20)
+        [problem] = [p for p in payer.service.why(job) if p.code == "budget_too_small"]
+        assert "A budget of" in problem.remedy
+        await payer.service.cancel(job)
+        await payer.wait(job, "cancelled")
+        with pytest.raises(CallerError) as caught_error:
+            await payer.submit(spec, budget=79, verify="replicate")
+        assert caught_error.value.code == "budget_too_small"
+        assert "2 times" in caught_error.value.sentence
+
+
+async def test_after_a_crash_the_book_says_the_same(scene: Scene, payer: PayerNode) -> None:
+    peers = scene.crowd(5)
+    spec = payer.spec("map", items=10)
+    peers[2].working.functions["m:f"] = bad_only(spec.inputs[3])
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(spec, verify="replicate")
+        for _ in range(3):
+            await trio.sleep(4)
+            before = payer.service._driver(job).book
+            payer.crash()
+            await payer.start(nursery)
+            after = payer.service._driver(job).book
+            assert before.placed == after.placed
+            assert before.produced == after.produced
+            assert before.working == after.working
+        view = await payer.wait(job)
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
