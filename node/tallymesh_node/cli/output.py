@@ -1,23 +1,27 @@
 """How commands speak: tables and sentences for people, JSON for programs, `error: …` and exit code 1 for refusals.
 
 With `--json` standard output is one JSON value, errors included (`{"error": {"code", "sentence", "remedy"}}`), and
-nothing else.
+nothing else. A command line that cannot be read (exit code 2) is refused in the same shape.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import takewhile
 from typing import Annotated, Any
 
 import msgspec
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from tallymesh.errors import TallymeshError
 
 _JSON = "tallymesh.json"
+_ASKED = "tallymesh.json.asked"  # the word stands on the line, though the line may not be readable
 
 
 def _remember(context: typer.Context, value: bool) -> bool:
@@ -32,9 +36,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and not
 class Group(TyperGroup):
     """Turns refusals into one line and exit code 1. A bug keeps its traceback."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if ctx.parent is None:
+            ctx.meta[_ASKED] = "--json" in takewhile(lambda word: word != "--", args)
+        with _usage(ctx):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _usage(ctx):
+                return super().invoke(ctx)
         except TallymeshError as error:
             _refuse(error, bool(ctx.find_root().meta.get(_JSON)))
         except BaseExceptionGroup as group:  # trio's nurseries wrap what a task raised
@@ -45,6 +56,20 @@ class Group(TyperGroup):
                 raise
             _refuse(first(refusals), bool(ctx.find_root().meta.get(_JSON)))
         raise typer.Exit(1)
+
+
+@contextmanager
+def _usage(ctx: Any) -> Iterator[None]:
+    """A program that asked for JSON is told in JSON that its command line cannot be read. People get typer's text."""
+    try:
+        yield
+    except TyperException as error:
+        if not ctx.meta.get(_ASKED):
+            raise
+        place = getattr(error, "ctx", None) or ctx
+        remedy = f"'{place.command_path} --help' shows what it takes."
+        say_json({"error": {"code": "bad_usage", "sentence": error.format_message(), "remedy": remedy}})
+        raise typer.Exit(error.exit_code) from None
 
 
 def first(group: BaseExceptionGroup[Any]) -> TallymeshError:

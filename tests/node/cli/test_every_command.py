@@ -106,6 +106,39 @@ def test_a_refusal_of_any_command_is_one_json_value(
             assert (shown.out, shown.err) == ("", "error: There is no paper. Buy some.\n")
 
 
+@pytest.mark.parametrize("path", [path for path, _ in SHOWN], ids=" ".join)
+def test_a_command_line_that_cannot_be_read_is_one_json_value_too(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = (
+        [] if path in {("run",), ("build",)} else ["--no-such-option"]
+    )  # their script's options; it is what is missing
+    for flags in (["--json"], []):
+        with pytest.raises(SystemExit) as ended:
+            ROOT(args=[*path, *wrong, *flags], prog_name="tallymesh")
+        assert ended.value.code == 2
+        shown = capsys.readouterr()
+        if flags:
+            error = json.loads(shown.out)["error"]
+            assert (error["code"], shown.err) == ("bad_usage", "")
+            assert error["sentence"]
+            assert error["remedy"] == f"'tallymesh {' '.join(path)} --help' shows what it takes."
+        else:
+            assert shown.out == ""
+            assert "Usage: " in shown.err
+
+
+@pytest.mark.parametrize("words", [["--json", "ls"], ["lss", "--json"], ["node", "strat", "--json"]], ids=" ".join)
+def test_a_command_that_does_not_exist_is_one_json_value(words: list[str]) -> None:
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, json.loads(done.stdout)["error"]["code"], done.stderr) == (2, "bad_usage", "")
+
+
+def test_a_word_behind_the_dashes_asks_for_no_json() -> None:
+    done = CliRunner().invoke(app, ["ls", "--no-such-option", "--", "--json"])
+    assert (done.exit_code, done.stdout) == (2, "")
+
+
 def test_examples_use_options_and_commands_that_exist() -> None:
     """An example that is refused is worse than none."""
     known = {path: command for path, command in EVERY}
