@@ -53,6 +53,7 @@ class Enrolment:
         self.asking: Asking | None = None  # opened after the network
         self.newcomer: Newcomer | None = None  # while a worker's account has no slot
         self._changed = trio.Event()
+        self._retry_s = RETRY_S
         self._class = b""
         self.slots = 0
         self.chain_class = b""
@@ -72,7 +73,7 @@ class Enrolment:
 
     async def run(self) -> None:
         while True:
-            changed = self._changed
+            changed, self._retry_s = self._changed, RETRY_S
             try:
                 self.done = await self._reconcile()
             except ChainError as error:
@@ -81,7 +82,7 @@ class Enrolment:
                     log.log(level(error), "not enrolled yet: %s", error)
                 self.problems = (Problem(code=error.code, sentence=error.sentence, remedy=error.remedy),)
             settled_s = PROBATION_S if self.newcomer is not None else WATCH_S
-            with trio.move_on_after(settled_s if self.done else RETRY_S):
+            with trio.move_on_after(settled_s if self.done else self._retry_s):
                 await changed.wait()
 
     async def _reconcile(self) -> bool:
@@ -110,8 +111,10 @@ class Enrolment:
         stands = bool(self._wanted_slots or (self._works and self.slots))
         if stands:
             await self._bind(account)
-        current, following, _ = await registry.class_of(account)
+        current, following, effective = await registry.class_of(account)
         self.chain_class = current
+        if self._class == following != current:  # nothing but time is missing
+            self._retry_s = min(WATCH_S, max(RETRY_S, effective - self._chain.block_time()))
         if stands and self._class and self._class not in (current, following):
             await registry.set_class(self._chain.sender, self._class)
             log.info("numeric class %s is on chain from the end of its delay", self._class[:4].hex())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import trio
 
 from fakes.virtual_chain import CHAIN_ID, STARTED, URL, VirtualChain
@@ -47,12 +48,13 @@ async def tick(chain: VirtualChain) -> None:
 
 
 @asynccontextmanager
-async def a_node(chain: VirtualChain, **options) -> AsyncIterator[Node]:
+async def a_node(chain: VirtualChain, class_delay_s: int = 0, **options) -> AsyncIterator[Node]:
     """Enrolled, with a slot bought, and every transaction of that final."""
+    parameters = msgspec.structs.replace(development_parameters(), class_delay_s=class_delay_s)
     async with chain.rpc() as rpc:
-        contracts = await deploy(Sender(rpc, chain.key), development_parameters())
+        contracts = await deploy(Sender(rpc, chain.key), parameters)
         network = Network(
-            name="virtual", chain_id=CHAIN_ID, rpc_urls=(URL,), contracts=contracts, parameters=development_parameters()
+            name="virtual", chain_id=CHAIN_ID, rpc_urls=(URL,), contracts=contracts, parameters=parameters
         )
         node = Node(chain, rpc, network, **options)
         async with trio.open_nursery() as nursery:

@@ -39,8 +39,10 @@ async def fresh(node: Node) -> int:
 
 
 async def test_a_node_at_rest_asks_for_the_newest_block_and_little_else(virtual_chain: VirtualChain) -> None:
-    async with a_node(virtual_chain) as node:
+    async with a_node(virtual_chain, class_delay_s=3600) as node:
+        node.enrolment.set_class(b"\1" * 32)
         await trio.sleep(LATER_S)
+        assert not node.enrolment.done, "its class counts in an hour"
         since = trio.current_time()
         await trio.sleep(REST_S)
         found = asked(virtual_chain, since)
