@@ -118,7 +118,15 @@ class Node:
 
     def open_executor(self, spool: Path, store: BlobStore, slots: int) -> SandboxExecutor:
         strict, lends = self.config.sandbox == "strict", self.config.works or self.config.audits
-        return SandboxExecutor(spool, store.put, slots=slots, strict=strict, at_once=lends)
+        return SandboxExecutor(
+            spool,
+            store.put,
+            slots=slots,
+            strict=strict,
+            at_once=lends,
+            admit=self.room.admit,
+            base_only=self._base_only,
+        )
 
     async def run(self, task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Starts with the URL of the local API. TallymeshError where the node cannot start."""
@@ -153,7 +161,7 @@ class Node:
                 credits=not self.config.works,
             )
             self.blobs = BlobStore(self.home / "blobs", admit=lambda size: self.room.admit(size))
-            self.room = Room(self.blobs, limit=self._blobs_max)
+            self.room = Room(self.blobs, limit=self._for_blobs)
             self.capacity = from_machine(self.machine, self.settings, None, confirmed=False)
             lends = self.config.works or self.config.audits
             slots = max(self.capacity.cores if lends else SUBMIT_SLOTS, 1)
@@ -210,6 +218,7 @@ class Node:
                 current_offer=lambda: self.publisher.current,
                 account_of=self.book.account_of,
                 system=system_load,
+                base_only=self.config.packages == "base",
             )
         if self.config.audits:
             self.auditor = AuditorService(**shared, cores=self.cores)
@@ -359,6 +368,15 @@ class Node:
         limits = settings.limits
         self.settings = settings  # once it is known that they make sense
         return limits
+
+    def _base_only(self, job: bytes) -> bool:
+        """Whether the owner runs no packages of this job: those of the owner's own jobs are no stranger's."""
+        own = self.payer is not None and any(book.id == job for book in self.payer.books())
+        return self.config.packages == "base" and not own
+
+    def _for_blobs(self) -> int:
+        """What unpacked packages of jobs leave of it."""
+        return max(0, self._blobs_max() - self.executor.packages.bytes_used)
 
     def _blobs_max(self) -> int:
         """Bytes that blobs may have."""

@@ -95,6 +95,7 @@ class JobView(View, frozen=True):
     replicated: int = 0  # units whose output two workers of two owners agree on
     audits: int = 0
     metrics: dict[str, float] = {}
+    approximate: bool = False  # computed with batched=True: its hash promises nothing
     result: str = ""  # blob id (hex) of the final checkpoint; map: of the msgpack array of output blob ids
     budget_wei: str = "0"
     cost_wei: str = "0"
@@ -227,6 +228,7 @@ class NodeView(View, frozen=True):
     reachable: str  # yes, no: …, checking
     offer: dict[str, Any]
     numeric_profile: str = ""  # hash (hex) of the profile that its sandboxes compute under
+    base: dict[str, str] = {}  # what units find there: python (minor version), machine, and packages' versions
     probation: ProbationView | None = None
     problems: tuple[Problem, ...] = ()
     counters: dict[str, float] = {}

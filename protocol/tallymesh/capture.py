@@ -328,7 +328,7 @@ def _not_available(module: str, kind: str, where: str) -> CallerError:
         return CallerError(
             "no_module",
             f"{where}: the module {module} cannot be found.",
-            remedy=f"Check its name; {_BASE_SET}, and what requires= names.",
+            remedy=f'Check its name; {_BASE_SET}. A package travels with the job: requires=["{_distribution(top)}"].',
         )
     return CallerError(
         "not_in_base_set",

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tallymesh.ids import blob_id
 from tallymesh.wheels import Wheel
 
@@ -74,3 +76,18 @@ def index(folder: Path, *made: tuple[str, str, bytes] | tuple[str, str, bytes, s
     for name, version, data, *tag in made:
         (folder / file_name(name, version, *tag)).write_bytes(data)
     return folder
+
+
+def offer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `folder` all that pip sees, also in programs that are started, with a cache beside it."""
+    for name, value in settings(folder).items():
+        monkeypatch.setenv(name, value)
+
+
+def settings(folder: Path) -> dict[str, str]:
+    return {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(folder),
+        "PIP_CONFIG_FILE": "/dev/null",
+        "XDG_CACHE_HOME": str(folder.parent / "cache"),
+    }

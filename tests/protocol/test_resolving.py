@@ -38,10 +38,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("numpy", "2.4.6", made.build("numpy", "2.4.6", {"numpy/__init__.py": b""})),
     )
     (folder / "source-1.0.tar.gz").write_bytes(b"not even an archive: nothing may open it")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made.offer(folder, monkeypatch)
     return folder
 
 

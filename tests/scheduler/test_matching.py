@@ -54,16 +54,21 @@ REFUSED = {
     "too_little_memory": candidate(offered=offer(memory_mib=512)),
     "too_few_cores": candidate(offered=offer(cores=0)),
     "cores_taken": candidate(free_cores=0),
+    "base_only": candidate(base_only=True),
     "too_expensive": candidate(offered=offer(ask_price=51)),
 }
 
 
 @pytest.mark.parametrize("code", REFUSED)
 def test_an_offer_that_does_not_fit_is_rejected_with_its_reason(code: str) -> None:
-    found = match(request(), [REFUSED[code], candidate(9)], NOW, 0)
+    found = match(request(packages=code == "base_only"), [REFUSED[code], candidate(9)], NOW, 0)
     assert [(r.account, r.code) for r in found.rejections] == [(REFUSED[code].offer.account, code)]
     assert found.rejections[0].sentence
     assert [p.candidate.peer_id for p in found.proposals] == ["peer9"]
+
+
+def test_who_takes_the_base_set_only_is_asked_for_jobs_without_packages() -> None:
+    assert match(request(), [candidate(1, base_only=True)], NOW, 0).proposals
 
 
 def test_no_fitting_offer_says_what_is_wrong_with_each() -> None:

@@ -81,6 +81,10 @@ def _show(package: Package) -> None:
     print()
     rows = [(file.path, size(file.bytes), file.hash) for file in package.files]
     table(("file", "size", "hash"), rows, empty="no files")
+    if package.packages:
+        print()
+        named = [(each.requirement, size(each.bytes)) for each in package.packages]
+        table(("package, as requires= takes it again", "size"), named, empty="no packages")
 
 
 def size(count: int) -> str:

@@ -8,7 +8,7 @@ import msgspec
 import trio_asyncio
 from aiohttp import web
 
-from tallymesh import api
+from tallymesh import api, wheels
 from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import BlobId
@@ -52,6 +52,7 @@ async def submit(request: web.Request, node: NodeFacade) -> web.Response:
     if path.stat().st_size > MAX_SPEC_BYTES:
         raise CallerError("too_large", f"A job template has at most {MAX_SPEC_BYTES} bytes.")
     spec = decode_spec(path.read_bytes())
+    wheels.among(spec.shared)  # else every worker would say so
     named = {spec.program, spec.initial, spec.test, *spec.inputs, *(item.blob for item in spec.shared)} - {bytes(32)}
     absent = sorted(blob for blob in named if not node.blobs.has(BlobId(blob)))
     if absent:

@@ -85,6 +85,7 @@ class WorkerService:
         account_of: AccountOf,
         policy: SettlePolicy | None = None,
         system: System = dict,
+        base_only: bool = False,
     ) -> None:
         self.tools = Tools(
             network=network,
@@ -105,7 +106,7 @@ class WorkerService:
         self._ending: set[bytes] = set()
         self._allowed = Allowed()
         own_stake = OwnStake(self.tools)
-        self._doors = Doors(self.tools, self, own_stake, current_offer)
+        self._doors = Doors(self.tools, self, own_stake, current_offer, base_only=base_only)
         self._settlement = Settlement(self.tools, self.works, policy or SettlePolicy(), own_stake, self._over)
         self._unlocking = Unlocking(self.tools)
         self.may_fetch: Callable[[str, BlobId, bytes], bool] = Access(self.tools, self.works, account_of).may_fetch

@@ -14,7 +14,8 @@ from typing import Final
 
 import msgspec
 
-from tallymesh import api, program, units
+from tallymesh import api, program, units, wheels
+from tallymesh.client import resolving
 from tallymesh.client.local import unit_count
 from tallymesh.errors import CallerError
 from tallymesh.ids import BlobId, blob_id
@@ -47,6 +48,17 @@ class Part(msgspec.Struct, frozen=True):
     work_s: float
 
 
+class Travelling(msgspec.Struct, frozen=True):
+    """A package that travels with the job. `requirement` gives this very file again."""
+
+    name: str
+    version: str
+    file: str
+    bytes: int
+    hash: str
+    requirement: str
+
+
 class Package(msgspec.Struct, frozen=True, kw_only=True):
     """What would be sent. `job` is the content id of the template, which names everything else by content too."""
 
@@ -60,6 +72,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     program: str
     files: list[File]
     stages: list[Part]
+    packages: list[Travelling]
     inputs: int  # items of a map, shards of a training
     inputs_bytes: int
     test_bytes: int
@@ -97,6 +110,7 @@ def describe(prepared: PreparedJob, terms: api.Terms) -> Package:
     spec, blobs = prepared
     body = units.encode(spec)
     archive = program.unpack(blobs[BlobId(spec.program)])
+    packages = wheels.among(spec.shared)
     return Package(
         job=blob_id(body).hex(),
         name=spec.name,
@@ -108,8 +122,14 @@ def describe(prepared: PreparedJob, terms: api.Terms) -> Package:
         program=spec.program.hex(),
         files=[File(path, len(data), blob_id(data).hex()) for path, data in sorted(archive.items())],
         stages=[Part(stage.name, stage.entry, stage.work_ms / 1000) for stage in spec.stages],
+        packages=[
+            Travelling(
+                each.name, each.version, each.file, each.size, each.blob.hex(), resolving.pinned(each, blobs[each.blob])
+            )
+            for each in packages
+        ],
         inputs=len(spec.inputs),
-        inputs_bytes=_size(blobs, {*spec.inputs, *(each.blob for each in spec.shared)}),
+        inputs_bytes=_size(blobs, {*spec.inputs, *(each.blob for each in spec.shared)} - {w.blob for w in packages}),
         test_bytes=_size(blobs, {spec.test}),
         initial_bytes=_size(blobs, {spec.initial}),
         bytes=len(body) + sum(map(len, blobs.values())),
