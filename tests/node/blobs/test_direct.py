@@ -289,6 +289,20 @@ async def test_one_peers_direct_sockets_are_bounded_and_a_closed_one_makes_room(
 
 
 @pytest.mark.slow
+async def test_all_peers_direct_sockets_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "ACCEPTED", 1)
+    async with peers(3) as (server, one, two):
+        accepted: list[DirectSocket] = []
+        server.serve_direct(accepted.append)
+        first = await one.open_direct(server.source)
+        with pytest.raises(RemoteError):
+            await two.open_direct(server.source)
+        await first.abort()
+        for each in accepted:
+            await each.abort()
+
+
+@pytest.mark.slow
 async def test_multiplexed_connections_go_on_beside_it() -> None:
     async def echo(caller: str, body: bytes) -> bytes:
         return body

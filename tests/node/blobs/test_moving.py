@@ -18,6 +18,7 @@ from fakes.exchanges import everybody, exchanges, fetch, leftovers
 from fakes.peers import TOPIC, peer, peers, proxy, until
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import Source
+from tallymesh.ids import blob_id
 from tallymesh_node.blobs import BlobExchange, BlobStore, open_blobs, transfer
 from tallymesh_node.blobs.serving import Header, protocol_name
 from tallymesh_node.blobs.store import CHUNK_BYTES, BlobWriter
@@ -70,6 +71,39 @@ async def test_source_that_gives_no_direct_socket_is_taken_from_over_its_stream_
             await fetch(taker, blob, networks[0].source)
             assert taker.get(blob) == data
         assert asked == [networks[0].peer_id]
+
+
+async def test_who_gave_no_direct_socket_is_asked_again_after_a_while_and_few_are_remembered(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    asked: list[str] = []
+
+    async def closed(source: Source) -> DirectSocket:
+        asked.append(source.peer_id)
+        raise RemoteError("unreachable", "closed", peer=source.peer_id)
+
+    async with peer() as network, exchanges([network], tmp_path) as (mine,):
+        monkeypatch.setattr(network, "open_direct", closed)
+        monkeypatch.setattr(transfer, "MAX_NO_DIRECT", 2)
+        one, two, three = (transfer._Offer(Source(peer_id=name), b"") for name in ("one", "two", "three"))
+        for offer in (one, one, two, three, three, one):  # the third makes the first forgotten
+            assert await mine._open_direct(offer) is None
+        assert asked == ["one", "two", "three", "one"]
+        monkeypatch.setattr(transfer, "NO_DIRECT_S", 0.0)
+        mine._no_direct.clear()
+        for _ in range(2):
+            assert await mine._open_direct(two) is None
+        assert asked[4:] == ["two", "two"]
+
+
+async def test_list_that_changes_on_the_direct_socket_is_a_lie(tmp_path: Path, monkeypatch: Patch) -> None:
+    lists = [HASHES, [HASHES[0], *[bytes(32)] * 6]]
+    async with peers(2) as networks, exchanges(networks, tmp_path) as (giver, taker):
+        blob = giver.put(BIG)
+        monkeypatch.setattr(giver.store, "chunk_hashes", lambda blob: lists.pop(0))
+        with pytest.raises(RemoteError) as error:
+            await fetch(taker, blob, networks[0].source)
+        assert "changed its list" in error.value.sentence
 
 
 async def test_ticket_decides_on_a_direct_socket_too(tmp_path: Path) -> None:
@@ -295,6 +329,26 @@ async def test_sources_that_give_do_not_wait_for_one_that_stalls(tmp_path: Path,
             end.set()
         assert taker.get(blob) == BIG
         assert counters.blob_bytes_received == len(BIG)
+
+
+async def test_no_more_sources_are_taken_from_at_once_than_one_blob_may_have(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(transfer, "PARALLEL_BYTES", 1)
+    monkeypatch.setattr(transfer, "PARALLEL", 2)
+    end = trio.Event()
+    async with peers(4) as (one, two, three, mine), exchanges([mine], tmp_path) as (taker,):
+        blob = blob_id(BIG)
+        sources = [await stalls(network, blob, len(BIG), HASHES, end) for network in (one, two, three)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fetch, taker, blob, *sources)
+            await until(lambda: any(t.plan is not None for t in taker._transfers.values()), 120)
+            (found,) = taker._transfers.values()
+            await until(lambda: sum(offer.busy for offer in found.offers) == 2, 120)
+            for _ in range(100):
+                await trio.lowlevel.checkpoint()
+            assert (found.tasks, sum(offer.busy for offer in found.offers)) == (2, 2)
+            nursery.cancel_scope.cancel()
 
 
 async def test_list_that_another_source_contradicts_is_judged_by_the_whole(tmp_path: Path, monkeypatch: Patch) -> None:

@@ -309,6 +309,23 @@ def test_pins_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert len(BlobStore(tmp_path).pins) == 1
 
 
+def test_a_pin_and_its_end_reach_the_folder_before_they_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = BlobStore(tmp_path)
+    synced: list[tuple[int, list[str]]] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, os.listdir(descriptor)))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    blob = blob_id(b"one")
+    store.pin(blob)
+    store.pin(blob, pinned=False)
+    folder = (tmp_path / "pins").stat().st_ino
+    assert synced == [(folder, [blob.hex()]), (folder, [])]
+
+
 def test_a_pin_that_the_disk_refuses_is_none(tmp_path: Path) -> None:
     store = BlobStore(tmp_path)
     (tmp_path / "pins").rmdir()
@@ -345,6 +362,25 @@ def test_what_was_used_last_before_a_restart_goes_last(tmp_path: Path) -> None:
     again = BlobStore(tmp_path)
     assert again.used_at(first) == 2e9
     assert again.used_at(first) > again.used_at(second) > 1e9
+
+
+def test_every_use_counts(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    blob = store.put(b"data")
+
+    def stream() -> None:
+        store.put_stream(blob, 4, [b"data"])
+
+    for use in (lambda: store.path(blob), lambda: store.open(blob).close(), lambda: store.get(blob), stream):
+        store._used[blob] = 0.0
+        use()
+        assert store.used_at(blob) > 0.0
+    store._used[blob] = 0.0
+    store.put(b"data")
+    assert store.used_at(blob) > 0.0
+    store._used[blob] = 0.0
+    store.came_at(blob)
+    assert (store.used_at(blob), store.used_at(blob_id(b"?"))) == (0.0, 0.0)
 
 
 def test_a_blob_whose_file_somebody_else_removed_is_not_here(tmp_path: Path) -> None:

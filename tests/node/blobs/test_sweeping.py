@@ -39,8 +39,10 @@ async def test_only_what_no_role_stands_for_is_dropped(tmp_path: Path) -> None:
     yard.store.put(b"of a job long over")
     yard.held.add(seat)
     yard.wanted.add(open_seat)
+    pinned = yard.store.put(b"pinned by the owner")
+    yard.store.pin(pinned)
     await yard.sweeper.sweep()
-    assert set(yard.store) == {seat, open_seat}
+    assert set(yard.store) == {seat, open_seat, pinned}
     assert yard.sweeper.dropped == 1
 
 

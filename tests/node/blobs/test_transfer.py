@@ -378,6 +378,15 @@ async def test_ask_for_a_chunk_that_there_is_not_ends_the_stream(tmp_path: Path,
         await wire.abort()
 
 
+@pytest.mark.parametrize("index", [-1, 3, 1 << 62])
+def test_only_chunks_that_there_are_can_be_asked_for(index: int) -> None:
+    """Any other number would count as bytes that were sent, negative ones too."""
+    assert serving.decode_ask(msgspec.msgpack.encode(2), 3, "a peer") == 2
+    with pytest.raises(RemoteError) as error:
+        serving.decode_ask(msgspec.msgpack.encode(index), 3, "a peer")
+    assert (error.value.code, error.value.peer) == ("bad_message", "a peer")
+
+
 async def test_half_open_peer_is_cut_and_gives_its_place_back(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(serving, "SENDING_PER_PEER", 1)
     monkeypatch.setattr(serving, "READ_S", 0.1)
