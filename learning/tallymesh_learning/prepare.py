@@ -15,13 +15,15 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from tallymesh import prepare as packages
+from tallymesh import prepare as preparing
+from tallymesh import wheels
 from tallymesh.capture import capture
 from tallymesh.errors import CallerError
 from tallymesh.ids import ZERO32, BlobId, blob_id
 from tallymesh.plan import derive_seed
 from tallymesh.prepare import PreparedJob
 from tallymesh.units import Input, JobSpec, Stage, Unit
+from tallymesh.wheels import Packages
 from tallymesh_learning import options, reading, replacing, side
 from tallymesh_learning import partition as partitions
 from tallymesh_learning.runtime import profile
@@ -55,6 +57,7 @@ def prepare_training(
     prepare: Any = None,
     trainer: Any = None,
     aggregator: Any = None,
+    packages: Packages = wheels.NONE,
     pool: UnitPool | None = None,
 ) -> PreparedJob:
     """A training job.
@@ -63,7 +66,7 @@ def prepare_training(
     `local["epochs"]` passes over the data, cut into at most `segments` units. `work` declares the reference-seconds of
     a training unit; without it one is timed (by `pool` where the caller has one already). `prepare(batch)` changes
     each batch that is trained on. `trainer` and `aggregator` are subclasses of `ClientTrainer` and `ServerAggregator`
-    (federated.py).
+    (federated.py). `packages` travel with the job.
 
     CallerError where something is wrong with what was passed, the user's own exceptions included.
     """
@@ -73,10 +76,10 @@ def prepare_training(
         "aggregator": replacing.check("aggregator", aggregator, algorithm),
     }
     given = options.local(local)
-    packages.check_seed(seed)
+    preparing.check_seed(seed)
     objects = {"model": model, "loss": loss, "prepare": prepare, **roles}
     named = [name for name, each in objects.items() if each is not None]
-    captured = capture(*(objects[name] for name in named))
+    captured = capture(*(objects[name] for name in named), packages=packages.modules)
     entries = dict(zip(named, captured.entries, strict=True))
     own = UnitPool(1) if pool is None else None
     units = pool or own
@@ -85,7 +88,7 @@ def prepare_training(
         units.start()  # imports torch while the data is read
         count = 1 if algorithm == "sequential" else clients
         shards = reading.read(data, test, clients=count, method=method, seed=seed)
-        builder = _Builder(units, captured.archive, entries, shards, given, seed)
+        builder = _Builder(units, captured.archive, entries, shards, given, seed, packages)
         if algorithm == "sequential":
             spec = builder.sequential(segments, work)
         else:
@@ -111,8 +114,10 @@ class _Builder:
         shards: reading.Shards,
         local: options.Local,
         seed: int,
+        packages: Packages,
     ) -> None:
-        self.blobs = dict(shards.blobs)
+        self.blobs = {**shards.blobs, **packages.blobs}
+        self._packages = wheels.inputs(packages.wheels)
         self._pool = pool
         self._shards = shards
         self._local = local
@@ -122,7 +127,7 @@ class _Builder:
         self._program = self._put(archive)
         for blob in self.blobs.values():
             pool.put(blob)
-        first = side.initialise(self._program, self._profile, entries["model"], seed)
+        first = side.initialise(self._program, self._profile, entries["model"], seed, self._packages)
         made = self._run(first, "The model cannot be made")
         self._initial = self._put(made.output)
 
@@ -138,6 +143,7 @@ class _Builder:
         seconds, update = self._timed(spec, config, total, "train")
         names = [blob for blob, _ in self._shards.shards][: per_round or None]
         inputs = (Input("state", self._initial), *(Input(f"update/{blob.hex()}", update) for blob in names))
+        inputs += self._packages
         unit = Unit(
             self._program, stages[1].entry, inputs, aggregation, derive_seed(self._seed, "timed"), self._profile
         )
@@ -164,7 +170,7 @@ class _Builder:
         short = steps if config.trainer else min(steps, TIMED_STEPS)
         changed = options.encode(config if config.trainer else replace(config, steps=short))
         shard = min(self._shards.shards, key=lambda row: abs(row[1] - self._mean()))[0]
-        inputs = (Input("state", self._initial), Input("data", shard))
+        inputs = (Input("state", self._initial), Input("data", shard), *self._packages)
         seed = derive_seed(self._seed, "timed")
         unit = Unit(self._program, spec.stages[0].entry, inputs, changed, seed, self._profile)
         began = time.perf_counter()
@@ -215,6 +221,7 @@ class _Builder:
             seed=self._seed,
             stages=stages,
             inputs=tuple(blob for blob, _ in self._shards.shards),
+            shared=self._packages,
             initial=self._initial,
             rounds=rounds,
             per_round=per_round,
@@ -223,7 +230,7 @@ class _Builder:
 
     def _declare(self, spec: JobSpec, *seconds: float) -> JobSpec:
         stages = [
-            replace(stage, work_ms=packages.work_ms(each)) for stage, each in zip(spec.stages, seconds, strict=True)
+            replace(stage, work_ms=preparing.work_ms(each)) for stage, each in zip(spec.stages, seconds, strict=True)
         ]
         return replace(spec, stages=tuple(stages))
 

@@ -13,10 +13,10 @@ from tallymesh.units import Input, JobSpec, Unit
 from tallymesh_learning import options
 
 
-def initialise(program: bytes, profile: bytes, model: str, seed: int) -> Unit:
-    """Checkpoint 0 of the model function at `model` (``module:qualname``)."""
+def initialise(program: bytes, profile: bytes, model: str, seed: int, packages: tuple[Input, ...] = ()) -> Unit:
+    """Checkpoint 0 of the model function at `model` (``module:qualname``), with the job's `packages`."""
     config = options.encode(options.Config(model=model, seed=seed))
-    return Unit(program, "tallymesh:initialise", (), config, derive_seed(seed, "initialise"), profile)
+    return Unit(program, "tallymesh:initialise", packages, config, derive_seed(seed, "initialise"), profile)
 
 
 def evaluate(spec: JobSpec, state: BlobId, data: BlobId | None = None) -> Unit:

@@ -19,19 +19,21 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, NoReturn, Self
 
 import msgspec
 
-from tallymesh import starting
+from tallymesh import starting, unpacking, wheels
 from tallymesh.errors import LocalError
 from tallymesh.ids import BlobId, blob_id
 from tallymesh.units import Unit, encode
+from tallymesh.unpacking import Given
+from tallymesh.wheels import Wheel
 from tallymesh_learning.runtime import profile
-from tallymesh_learning.runtime.work import UnitFailure
+from tallymesh_learning.runtime.work import PACKAGES, UnitFailure
 
 MAX_PACKET: Final = 64 * 1024  # a line of the runner is at most 16 kB
 MAX_EVENT: Final = 32 * 1024
@@ -121,9 +123,23 @@ class UnitPool:
             if not self.path(blob).exists():
                 raise KeyError(blob.hex())
             os.link(self.path(blob), work / "in" / "blobs" / blob.hex())
+        wanted = wheels.among(unit.inputs)
+        if wanted:
+            os.symlink(self._packages(wanted), work / "in" / PACKAGES)
         self._waiting.append((self._tickets, work))
         self._fill()
         return self._tickets
+
+    def _packages(self, wanted: Sequence[Wheel]) -> Path:
+        """The folder of a set of wheels, unpacked once."""
+        folder = self._folder / "packages" / wheels.set_id(wanted)
+        if not folder.exists():
+            draft = folder.with_suffix(".part")
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+            unpacking.unpack([Given(wheel, self.path(wheel.blob)) for wheel in wanted], draft)
+            draft.rename(folder)
+        return folder
 
     @property
     def busy(self) -> int:

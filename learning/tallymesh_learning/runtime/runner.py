@@ -13,13 +13,14 @@ import io
 import json
 import math
 import traceback
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
-from tallymesh import logs, program
+from tallymesh import logs, program, wheels
 from tallymesh.errors import TallymeshError
 from tallymesh.units import Unit, canonical_json, decode_unit
-from tallymesh_learning.runtime import profile
+from tallymesh_learning.runtime import packages, profile
 from tallymesh_learning.runtime.work import PROBE_KEY_BYTES, Emit, Result, UnitFailure, Work
 
 MAX_LINE: Final = 4000  # characters of one printed line; a longer one is cut into several
@@ -96,9 +97,22 @@ def _run(work: Work) -> Result:
 
         numeric.apply()
         numeric.reseed(work.unit.seed, "import")
-    with program.importable(archive):
+    with _packages(work), program.importable(archive):
         result: Result = step(work)
         return result
+
+
+def _packages(work: Work) -> AbstractContextManager[None]:
+    """Those that travel with the job, where whoever started this process unpacked them."""
+    try:
+        wanted = wheels.among(work.unit.inputs)
+    except TallymeshError as error:
+        raise UnitFailure("inputs", str(error)) from None
+    if not wanted:
+        return contextlib.nullcontext()
+    if not work.packages.is_dir():
+        raise UnitFailure("sandbox", "The unit's packages are not here.")
+    return packages.importable(work.packages)
 
 
 def _step(unit: Unit) -> Any:

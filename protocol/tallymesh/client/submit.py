@@ -12,13 +12,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from tallymesh import amounts, api, units
-from tallymesh.client import building
+from tallymesh import amounts, api, units, wheels
+from tallymesh.client import building, resolving
 from tallymesh.client.edge import edge
 from tallymesh.client.job import Job
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import blob_id
 from tallymesh.text import sentence
+from tallymesh.wheels import Packages
 
 if TYPE_CHECKING:
     from tallymesh.prepare import PreparedJob
@@ -58,11 +59,12 @@ def map(  # the name is the public one
     `work` is the declared work of one item in reference-seconds. `verify="integrity"` recomputes everything,
     ``"replicate"`` has each item computed by two workers, who are both paid and must agree before it counts;
     `newcomers=True` gives work to accounts without stake, too, and recomputes every unit of theirs.
+    `requires` names packages that travel with the job, as pip does: ``["scikit-learn==1.9.*"]``; wheels alone.
     CallerError where the function cannot be shipped, with the line and the remedy.
     """
     _check_no_clash(function)
     _check_arguments(function, kwargs)
-    _check_requires(requires)
+    resolving.parse(requires)
     terms = _terms(budget, max_price, require, verify, workers, deadline_s, newcomers, backend)
     _check_name(name)
     from tallymesh import urls
@@ -77,7 +79,14 @@ def map(  # the name is the public one
             )
         inputs = urls.items(inputs)
     prepared = prepare_map(
-        function, inputs, kwargs, profile=_profile(_backend(backend)), seed=seed, work=work, name=name
+        function,
+        inputs,
+        kwargs,
+        profile=_profile(_backend(backend)),
+        seed=seed,
+        work=work,
+        name=name,
+        packages=_packages(requires, _backend(backend)),
     )
     return _submit(prepared, terms, backend)
 
@@ -121,11 +130,11 @@ def train(
     they follow the unit's seed) and none that is measured on. `test` is held-out data for the metrics of each round.
     `trainer`, a subclass of `tallymesh_learning.ClientTrainer`, replaces what a client does in a round, `aggregator`,
     one of `tallymesh_learning.ServerAggregator`, what is made of all their updates; both are checked like any unit.
-    `budget`, `max_price` and `newcomers` are as in `map`. `work` declares the reference-seconds of one unit; without it
-    one is timed here first. The same arguments give the same `model_sha` on any backend. CallerError where model, loss
-    or data cannot work: they are tried before anything is sent.
+    `budget`, `max_price`, `newcomers` and `requires` are as in `map`. `work` declares the reference-seconds of one
+    unit; without it one is timed here first. The same arguments give the same `model_sha` on any backend. CallerError
+    where model, loss or data cannot work: they are tried before anything is sent.
     """
-    _check_requires(requires)
+    resolving.parse(requires)
     terms = _terms(budget, max_price, require, verify, workers, deadline_s, newcomers, backend)
     _check_name(name)
     try:
@@ -152,6 +161,7 @@ def train(
         seed=seed,
         work=work,
         name=name,
+        packages=_packages(requires, "local"),  # its units are tried here, under the profile of this installation
     )
     return _submit(prepared, terms, backend)
 
@@ -191,6 +201,22 @@ def _profile(backend: str) -> bytes:
     if not stated:
         raise LocalError("no_profile", "The node does not say under which numeric profile it computes.")
     return bytes.fromhex(stated)
+
+
+def _packages(requires: Sequence[str], backend: str) -> Packages:
+    """The wheels that travel with the job, beside the base set of this installation or of the node."""
+    if not requires:
+        return wheels.NONE
+    if backend != "network":
+        from tallymesh_learning.runtime.profile import base
+
+        return resolving.resolve(requires, base())
+    from tallymesh.client.session import current
+
+    stated = current().get("/v1/node", api.NodeView).base
+    if not stated:
+        raise LocalError("no_profile", "The node does not say what its sandboxes have.", remedy="Update the node.")
+    return resolving.resolve(requires, stated)
 
 
 def _submit(prepared: PreparedJob, terms: api.Terms, backend: str | None) -> Job:
@@ -276,17 +302,6 @@ def _terms(
         deadline_s=deadline_s,
         newcomers=newcomers,
     )
-
-
-def _check_requires(requires: Sequence[str]) -> None:
-    """A name of the API that comes later says so, before it could be taken for an argument of the user's function."""
-    if requires:
-        raise CallerError(
-            "not_yet",
-            "requires= (packages that travel with a job) comes in a later version.",
-            remedy="Workers have Python, numpy, torch and safetensors: use other packages on your side, and pass what "
-            "they make.",
-        )
 
 
 def _check_name(name: str) -> None:
