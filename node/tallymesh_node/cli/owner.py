@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -13,9 +14,16 @@ from tallymesh.errors import CallerError
 from tallymesh_node.cli.output import Json, facts, say_json
 
 if TYPE_CHECKING:
-    from tallymesh_node.limits import Orders
+    from tallymesh_node.limits import Orders, Pause
 
 Home = Annotated[Path | None, typer.Option(help="The node's folder; by default TALLYMESH_HOME or the data folder.")]
+# What a zero in the configuration means (tallymesh_node/config.py); of a length of time it is a zero.
+_ZERO: Final = {
+    "cores": "all there are",
+    "memory_mib": "all there is",
+    "disk_gib": "half of what is free",
+    "bandwidth_mib_s": "no limit",
+}
 _SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -42,9 +50,10 @@ def pause(
     folder, said = _said(home)
     _save(folder, Orders(pause=Pause(until, at_once=now), changes=said.changes))
     if json_:
-        say_json({"paused": True, "until": until if for_ else None, "at_once": now})
+        say_json({"paused": True, "until": until if for_ else None, "at_once": now, "node_runs": _runs(folder)})
     else:
         print(f"paused{f' for {for_}' if for_ else ', until: tallymesh node resume'}")
+        _say_where(folder)
 
 
 def resume(home: Home = None, json_: Json = False) -> None:
@@ -59,9 +68,10 @@ def resume(home: Home = None, json_: Json = False) -> None:
     folder, said = _said(home)
     _save(folder, Orders(changes=said.changes))
     if json_:
-        say_json({"paused": False})
+        say_json({"paused": False, "node_runs": _runs(folder)})
     else:
         print("lent again" if said.pause is not None else "it was not paused")
+        _say_where(folder)
 
 
 def limit(
@@ -111,19 +121,40 @@ def limit(
     if given or reset:
         _save(folder, Orders(pause=said.pause, changes=changes))
     shown = {name: getattr(settings, name) for name in CHANGEABLE}
+    pause = said.pause if said.pause is not None and said.pause.until > time.time() else None
     if json_:
-        say_json({"limits": shown, "changed": sorted(changes)})
+        say_json({"limits": shown, "changed": sorted(changes), "paused": pause is not None, "node_runs": _runs(folder)})
         return
-    rows = [(name, _shown(value) + (" (changed)" if name in changes else "")) for name, value in shown.items()]
-    facts(rows)
+    rows = [(name, _shown(name, value) + (" (changed)" if name in changes else "")) for name, value in shown.items()]
+    facts([("paused", _until(pause) if pause is not None else ""), *rows])
+    if given or reset:
+        _say_where(folder)
 
 
-def _shown(value: Any) -> str:
+def _shown(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
         return "; ".join(value) or "any time"
-    return str(value) if value else "no limit"
+    return str(value) if value else _ZERO.get(name, "0")
+
+
+def _until(pause: Pause) -> str:
+    if pause.until == float("inf"):
+        return "until: tallymesh node resume"
+    return time.strftime("until %Y-%m-%d %H:%M:%S", time.localtime(pause.until))
+
+
+def _runs(folder: Path) -> bool:
+    from tallymesh_node.store.lock import holder
+
+    return holder(folder) is not None
+
+
+def _say_where(folder: Path) -> None:
+    """Who meant another folder than the node's would believe that its machine is its own again."""
+    if not _runs(folder):
+        print(f"no node runs in {folder} now: it holds from the next start on", file=sys.stderr)
 
 
 def _said(home: Path | None) -> tuple[Path, Orders]:

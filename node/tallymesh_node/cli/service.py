@@ -29,7 +29,8 @@ def install(
     """Make this machine's node a service of yours: it starts by itself and comes back when it dies.
 
     Nothing of it needs root. A service of a user ends at logout unless you say 'loginctl enable-linger' once. Settings
-    stay in config.toml; TALLYMESH_HOME and the other paths of this shell are written into the service.
+    stay in config.toml; TALLYMESH_HOME and the other paths of this shell are written into the service. Exit code 1
+    where it could not be started: the file is there then, and the next step is named.
 
     \b
     Examples:
@@ -56,16 +57,18 @@ def install(
         said = _systemctl("enable", "--now", path.name)
     if json_:
         say_json({"path": str(path), "started": start and not said, "problem": said})
-        return
-    facts(
-        [
-            ("service", str(path)),
-            ("started", "" if said or not start else "yes, and at each login"),
-            ("problem", said),
-            ("next", "systemctl --user enable --now tallymesh" if said or not start else "tallymesh node status"),
-            ("logout", "to keep it running then: loginctl enable-linger"),
-        ]
-    )
+    else:
+        facts(
+            [
+                ("service", str(path)),
+                ("started", "" if said or not start else "yes, and at each login"),
+                ("problem", said),
+                ("next", "systemctl --user enable --now tallymesh" if said or not start else "tallymesh node status"),
+                ("logout", "to keep it running then: loginctl enable-linger"),
+            ]
+        )
+    if said and start:
+        raise typer.Exit(1)  # a script that goes on would believe that a node runs
 
 
 def _write(path: Path, text: str) -> None:
@@ -82,7 +85,10 @@ def _remove(path: Path, as_json: bool) -> None:
     if not path.exists():
         raise CallerError("no_service", f"There is no service at {path}.")
     said = _systemctl("disable", "--now", path.name)
-    path.unlink()
+    try:
+        path.unlink()
+    except OSError as error:
+        raise LocalError("disk", f"{path} cannot be removed: {error.strerror}.") from None
     said = said or _systemctl("daemon-reload")
     if as_json:
         say_json({"removed": str(path), "problem": said})

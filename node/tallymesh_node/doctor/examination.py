@@ -9,6 +9,7 @@ from tallymesh_node.config import Config
 from tallymesh_node.doctor import machine, outside, place
 from tallymesh_node.doctor.findings import Finding
 from tallymesh_node.machine import measure
+from tallymesh_node.store.lock import holder
 
 
 async def examine(config: Config) -> list[Finding]:
@@ -16,7 +17,7 @@ async def examine(config: Config) -> list[Finding]:
     here = await trio.to_thread.run_sync(measure, config.home)
     found = [machine.folder(config.home, here), machine.memory(config, here), *machine.allowed(config, here)]
     found += machine.gpus(here)
-    process = place.holder(config.home)
+    process = holder(config.home)
     if process is not None:
         said, _ = await trio.to_thread.run_sync(place.node, config.home, process)
         found += said

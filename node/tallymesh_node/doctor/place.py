@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from pathlib import Path
 
 import httpx
@@ -18,26 +16,9 @@ from tallymesh_ledger.keys import AccountKey, checksum
 from tallymesh_node.config import Config
 from tallymesh_node.doctor.findings import Finding, failed, fix, note, ok
 from tallymesh_node.limits import orders
-from tallymesh_node.store.lock import NAME
 from tallymesh_node.wallet import KEYSTORE, open_wallet
 
 ANSWER_S = 10.0  # a node under load answers within a second
-
-
-def holder(home: Path) -> int | None:
-    """The process that works in the folder: None where none does, 0 where it is not known which."""
-    try:
-        descriptor = os.open(home / NAME, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back by `close`
-    except OSError:
-        said = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
-        return int(said) if said.isdigit() else 0
-    finally:
-        os.close(descriptor)
-    return None
 
 
 def node(home: Path, process: int) -> tuple[list[Finding], NodeView | None]:

@@ -51,3 +51,19 @@ class FolderLock:
         assert self._descriptor is not None
         os.close(self._descriptor)
         self._descriptor = None
+
+
+def holder(folder: Path) -> int | None:
+    """The process that works in the folder: None where none does, 0 where it is not known which."""
+    try:
+        descriptor = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back by `close`
+    except OSError:
+        said = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+        return int(said) if said.isdigit() else 0
+    finally:
+        os.close(descriptor)
+    return None

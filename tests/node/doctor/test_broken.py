@@ -30,6 +30,7 @@ from tallymesh_node.local_network import LocalNetwork
 from tallymesh_node.machine import Machine, measure
 from tallymesh_node.sandbox.command import bubblewrap
 from tallymesh_node.store import FolderLock
+from tallymesh_node.store.lock import holder
 
 PATIENCE_S = 300.0  # for a child process that takes a second on a machine of one's own
 HERE = Machine(cores=4, memory_mib=8192, disk_mib=100_000, cpu="x", architecture="x86_64")
@@ -298,14 +299,14 @@ def test_the_wallet_is_locked_missing_damaged_or_of_another_password(tmp_path: P
 
 
 def test_another_node_works_in_the_folder(tmp_path: Path) -> None:
-    assert place.holder(tmp_path) is None
+    assert holder(tmp_path) is None
     with FolderLock(tmp_path):
-        assert place.holder(tmp_path) == os.getpid()
+        assert holder(tmp_path) == os.getpid()
         (found,), view = place.node(tmp_path, os.getpid())
         assert (found.state, found.code, view) == ("fix", "locked", None)
         assert str(os.getpid()) in found.sentence
         assert "TALLYMESH_HOME" in found.remedy
-    assert place.holder(tmp_path) is None
+    assert holder(tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -94,8 +95,21 @@ def test_where_systemd_does_not_answer_the_next_step_is_named(tmp_path: Path, mo
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     done = CliRunner().invoke(app, ["node", "install"])
-    assert done.exit_code == 0
+    assert done.exit_code == 1, "a script that goes on would believe that a node runs"
+    told = CliRunner().invoke(app, ["node", "install", "--json"])
+    assert (told.exit_code, json.loads(told.output)["started"]) == (1, False)
+    assert CliRunner().invoke(app, ["node", "install", "--no-start"]).exit_code == 0, "nobody asked to start it"
     assert "There is no systemd here." in done.output
     assert "systemctl --user enable --now tallymesh" in done.output
     shown = CliRunner().invoke(app, ["node", "install", "--print"])
     assert shown.output == (tmp_path / "config/systemd/user/tallymesh.service").read_text()
+
+
+def test_a_service_that_cannot_be_removed_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    path = unit_path({"XDG_CONFIG_HOME": str(tmp_path / "config")})
+    path.mkdir(parents=True)  # which `unlink` refuses even to root
+    done = CliRunner().invoke(app, ["node", "install", "--remove", "--json"])
+    assert done.exit_code == 1
+    assert json.loads(done.output)["error"]["code"] == "disk"

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from tallymesh_node.cli.app import app
 from tallymesh_node.limits import orders
+from tallymesh_node.store.lock import FolderLock
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +76,37 @@ def test_a_limit_that_makes_no_sense_is_refused_and_changes_nothing(home: Path) 
     for words in (("--hours", "night"), ("--cores", "5000"), ("--memory-mib", "-1")):
         run("limit", *words, code=1)
     assert not (home / orders.NAME).exists()
+
+
+def test_what_holds_is_shown_in_words_that_say_what_a_zero_means(home: Path) -> None:
+    shown = run("limit", "--hand-over", "0")
+    rows = dict(line.split(None, 1) for line in shown.splitlines())
+    assert rows["cores"] == "all there are"
+    assert rows["disk_gib"] == "half of what is free"
+    assert rows["bandwidth_mib_s"] == "no limit"
+    assert rows["hand_over_s"] == "0 (changed)"
+    assert "paused" not in rows
+
+
+def test_what_holds_includes_a_pause_until_it_is_over(home: Path) -> None:
+    run("pause")
+    assert "paused           until: tallymesh node resume" in run("limit")
+    assert json.loads(run("limit", "--json"))["paused"] is True
+    run("pause", "--for", "2h")
+    assert "paused           until 2" in run("limit")
+    orders.save(home, orders.Orders(pause=orders.Pause(until=time.time() - 1)))
+    assert "paused" not in run("limit")
+    assert json.loads(run("limit", "--json"))["paused"] is False
+
+
+@pytest.mark.parametrize("words", [["pause"], ["resume"], ["limit", "--cores", "1"]], ids=" ".join)
+def test_who_means_a_folder_in_which_no_node_runs_is_told_so(home: Path, words: list[str]) -> None:
+    warning = f"no node runs in {home} now: it holds from the next start on"
+    assert warning in run(*words)
+    assert json.loads(run(*words, "--json"))["node_runs"] is False
+    with FolderLock(home):
+        assert warning not in run(*words)
+        assert json.loads(run(*words, "--json"))["node_runs"] is True
 
 
 def test_to_look_writes_nothing(home: Path) -> None:
