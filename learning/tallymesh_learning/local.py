@@ -161,13 +161,22 @@ def _failed(kind: str, event: pools.Event, task: Task | None) -> CallerError:
     return CallerError("unit_failed", f"{where} failed ({event.payload['code']}): {pools.failure(event).sentence}")
 
 
+def _pool(options: argparse.Namespace) -> UnitPool:
+    if not options.ray:
+        return UnitPool(options.workers)
+    from tallymesh_learning.on_ray import RayPool
+
+    return RayPool()
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tallymesh_learning.local", description=__doc__)
     parser.add_argument("folder", type=Path, help="a saved job package; outputs are added to its blobs")
     parser.add_argument("--workers", type=int, default=None, help="units side by side (default: one a core)")
+    parser.add_argument("--ray", action="store_true", help="on the Ray cluster that RAY_ADDRESS names, or that is here")
     options = parser.parse_args(arguments)
     try:
-        with LocalRun(PreparedJob.load(options.folder), workers=options.workers) as run:
+        with _pool(options) as pool, LocalRun(PreparedJob.load(options.folder), pool=pool) as run:
             for event in run.events():
                 if event.kind == "unit":
                     output = event.data["output"]

@@ -151,7 +151,7 @@ def never() -> Iterator[int]:
         ({"budget": "1", "name": "two\nlines"}, "bad_name"),
         ({"budget": "1", "name": "n" * 201}, "bad_name"),
         ({"budget": "1", "backend": "cloud"}, "bad_backend"),
-        ({"budget": "1", "backend": "ray"}, "not_yet"),
+        ({"budget": "1", "verify": "replicate", "workers": 1}, "bad_terms"),
     ],
 )
 def test_terms_are_checked_before_anything_is_read(served: Served, options: dict[str, Any], code: str) -> None:

@@ -23,7 +23,7 @@ def run(
     program: Annotated[Path, typer.Argument(help="A Python script, or a job.toml.")],
     arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to the script.")] = None,
     budget: Annotated[str | None, typer.Option(help="The most it may cost, in whole tokens: 5 or 2.5.")] = None,
-    backend: Annotated[str | None, typer.Option(help="network (the default) or local.")] = None,
+    backend: Annotated[str | None, typer.Option(help="network (the default), local or ray.")] = None,
     newcomers: Annotated[
         bool, typer.Option("--newcomers", help="Give work to accounts without stake, too; all of theirs is recomputed.")
     ] = False,

@@ -8,8 +8,8 @@ from tallymesh.ids import ZERO32
 from tallymesh.messages import Auditors, Order
 from tallymesh.parameters import Parameters
 from tallymesh.units import JobSpec
-from tallymesh_node.payer import replicas
 from tallymesh_node.gpus import check_order
+from tallymesh_node.payer import replicas
 
 BP = 10_000
 INTEGRITY_BP = BP

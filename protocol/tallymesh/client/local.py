@@ -1,4 +1,5 @@
-"""backend="local": the same job package through the same unit runner, in child processes on this machine.
+"""backend="local": the same job package through the same unit runner, in child processes on this machine; with
+backend="ray" in those of a Ray cluster, which the child of this program gives them to (tallymesh_learning.on_ray).
 
 Sandbox, network and money are left out, nothing else, so the result has the same content id. The job lives as long as
 this program; its files vanish with it. No unit runs in this interpreter.
@@ -28,6 +29,7 @@ from tallymesh.prepare import PreparedJob
 
 POLL_S: Final = 0.03  # between looks at the child's events
 END_S: Final = 2.0  # a child that was asked to end cleans up in well under a second; killed, its own processes notice
+END_RAY_S: Final = 20.0  # … and one that takes its tasks back from a cluster, or ends its own
 TAIL: Final = 2_000  # characters of the child's last words that an error shows
 
 
@@ -40,21 +42,25 @@ class LocalSource:
     """One job in a child process. Starts it."""
 
     outlives = False
-    backend = "local"
 
-    def __init__(self, spec: units.JobSpec, name: BlobId, blobs: Mapping[BlobId, bytes]) -> None:
+    def __init__(
+        self, spec: units.JobSpec, name: BlobId, blobs: Mapping[BlobId, bytes], *, backend: str = "local"
+    ) -> None:
+        self.backend = backend
         self._folder = Path(tempfile.mkdtemp(prefix="tallymesh-job-"))
         PreparedJob(spec, dict(blobs)).save(self._folder)
+        command = [sys.executable, "-P", "-m", "tallymesh.client.local_child"]
+        command += ["--ray"] if backend == "ray" else []
         with (self._folder / "events").open("wb") as out, (self._folder / "errors").open("wb") as errors:
             # -P: a module of the user in the current folder must come from the archive, never from here.
             self._child = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-P", "-m", "tallymesh.client.local_child", str(self._folder)],
+                [*command, str(self._folder)],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=errors,
                 start_new_session=True,  # Ctrl-C is answered here
                 # What it and the units leave goes with the folder, also where they are stopped while they clean up.
-                env={**os.environ, "TMPDIR": str(self._folder)},
+                env={**os.environ, **(cluster() if backend == "ray" else {}), "TMPDIR": str(self._folder)},
             )
         self._lines: IO[bytes] = (self._folder / "events").open("rb")
         self._rest = b""
@@ -72,7 +78,8 @@ class LocalSource:
             units=unit_count(spec),
             spec=name.hex(),
         )
-        self._end = weakref.finalize(self, _clean_up, self._child, self._lines, self._folder)
+        self._end_s = END_RAY_S if backend == "ray" else END_S
+        self._end = weakref.finalize(self, _clean_up, self._child, self._lines, self._folder, self._end_s)
 
     def __repr__(self) -> str:
         return f"<LocalSource {self.job_id} pid={self._child.pid} {self._view.status}>"
@@ -96,7 +103,8 @@ class LocalSource:
         view = self.view()
         if view.problem is not None:
             return [view.problem]
-        return [Problem(code="local", sentence=f"The job runs on this machine and is {view.status}.")]
+        where = "your Ray cluster" if self.backend == "ray" else "this machine"
+        return [Problem(code="local", sentence=f"The job runs on {where} and is {view.status}.")]
 
     def receipts(self) -> list[ReceiptView]:
         return []  # nobody signs anything here
@@ -121,7 +129,7 @@ class LocalSource:
 
     def cancel(self) -> None:
         self._cancelled = True
-        _stop(self._child)
+        _stop(self._child, self._end_s)
         self._read()
 
     async def ended(self) -> None:
@@ -182,18 +190,26 @@ def unit_count(spec: units.JobSpec) -> int:
     return len(spec.inputs) if spec.kind == "map" else spec.rounds
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def cluster() -> dict[str, str]:
+    """Where this program's own Ray is, for a child that is to use the same; nothing where it has none, or says so."""
+    ray: Any = sys.modules.get("ray")
+    if ray is None or "RAY_ADDRESS" in os.environ or not ray.is_initialized():
+        return {}
+    return {"RAY_ADDRESS": str(ray.get_runtime_context().gcs_address)}
+
+
+def _stop(child: subprocess.Popen[bytes], end_s: float) -> None:
     """Its standard input ends, which it takes as the word to go; killed where it does not."""
     if child.stdin is not None:
         child.stdin.close()
     try:
-        child.wait(END_S)
+        child.wait(end_s)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
 
 
-def _clean_up(child: subprocess.Popen[bytes], lines: IO[bytes], folder: Path) -> None:
-    _stop(child)
+def _clean_up(child: subprocess.Popen[bytes], lines: IO[bytes], folder: Path, end_s: float) -> None:
+    _stop(child, end_s)
     lines.close()
     shutil.rmtree(folder, ignore_errors=True)

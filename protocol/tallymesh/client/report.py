@@ -13,6 +13,7 @@ from tallymesh.api import AuditView, JobView
 from tallymesh.client.telling import many, short
 from tallymesh.units import JobSpec
 
+_OWN: Final = {"local": "this machine", "ray": "your Ray cluster"}  # backends without strangers
 AUDITORS_SHOWN: Final = 4  # by name in one sentence; the others are counted
 
 
@@ -54,7 +55,7 @@ def checks(view: JobView, audits: Sequence[AuditView], backend: str) -> Checks:
         if again < view.units_done and not view.replicated:
             not_made.append(f"{view.units_done - again} units were not drawn: sampling bounds cheating, not each unit")
     else:
-        not_made.append("everything ran on this machine: there was nobody to check")
+        not_made.append(f"everything ran on {_OWN[backend]}: there was nobody to check")
     return Checks(
         backend=backend,
         units=view.units_done,
@@ -72,7 +73,7 @@ def checks(view: JobView, audits: Sequence[AuditView], backend: str) -> Checks:
 def outcome(view: JobView, audits: Sequence[AuditView], backend: str) -> list[str]:
     """Of a job that has ended, in sentences: what it cost, how it was checked and by whom, who was caught."""
     if backend != "network":
-        return ["It ran on this machine: it cost nothing, and there was nobody to check."]
+        return [f"It ran on {_OWN[backend]}: it cost nothing, and there was nobody to check."]
     lines = [_cost(view)]
     answered = [audit for audit in audits if audit.result]
     again = _units_of(answered)

@@ -1,11 +1,12 @@
 """`tallymesh.map` and `tallymesh.train`: prepare a job package, agree on terms, hand it to a driver.
 
 What a program is made of is prepare.py's business (map) and `tallymesh_learning.prepare`'s (training). This module
-knows the buyer's terms and the two backends.
+knows the buyer's terms and the backends.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import math
 import os
@@ -24,7 +25,7 @@ from tallymesh.wheels import Packages
 if TYPE_CHECKING:
     from tallymesh.prepare import PreparedJob
 
-BACKENDS: Final = ("network", "local")
+BACKENDS: Final = ("network", "local", "ray")
 DEADLINE_S: Final = 24 * 3600
 DEADLINE_MAX_S: Final = 1 << 36  # the node takes no more either: times on chain have 40 bits
 NAME_MAX: Final = 200  # characters: it is shown in a line
@@ -187,12 +188,14 @@ def attach(job_id: str) -> Job:
 def _profile(backend: str) -> bytes:
     """Under which the units of a map run: that of this installation, or of the node, which has torch where the
     client may have none."""
-    if backend == "local":
+    if backend != "network":
         try:
             from tallymesh_learning.runtime.profile import profile_hash
         except ImportError:
             raise LocalError(
-                "no_torch", "The local backend needs the learning package.", remedy="pip install 'tallymesh[learning]'"
+                "no_torch",
+                f"The {backend} backend needs the learning package.",
+                remedy="pip install 'tallymesh[learning]'",
             ) from None
         return profile_hash()
     from tallymesh.client.session import current
@@ -227,10 +230,11 @@ def _submit(prepared: PreparedJob, terms: api.Terms, backend: str | None) -> Job
     body = units.encode(prepared.spec)
     name = blob_id(body)
     blobs = {**prepared.blobs, name: body}
-    if _backend(backend) == "local":
+    chosen = _backend(backend)
+    if chosen != "network":
         from tallymesh.client.local import LocalSource
 
-        source = LocalSource(prepared.spec, name, blobs)
+        source = LocalSource(prepared.spec, name, blobs, backend=chosen)
         return Job(source.job_id, source)
     from tallymesh.client.session import current
     from tallymesh.client.source import NetworkSource
@@ -314,11 +318,15 @@ def _check_name(name: str) -> None:
 
 def _backend(backend: str | None) -> str:
     chosen = backend or os.environ.get("TALLYMESH_BACKEND") or "network"
-    if chosen == "ray":
-        raise CallerError("not_yet", 'backend="ray" comes later.', remedy='Use "network" or "local".')
     if chosen not in BACKENDS:
         raise CallerError(
             "bad_backend", f"There is no backend {chosen!r}.", remedy=f"Use one of {', '.join(BACKENDS)}."
+        )
+    if chosen == "ray" and importlib.util.find_spec("ray") is None:
+        raise CallerError(
+            "no_ray",
+            'backend="ray" needs Ray, which is not installed here.',
+            remedy="pip install 'tallymesh[learning,ray]'",
         )
     return "local" if building.folder() else chosen  # a package is made under this installation's own profile
 
