@@ -15,6 +15,7 @@ import pytest
 import tallymesh
 from end_to_end import shop
 from end_to_end.scene import ENDED, TESTS, Market, run, shell, wait_until
+from fakes import wheels
 from tallymesh import amounts, units
 from tallymesh.client.discover import Address
 from tallymesh.client.session import Session
@@ -76,6 +77,28 @@ def test_a_strangers_program_prints_on_the_network_what_it_prints_here(
     local = {**shell(place), "TALLYMESH_BACKEND": "local"}
     here = run([sys.executable, "program.py"], cwd=place, environment=local, timeout_s=shop.PROGRAM_S)
     assert printed == here.stdout.splitlines(), here.stderr
+
+
+PACKAGED = """
+import tallymesh
+def double(x):
+    import plot  # no package of this machine's
+    return [plot.double(x), plot.__file__]
+if __name__ == "__main__":
+    job = tallymesh.map(double, range(3), requires=["plot==1.*"], budget="1.0")
+    print(job.results())
+"""
+
+
+def test_packages_travel_with_a_map(market: Market, tmp_path: Path) -> None:
+    """Resolved from a folder of wheels, unpacked by workers, audited like any other units."""
+    wheel = wheels.build("plot", "1.0", {"plot/__init__.py": wheels.MODULE})
+    settings = wheels.settings(wheels.index(tmp_path / "index", ("plot", "1.0", wheel)))
+    (tmp_path / "program").mkdir()
+    (tmp_path / "program/packaged.py").write_text(PACKAGED)
+    printed = shop.program(market, tmp_path / "program", sys.executable, "packaged.py", **settings)
+    place = "/.tallymesh/work/in/packages/plot/__init__.py"
+    assert printed.strip() == repr([[0, place], [2, place], [4, place]])
 
 
 def test_training_by_the_lines_of_the_api_page_equals_the_local_backend_and_a_plain_loop(

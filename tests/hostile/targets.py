@@ -6,6 +6,7 @@ and by `scripts/fuzz`; that nothing is missing here is `test_doors.py`'s busines
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import types
@@ -20,13 +21,16 @@ from typing import Any
 import msgspec
 import trio
 
+from fakes import wheels
 from fakes.chain import DOMAINS
-from tallymesh import api, decoding, exchange, messages, program, schema, units, values, wire
+from tallymesh import api, decoding, exchange, messages, program, schema, units, unpacking, values, wire
 from tallymesh import network as network_file
-from tallymesh.client import discover, jobfile, session
+from tallymesh import wheels as packages
+from tallymesh.client import discover, jobfile, resolved, session
 from tallymesh.errors import CallerError, LocalError, RemoteError, TallymeshError
 from tallymesh.exchange import Source
 from tallymesh.ids import ZERO32, BlobId, blob_id
+from tallymesh.units import Input
 from tallymesh_ledger import keystore, proofs
 from tallymesh_ledger.chain import endpoint, envelope
 from tallymesh_ledger.keys import AccountKey
@@ -259,6 +263,16 @@ REPORT = b'{"seconds":{"step":1.0},"steps":3}'
 MAX_SENTENCE = 4000
 NOTHING: tuple[type[BaseException], ...] = ()
 
+
+def _wheel(data: bytes) -> object:
+    wheel = wheels.wheel("plot", "1.0", data)
+    return unpacking.unpack([unpacking.Given(wheel, io.BytesIO(data))], None)
+
+
+def _wheel_name(data: bytes) -> object:
+    return packages.among([Input(data.decode(errors="replace"), bytes(32))])
+
+
 TARGETS: dict[str, Target] = {
     "offer": Target(_offer, lambda: [offer()]),
     "request": Target(
@@ -283,6 +297,11 @@ TARGETS: dict[str, Target] = {
     "metrics": Target(lambda data: units.decode_metrics(data), lambda: [b'{"a":1.5,"b":2}']),
     "shown metrics": Target(_shown_metrics, lambda: [b'{"a":1.5,"b":2}'], NOTHING),
     "program": Target(lambda data: program.unpack(data), lambda: [PROGRAM]),
+    "wheel": Target(_wheel, lambda: [wheels.build("plot", "1.0", {"plot/__init__.py": wheels.MODULE})]),
+    "name of a wheel": Target(_wheel_name, lambda: [b"wheel/00/10/plot-1.0-py3-none-any.whl"]),
+    "set of wheels": Target(
+        lambda data: resolved._rows.decode(data), lambda: [b'[["plot-1.0-py3-none-any.whl","aa"]]'], decoding.UNREADABLE
+    ),
     "captured": Target(
         lambda data: program.read_captured(data),
         lambda: [values.encode({"data": {"a": 1}, "literals": {"b": "(1, 2)"}}, what="test")],

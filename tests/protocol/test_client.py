@@ -81,7 +81,8 @@ def test_every_public_name_is_there() -> None:
 def test_without_a_node_it_says_what_to_run_and_never_runs_here() -> None:
     with pytest.raises(CallerError) as caught:
         tallymesh.map(area, range(3), budget="1")
-    assert str(caught.value) == f"No node runs on this machine. {discover.REMEDY}"
+    assert caught.value.sentence.startswith("No node runs ")
+    assert caught.value.remedy == discover.REMEDY
     for command in ("tallymesh up", "tallymesh node start --submit", "--backend local"):
         assert command in caught.value.remedy
     assert caught.value.code == "no_node"
@@ -249,16 +250,16 @@ def test_a_refusal_shows_the_users_line_and_not_our_inside(monkeypatch: pytest.M
     assert files()[-2:] == ["submit.py", "amounts.py"]
 
 
-@pytest.mark.parametrize("changes", [{"requires": ["scikit-learn==1.9.*"]}, {"verify": "replicate"}], ids=str)
-def test_an_option_that_comes_later_says_so(served: Served, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("requires", ["scikit-learn", ["-e ."], [1]], ids=str)
+def test_requirements_that_cannot_be_read_are_refused_before_anything_else(requires: Any) -> None:
     for call in (
-        lambda: tallymesh.map(area, [1], budget="1", **changes),
-        lambda: tallymesh.train(area, area, [1], budget="1", **changes),
+        lambda: tallymesh.map(area, [1], budget="1", requires=requires),
+        lambda: tallymesh.train(area, area, [1], budget="1", requires=requires),
     ):
-        with pytest.raises(CallerError, match="comes in a later version") as caught:
+        with pytest.raises(CallerError) as caught:
             call()
-        assert caught.value.code == "not_yet"
-        assert caught.value.remedy
+        assert caught.value.code == "bad_requirement"
+        assert "scikit-learn==1.9.*" in caught.value.remedy
 
 
 def test_what_comes_later_says_what_to_do_now() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import tallymesh
 from fakes import area as programs
+from fakes import wheels as made
 from tallymesh import CallerError
 from tallymesh.client import jobfile
 from tallymesh.client.job import Job
@@ -43,6 +44,19 @@ def test_a_map_runs_without_node_and_budget(done: Job) -> None:
     assert (done.status, done.cost, done.audits, done.receipts) == ("done", "0 MESH", [], [])
     assert "nobody to check" in str(done.checks)
     assert done.id in done.report()
+
+
+@pytest.mark.slow  # imports torch
+def test_packages_travel_with_a_local_job_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = made.build("plot", "1.0", {"plot/__init__.py": made.MODULE})
+    made.offer(made.index(tmp_path / "index", ("plot", "1.0", wheel)), monkeypatch)
+    with pytest.raises(CallerError) as caught:
+        tallymesh.map(programs.doubled, [1, 2], backend="local")
+    assert 'requires=["plot"]' in caught.value.remedy
+    job = tallymesh.map(programs.doubled, [1, 2], requires=["plot==1.*"], backend="local").wait()
+    assert [values[0] for values in job.results()] == [2, 4]
+    assert "/packages/" in job.results()[0][1]
+    assert "plot" not in sys.modules
 
 
 @pytest.mark.slow  # imports torch

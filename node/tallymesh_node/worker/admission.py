@@ -108,7 +108,7 @@ def _packages(spec: JobSpec, situation: Situation) -> Refusal | None:
     except RemoteError as error:
         return Refusal(error.code, error.sentence)
     if found and situation.base_only:
-        return Refusal(wheels.BASE_ONLY, "The owner allows the base set only.")
+        return Refusal("base_only", "The owner allows the base set only.")
     return None
 
 

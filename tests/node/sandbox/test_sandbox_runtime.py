@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 import trio
 
-from tallymesh import program, values
+from fakes import wheels as made
+from tallymesh import program, values, wheels
 from tallymesh.ids import BlobId
 from tallymesh.units import Input, Unit, canonical_json
 from tallymesh_learning import data, options, tensors
@@ -29,6 +31,13 @@ def area(x, scale=1.0):
     if x < 0:
         raise ValueError("negative")
     return {"area": scale * x * x, "matrix": numpy.full(2, x)}
+
+
+def doubled(x):
+    import plot
+    import typing_extensions
+
+    return [plot.double(x), plot.__file__, typing_extensions.VALUE, numpy.__version__]
 
 
 def forges(code):
@@ -91,6 +100,12 @@ async def test_runner_and_canary_work_as_they_do_without_a_sandbox(tmp_path: Pat
                 await run(-1.0)
             assert caught.value.code == "program"
             assert caught.value.sentence == "ValueError: negative"
+            assert await _doubled(executor, store, archive) == [
+                6.0,
+                "/.tallymesh/work/in/packages/plot/__init__.py",
+                42,
+                numpy.__version__,
+            ]
             canary = json.loads(await executor.run_task("canary"))
             again = json.loads(await executor.run_task("canary"))
             assert canary["class"] == again["class"]
@@ -98,6 +113,21 @@ async def test_runner_and_canary_work_as_they_do_without_a_sandbox(tmp_path: Pat
             assert canary["cpu_score"] > 0
         with pytest.raises(KeyError):
             await executor.run_task("os:system")
+
+
+async def _doubled(executor: SandboxExecutor, store: BlobStore, archive: BlobId) -> object:
+    """A unit with packages, one of which the machine has, too, in another version that torch imported already."""
+    found = []
+    for name in ("plot", "typing_extensions"):
+        data = made.build(name, "1.0", {f"{name}/__init__.py": made.MODULE})
+        store.put(data)
+        found.append(made.wheel(name, "1.0", data))
+    item = Input("item", store.put(values.encode(3.0)))
+    inputs = (item, *wheels.inputs(found))
+    unit = Unit(archive, "shapes:doubled", inputs, canonical_json({"kwargs": ""}), 0, profile_hash())
+    names = [archive, *(BlobId(each.blob) for each in inputs)]
+    outcome = await executor.run(b"job", unit, {name: store.path(name) for name in names}, Limits())
+    return values.decode(store.get(outcome.output))
 
 
 @pytest.mark.slow
