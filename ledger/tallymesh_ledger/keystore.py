@@ -210,7 +210,12 @@ def _answer(answer: dict[str, Any], path: Path) -> dict[str, Any]:
     """What was asked for, or the problem as an error about the file."""
     problem = answer.get("problem")
     if problem == "password":
-        raise CallerError("wrong_password", f"The password does not open the wallet {path}.")
+        raise CallerError(
+            "wrong_password",
+            f"The password does not open the wallet {path}.",
+            remedy="Name the file of the right one with --password-file; or put the wallet back from a backup: "
+            "tallymesh wallet import.",
+        )
     if problem == "memory":
         raise LocalError("keystore", f"This machine has too little free memory to open {path}: a quarter of a GiB.")
     if problem is not None:

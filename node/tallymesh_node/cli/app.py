@@ -36,13 +36,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-node = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="This machine's node.")
-wallet = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="The node's wallet.")
-stakes = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="The account's stake.")
-reward = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="What burned fees give back.")
+
+
+def _group(help_: str, epilog: str) -> typer.Typer:
+    return typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help=help_, epilog=epilog)
+
+
+node = _group(
+    "This machine's node.",
+    "Start with 'tallymesh doctor', then 'tallymesh node start --stake 1'. No job comes: 'tallymesh why --node'.",
+)
+wallet = _group("The node's wallet.", "The first start of a node makes one: 'tallymesh wallet show'.")
+stakes = _group(
+    "The account's stake.", "Start with 'tallymesh balance': it shows how much is free, locked and unbonding."
+)
+reward = _group("What burned fees give back.", "Start with 'tallymesh rewards show'.")
 networks = typer.Typer(cls=Group, rich_markup_mode=None)
-blob = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="What lies in the node's store.")
-index = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help="The index of the contracts' events.")
+blob = _group("What lies in the node's store.", "Start with 'tallymesh blob ls'.")
+index = _group(
+    "The index of the contracts' events.",
+    "'tallymesh history' and its like keep it up by themselves; 'tallymesh index sync --follow' is for many readers.",
+)
 app.add_typer(node, name="node")
 app.add_typer(wallet, name="wallet")
 app.add_typer(stakes, name="stake")
@@ -54,11 +68,11 @@ app.add_typer(index, name="index")
 app.command("up")(contributor.up)
 node.command("start")(contributor.start)
 node.command("status")(contributor.status)
-node.command("stop")(contributor.stop)
+node.command("stop", short_help="End this machine's node in good order.")(contributor.stop)
 node.command("pause")(owner.pause)
 node.command("resume")(owner.resume)
 node.command("limit")(owner.limit)
-node.command("install")(service.install)
+node.command("install", short_help="Make this machine's node a service of yours.")(service.install)
 
 app.command("run", context_settings={"ignore_unknown_options": True})(run.run)
 app.command("build", context_settings={"ignore_unknown_options": True})(build.build)
@@ -76,17 +90,19 @@ blob.command("rm")(blobs.rm)
 blob.command("gc")(blobs.gc)
 
 app.command("balance")(money.balance)
-app.command("history")(history.history)
-app.command("earnings")(history.earnings)
-app.command("receipt")(receipt.receipt)
-app.command("withdraw")(stake.withdraw)
-networks.callback(invoke_without_command=True)(chain.network)
-networks.command("deploy")(deploying.deploy)
-networks.command("presets")(deploying.presets)
+app.command("history", short_help="Every move of an account's money; does it add up?")(history.history)
+app.command("earnings", short_help="What an account earned over time, after fees.")(history.earnings)
+app.command("receipt", short_help="Who was paid for which unit, and the proof of it.")(receipt.receipt)
+app.command("withdraw", short_help="Pay out what the account earned, to its owner.")(stake.withdraw)
+networks.callback(invoke_without_command=True, short_help="This network: chain, contracts, terms, stakes, jobs.")(
+    chain.network
+)
+networks.command("deploy", short_help="Put the contracts on a chain: a network of its own.")(deploying.deploy)
+networks.command("presets", short_help="Public chains whose facts are known.")(deploying.presets)
 stakes.command("add")(stake.add)
-stakes.command("release")(stake.release)
+stakes.command("release", short_help="Release slots, to be withdrawn after a delay.")(stake.release)
 reward.command("show")(rewards.show)
-reward.command("collect")(rewards.collect)
+reward.command("collect", short_help="Collect the rewards of all past periods.")(rewards.collect)
 index.command("sync")(chain.sync)
 index.command("rebuild")(chain.rebuild)
 wallet.command("show")(money.show)
@@ -97,6 +113,6 @@ wallet.command("import")(money.import_)
 for _name, _help in later.COMMANDS.items():
     app.command(_name, hidden=True, context_settings=later.ANYTHING, help=_help)(later.later)
 
-app.command("doctor")(doctor.doctor)
+app.command("doctor", short_help="Try what a node needs, and name what mends it.")(doctor.doctor)
 app.command("env")(various.env)
 app.command("version")(various.version)

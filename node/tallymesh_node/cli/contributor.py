@@ -232,7 +232,8 @@ def _offer_line(offer: dict[str, Any]) -> str:
     from tallymesh import amounts
 
     price = amounts.show_per_core_hour(int(offer.get("ask_price", 0)))
-    return f"{offer.get('cores', '?')} cores, {offer.get('memory_mib', 0) / 1024:.1f} GiB, {price} per core-hour"
+    cores = offer.get("cores", "?")
+    return f"{cores} core{'s' * (cores != 1)}, {offer.get('memory_mib', 0) / 1024:.1f} GiB, {price} per core-hour"
 
 
 def _run(settings: Config, as_json: bool) -> None:

@@ -13,7 +13,9 @@ _MARK = {"ok": "ok  ", "fix": "FIX ", "note": "note", "unknown": "?   "}
 
 
 def doctor(
-    home: Annotated[Path | None, typer.Option(help="The node's folder; by default TALLYMESH_HOME.")] = None,
+    home: Annotated[
+        Path | None, typer.Option(help="The node's folder; by default TALLYMESH_HOME or the data folder.")
+    ] = None,
     network: Annotated[Path | None, typer.Option(help="The network file.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file instead of the usual one.")] = None,
     json_: Json = False,

@@ -284,7 +284,7 @@ def _print(
     table(
         ["time (UTC)", "what", "purse", "amount", "after", "job", "seat", "units", "receipts"],
         [_line(entry, receipts) for entry, receipts in rows],
-        empty="No move of money in this time.",
+        empty="No move of money (yet, or in this time).",
     )
     print()
     names = {

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from tallymesh.api import EventView, JobView, NodeView, OfferView
     from tallymesh.client.job import Job
 
+UNLENT: Final = frozenset({"paused", "off_hours", "in_use", "bad_orders"})  # the owner's word: then there is no offer
 ENDED: Final = ("done", "failed", "cancelled")
+_STANDS: Final = {"failed": "has", "cancelled": "was"}
 SHORT: Final = 12  # hex digits of an id that a table shows, and that every command takes
 
 
@@ -68,7 +70,7 @@ def ls(json_: Json = False) -> None:
         )
         for view in views
     ]
-    table(("job", "name", "status", "done", "metrics", "cost", "age"), rows, empty="no jobs yet")
+    table(("job", "name", "status", "done", "metrics", "cost", "age"), rows, empty="no jobs yet: tallymesh run PROGRAM")
 
 
 def logs(
@@ -121,7 +123,8 @@ def why(
         say_json(_why_json(found))
         return
     view = found.view
-    print(f"job {view.id[:SHORT]} ({view.name or view.kind}) is {view.status}: {_done(view)}")
+    stands = f"{_STANDS.get(view.status, 'is')} {view.status}"
+    print(f"job {view.id[:SHORT]} ({view.name or view.kind}) {stands}: {_done(view)}")
     reasons = found.why()
     if not reasons and view.status not in ENDED:
         reasons = ["Nothing is in its way." if view.status != "matching" else "Workers are being asked."]
@@ -158,9 +161,12 @@ def stop(job: JobId, json_: Json = False) -> None:
       tallymesh stop 3fa2c1
     """
     found = _job(job)
+    before = found.status
     found.cancel()
     if json_:
         say_json(found.view)
+    elif before in ENDED:
+        print(f"job {found.id[:SHORT]} is {before} already: nothing was left to cancel")
     else:
         print(f"job {found.id[:SHORT]} is {found.status}")
 
@@ -308,7 +314,7 @@ def node_reasons(view: NodeView) -> list[str]:
         reasons.append("Its numeric class is being measured; until then it gets only work that no class is needed for.")
     if view.peers == 0:
         reasons.append("It knows no other peer, so nobody has seen its offer. Check the network file's bootstrap.")
-    if not view.offer:
+    if not view.offer and not codes & UNLENT:
         reasons.append("It has published no offer yet.")
     return reasons
 

@@ -19,7 +19,7 @@ from tallymesh_node.cli.account import (
     own_address,
 )
 from tallymesh_node.cli.output import Json, facts, say_json
-from tallymesh_node.cli.source import in_words, network_path
+from tallymesh_node.cli.source import in_words, network_path, say_other_wallet
 
 if TYPE_CHECKING:
     from tallymesh.network import Network
@@ -55,6 +55,8 @@ def balance(
     path = network_path(config.network, network)
     described = network_file.load(path)
     accounts = [address_of(text) for text in addresses or [own_address(config.home)]]
+    if not addresses:
+        say_other_wallet(config.home, path)
     try:
         found = trio.run(_read, described, rpc, accounts)
     except ChainError as error:
@@ -97,12 +99,14 @@ def create(password_file: PasswordFile = None, json_: Json = False) -> None:
     """
     from tallymesh_ledger import keystore
     from tallymesh_ledger.keys import checksum
-    from tallymesh_node.wallet import KEYSTORE, open_wallet
+    from tallymesh_node.wallet import KEYSTORE, PASSWORD, open_wallet
 
     home = home_folder()
     path = home / KEYSTORE
     if path.exists():
-        raise CallerError("wallet_exists", f"There is a wallet at {path} already.", remedy="tallymesh wallet show")
+        raise CallerError(
+            "wallet_exists", f"There is a wallet at {path} already.", remedy="See 'tallymesh wallet show'."
+        )
     password = given_password(password_file)
     if password is None and sys.stdin.isatty():
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
@@ -111,7 +115,7 @@ def create(password_file: PasswordFile = None, json_: Json = False) -> None:
         key, _ = open_wallet(home, None)
     else:
         key = keystore.create(path, password)
-    _made(checksum(key.address), path, json_)
+    _made(checksum(key.address), path, json_, drawn=home / PASSWORD if password is None else None)
 
 
 def export(
@@ -235,8 +239,9 @@ def _as_json(found: Balance) -> dict[str, Any]:
     return plain
 
 
-def _made(address: str, path: Path, as_json: bool) -> None:
+def _made(address: str, path: Path, as_json: bool, *, drawn: Path | None = None) -> None:
     if as_json:
         say_json({"address": address, "keystore": str(path)})
-    else:
-        facts([("address", address), ("keystore", f"{path} (back it up: tallymesh wallet export)")])
+        return
+    rows = [("address", address), ("keystore", f"{path} (back it up: tallymesh wallet export)")]
+    facts([*rows, ("password", f"drawn, and kept in {drawn}" if drawn is not None else "")])

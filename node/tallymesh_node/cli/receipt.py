@@ -51,7 +51,9 @@ def receipt(
       tallymesh receipt --check proof.json --rpc http://127.0.0.1:8545
     """
     if (id_ is None) == (check is None):
-        raise CallerError("no_receipt", "Name one receipt, or a proof with --check.", remedy="tallymesh receipt --help")
+        raise CallerError(
+            "no_receipt", "Name one receipt, or a proof with --check.", remedy="See 'tallymesh receipt --help'."
+        )
     from tallymesh_ledger.index import Queries
 
     found = Source(network, rpc, index)

@@ -62,7 +62,9 @@ def collect(
     async def take(sender: Sender, contracts: Contracts) -> dict[str, Any]:
         periods = await _periods(sender.rpc, found, sender.address)
         if not periods:
-            raise CallerError("nothing_to_collect", "There is no reward to collect.", remedy="tallymesh rewards show")
+            raise CallerError(
+                "nothing_to_collect", "There is no reward to collect.", remedy="See 'tallymesh rewards show'."
+            )
         assert contracts.rewards is not None
         told: dict[str, Any] = {"transactions": [], "periods_wei": {}}
         for period in list(periods)[:PERIODS_MAX]:

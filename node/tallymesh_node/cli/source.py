@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar, overload
 import typer
 
 from tallymesh.errors import CallerError, ChainError
-from tallymesh_node.cli.account import address_of, own_address
+from tallymesh_node.cli.account import address_of, own_address, wallet_folder
 
 if TYPE_CHECKING:
     from tallymesh.network import Network
@@ -95,6 +95,8 @@ class Source:
 
     def account(self, text: str | None) -> bytes:
         """The address given, or the wallet's own."""
+        if not text:
+            say_other_wallet(self.home, self.path)
         return address_of(text or own_address(self.home))
 
 
@@ -108,7 +110,7 @@ def _refuse_empty(database: Database) -> None:
     raise CallerError(
         "empty_index",
         f"Nothing was read into the index {database.shown} yet.",
-        remedy="tallymesh index sync, or leave out --offline",
+        remedy="Run 'tallymesh index sync', or leave out --offline.",
     )
 
 
@@ -135,6 +137,19 @@ def local_network() -> Path:
     from tallymesh import paths
 
     return paths.home() / "up" / "network.json"
+
+
+def say_other_wallet(home: Path, network: Path) -> None:
+    """Where another wallet than the owner's pays a local network's jobs: a zero would look like a loss."""
+    from tallymesh_ledger import keystore
+    from tallymesh_ledger.keys import checksum
+    from tallymesh_node.wallet import KEYSTORE
+
+    payer = home / "up" / "payer" / KEYSTORE
+    if network.absolute() != local_network().absolute() or not payer.exists() or wallet_folder(home) != home:
+        return
+    address = checksum(keystore.address_in(payer))
+    print(f"This is the wallet in {home}; the local network's jobs are paid by {address}.", file=sys.stderr)
 
 
 def in_words(error: ChainError, path: Path, rpc: str | None) -> ChainError:

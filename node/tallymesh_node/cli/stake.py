@@ -49,7 +49,7 @@ def add(
                 "too_few_tokens",
                 f"{slots} slot{'s' * (slots > 1)} cost {amounts.show_up(slots * price)}, the account has "
                 f"{amounts.show(tokens)}.",
-                remedy="Send it tokens, or withdraw what it earned: tallymesh withdraw",
+                remedy="Send it tokens, or withdraw what it earned: 'tallymesh withdraw'.",
             )
         done = await contracts.registry.buy_slots(sender, sender.address, slots)
         return {"transaction": hex_(done.mined.hash), "bought": slots, "paid_wei": str(slots * price)}
@@ -83,7 +83,7 @@ def release(
             raise CallerError(
                 "too_few_slots",
                 f"The account has {len(mine)} live slot{'s' * (len(mine) != 1)}, not {slots}.",
-                remedy="tallymesh balance",
+                remedy="See 'tallymesh balance'.",
             )
         chosen = sorted(mine)[-slots:]
         done = await contracts.registry.release_slots(sender, sender.address, chosen)
@@ -128,7 +128,9 @@ def withdraw(
         return
     if slots or deposit or max_fee is not None:
         raise CallerError(
-            "bad_usage", "--slots, --deposit and --max-fee go with --relayed.", remedy="tallymesh stake release"
+            "bad_usage",
+            "--slots, --deposit and --max-fee go with --relayed.",
+            remedy="Without --relayed slots are released by 'tallymesh stake release'.",
         )
 
     found = Source(network, rpc, None)
@@ -154,7 +156,9 @@ def withdraw(
         if not told["transactions"]:
             stake = await contracts.registry.stake_of(sender.address)
             waits = f" {amounts.show(stake.unbonding)} of stake is still unbonding." if stake.unbonding else ""
-            raise CallerError("nothing_to_withdraw", f"The account has no credits.{waits}", remedy="tallymesh balance")
+            raise CallerError(
+                "nothing_to_withdraw", f"The account has no credits.{waits}", remedy="See 'tallymesh balance'."
+            )
         return told
 
     told = send(found, password_file, draw)

@@ -67,8 +67,6 @@ def wallet(config: Config) -> tuple[Finding, AccountKey | None]:
         key, _ = open_wallet(config.home, config.password_file)
     except (CallerError, LocalError) as error:
         remedies = {
-            "wrong_password": "Name the file of the right one with --password-file; or put the wallet back from a "
-            "backup: tallymesh wallet import.",
             "no_password": "Name a file whose first line is the password, with --password-file.",
         }
         remedy = remedies.get(error.code, "Put it back from a backup: tallymesh wallet import.")

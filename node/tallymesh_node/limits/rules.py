@@ -78,7 +78,7 @@ def _paused(limits: Limits, pause: Pause | None, seen: Seen) -> Stance | None:
     return Stance(
         code="paused",
         sentence=f"Paused by its owner{end}: it offers nothing and hands over what it has.",
-        remedy="tallymesh node resume",
+        remedy="To lend it again: tallymesh node resume",
         cut_at=seen.clock + (0.0 if pause.at_once else limits.hand_over_s),
     )
 

@@ -21,8 +21,8 @@ from tallymesh.errors import CallerError
 # In the data folder: the node that was started here, and the payer of a local network (`tallymesh up`).
 API_FILES: Final = ("api.json", "up/payer/api.json")
 REMEDY: Final = (
-    "Run 'tallymesh up' (a local network) or 'tallymesh node start --submit' in another terminal; "
-    "'tallymesh run --backend local PROGRAM' needs neither."
+    "Run 'tallymesh up' (a local network), 'tallymesh node start' (to lend this machine) or 'tallymesh node start "
+    "--submit' (for jobs of your own) in another terminal; 'tallymesh run --backend local PROGRAM' needs none of them."
 )
 
 
@@ -139,4 +139,6 @@ def _checked(url: str, where: str) -> str:
 
 
 def _no_node() -> NoReturn:
-    raise CallerError("no_node", "No node runs on this machine.", remedy=REMEDY)
+    # Another node may run elsewhere on this machine: who named a folder is told which one was looked into.
+    where = f"in {paths.home()}, which TALLYMESH_HOME names" if os.environ.get("TALLYMESH_HOME") else "on this machine"
+    raise CallerError("no_node", f"No node runs {where}.", remedy=REMEDY)

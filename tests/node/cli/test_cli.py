@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from typer.testing import CliRunner
 
 import tallymesh
 from fakes.area import area
 from fakes.node import ACCOUNT, FakeNode, Served, serve
+from fakes.shell import CliRunner
 from tallymesh import values
 from tallymesh.api import OfferView, Problem
 from tallymesh.client import discover
@@ -25,7 +25,7 @@ from tallymesh.errors import LocalError
 from tallymesh.network import Contracts, Network, save
 from tallymesh_ledger.balances import Balance, OpenEscrow
 from tallymesh_ledger.embedded_chain.development import development_parameters
-from tallymesh_node.cli import contributor, money
+from tallymesh_node.cli import contributor, jobs, money, source
 from tallymesh_node.cli.app import app
 from tallymesh_node.local_network import LocalNetwork
 from tallymesh_node.store.lock import FolderLock
@@ -78,8 +78,14 @@ def finished_map(served: Served) -> tallymesh.Job:
     [["ls"], ["logs"], ["why"], ["why", "--node"], ["stop", "ab"], ["result"], ["offers"], ["env"], ["node", "status"]],
     ids=" ".join,
 )
-def test_without_a_node_the_remedy_is_shown_and_the_code_is_1(command: list[str]) -> None:
+def test_without_a_node_the_remedy_is_shown_and_the_code_is_1(
+    command: list[str], home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert call(*command, code=1) == f"error: No node runs in {home}, which TALLYMESH_HOME names. {discover.REMEDY}\n"
+    monkeypatch.delenv("TALLYMESH_HOME")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert call(*command, code=1) == f"error: No node runs on this machine. {discover.REMEDY}\n"
+    assert "'tallymesh node start'" in discover.REMEDY, "who lends a machine submits nothing"
     done = CliRunner().invoke(app, [*command, "--json"])
     assert json.loads(done.stdout)["error"]["code"] == "no_node"
 
@@ -107,7 +113,7 @@ def test_version_answers_without_loading_anything_heavy() -> None:
 
 
 def test_jobs_are_listed_followed_and_explained(served: Served) -> None:
-    assert call("ls") == "no jobs yet\n"
+    assert call("ls") == "no jobs yet: tallymesh run PROGRAM\n"
     job = finished_map(served)
     assert job.id[:12] in call("ls")
     assert "3/3 units" in call("ls")
@@ -144,6 +150,8 @@ def test_stop_cancels_and_a_running_job_has_no_result(served: Served) -> None:
     assert "(area) is matching: 0/1 units\n  Job 0001: 3 offers have too little memory.\n" in call("why")
     assert "is cancelled" in call("stop", job.id)
     assert served.payer.cancelled == [job.id]
+    assert "was cancelled: 0/1 units" in call("why", job.id)
+    assert "is cancelled already: nothing was left to cancel" in call("stop", job.id)
 
 
 def test_the_market_is_shown_in_prices_that_people_know(served: Served) -> None:
@@ -178,6 +186,24 @@ def test_why_the_node_gets_no_work(served: Served) -> None:
     assert "tallymesh node start --roles worker,audit,submit --stake 1" in said
     served.node.problems = (Problem(code="no_sandbox", sentence="No sandbox.", remedy="Install bubblewrap."),)
     assert call_json("why", "--node")["reasons"][0] == "No sandbox. Install bubblewrap."
+
+
+@pytest.mark.parametrize("code", ["paused", "off_hours", "in_use", "bad_orders"])
+def test_a_machine_that_its_owner_took_back_is_not_told_that_its_offer_is_still_to_come(
+    served: Served, code: str
+) -> None:
+    view = served.node.view()
+    lent = msgspec.structs.replace(view, roles=("worker",), offer={}, problems=())
+    late = "It has published no offer yet."
+    assert late in jobs.node_reasons(lent)
+    taken = msgspec.structs.replace(lent, problems=(Problem(code=code, sentence="Taken back.", remedy=""),))
+    assert late not in jobs.node_reasons(taken)
+
+
+def test_an_offer_of_one_core_is_one_core() -> None:
+    one, two = (contributor._offer_line({"cores": n, "memory_mib": 1024, "ask_price": 1}) for n in (1, 2))
+    assert one.startswith("1 core, ")
+    assert two.startswith("2 cores, ")
 
 
 def test_env_is_for_the_shell(served: Served) -> None:
@@ -333,6 +359,21 @@ def test_a_local_network_that_has_ended_is_named_and_how_to_start_one(
     assert "has ended" not in call("balance", ACCOUNT, "--rpc", "http://127.0.0.1:1", code=1), "another chain than that"
     network(home)
     assert "has ended" not in call("balance", ACCOUNT, code=1), "a network of its own is not the local one"
+
+
+def test_a_zero_beside_a_local_network_says_whose_wallet_that_is(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder, address in ((home, "11"), (home / "up" / "payer", "22")):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "wallet.json").write_text(json.dumps({"address": address * 20, "crypto": {}, "version": 3}))
+    source.say_other_wallet(home, network(home))
+    assert capsys.readouterr().err == "", "a network of its own"
+    source.say_other_wallet(home, home / "up" / "network.json")
+    assert f"the local network's jobs are paid by 0x{'22' * 20}." in capsys.readouterr().err
+    (home / "wallet.json").unlink()
+    source.say_other_wallet(home, home / "up" / "network.json")
+    assert capsys.readouterr().err == "", "then it is that very wallet"
 
 
 @pytest.mark.slow  # each opening of a keystore takes half a second, by design

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import typer
 from typer.core import TyperGroup
-from typer.testing import CliRunner
 
 import tallymesh
 from fakes.area import area
 from fakes.node import FakeNode, Served, serve
+from fakes.shell import CliRunner
 from tallymesh import CallerError, values
 from tallymesh.client import discover
 from tallymesh_node.cli import later
@@ -76,6 +76,21 @@ def test_every_help_says_what_it_does_and_has_examples_of_this_very_command(path
     assert examples, "an example is a line of its own, as people type it"
     assert f"tallymesh {' '.join(path)}" in examples[1]
     assert "\b" not in shown.stdout
+
+
+GROUPS = [(), *((name,) for name, inner in ROOT.commands.items() if isinstance(inner, TyperGroup))]
+
+
+@pytest.mark.parametrize("path", GROUPS, ids=lambda path: " ".join(path) or "tallymesh")
+def test_a_list_of_commands_says_what_each_does_to_the_end_and_where_to_begin(
+    path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = CliRunner().invoke(app, [*path, "--help"]).stdout
+    rows = re.findall(r"^  [a-z]+ .*$", listed.partition("Commands:\n")[2].partition("\n\n")[0], re.MULTILINE)
+    assert len(rows) >= 2
+    assert [row for row in rows if row.endswith("...") or len(row.split()) < 3] == []
+    assert re.search(r"'tallymesh \w+|^    tallymesh \w+", listed, re.MULTILINE), "a command to type first"
 
 
 @PATHS
