@@ -42,7 +42,7 @@ class Shard:
         """One example as it was read: a tensor, a tuple or a dict of its parts. IndexError after the last."""
         if not -self.examples <= row < self.examples:
             raise IndexError(f"There is no example {row} of {self.examples}.")
-        return self._whole({name: column[row] for name, column in self.columns.items()}, tuple)
+        return self.whole({name: column[row] for name, column in self.columns.items()}, tuple)
 
     def batch(self, rows: Sequence[int]) -> Any:
         """The examples at `rows`: a tensor, a list of columns or a dict of columns, whatever the items were."""
@@ -51,10 +51,10 @@ class Shard:
             name: column.index_select(0, index) if isinstance(column, torch.Tensor) else [column[row] for row in rows]
             for name, column in self.columns.items()
         }
-        return self._whole(parts, list)
+        return self.whole(parts, list)
 
     @staticmethod
-    def _whole(parts: Mapping[str, Any], kind: type[list[Any]] | type[tuple[Any, ...]]) -> Any:
+    def whole(parts: Mapping[str, Any], kind: type[list[Any]] | type[tuple[Any, ...]]) -> Any:
         """What the parts are parts of: the one of an item, a dict, or a sequence."""
         if ITEM in parts:
             return parts[ITEM]

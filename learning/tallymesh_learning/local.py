@@ -19,6 +19,7 @@ from tallymesh.errors import CallerError, TallymeshError
 from tallymesh.ids import ZERO32, BlobId
 from tallymesh.plan import Plan, Task
 from tallymesh.prepare import PreparedJob
+from tallymesh.units import encode
 from tallymesh_learning import side
 from tallymesh_learning.runtime import pool as pools
 from tallymesh_learning.runtime import profile
@@ -43,9 +44,19 @@ class LocalRun:
     """One job on this machine. `events()` runs it; a context manager that ends all its processes.
 
     ``with LocalRun(job) as run: for event in run.events(): …; run.blob(run.plan.state)``
+
+    `batched` computes all clients of a round together (steps/batched.py): no units, and a result that differs by
+    rounding; its "round" events have ``units`` and no state, and there are no "unit" events.
     """
 
-    def __init__(self, job: PreparedJob, *, workers: int | None = None, pool: UnitPool | None = None) -> None:
+    def __init__(
+        self,
+        job: PreparedJob,
+        *,
+        workers: int | None = None,
+        pool: UnitPool | None = None,
+        batched: bool = False,
+    ) -> None:
         if job.spec.profile not in (profile.profile_hash(), ZERO32):
             raise CallerError(
                 "other_profile",
@@ -56,6 +67,7 @@ class LocalRun:
         self.spec = job.spec if job.spec.profile != ZERO32 else _with_profile(job)
         self.plan = Plan(self.spec)
         self.metrics: dict[str, float] = {}
+        self._batched = batched
         self._own = UnitPool(workers) if pool is None else None
         self._pool = pool or self._own or UnitPool(workers)
         self._tasks: dict[int, Task] = {}
@@ -81,6 +93,9 @@ class LocalRun:
 
     def events(self) -> Iterator[Event]:
         """Run the job to its end. CallerError where a unit fails: the program's own fault, with its traceback."""
+        if self._batched:
+            yield from self._together()
+            return
         ready = self.plan.ready()
         stale = False
         while True:
@@ -104,6 +119,28 @@ class LocalRun:
         outputs = [blob.hex() for blob in self.plan.results() if blob is not None]
         result = self.plan.state.hex() if self.spec.kind != "map" else ""
         yield Event("done", {"result": result, "outputs": outputs, "metrics": self.metrics})
+
+    def _together(self) -> Iterator[Event]:
+        template = self._pool.put(encode(self.spec))
+        ticket = self._pool.submit(side.batched(self.spec, template))
+        place = {"unit": template.hex(), "stage": self.spec.stages[0].name, "round": 0, "index": 0}
+        while True:
+            event = self._pool.next_event()
+            assert event is not None, "it waits without an end"
+            if event.ticket != ticket:
+                continue  # of a run that was left
+            if event.kind == "failed":
+                raise _failed(self.spec.kind, event, None, "The simulation")
+            if event.kind == "done":
+                break
+            if event.kind == "round":
+                self.metrics = dict(event.payload["metrics"])
+                place["round"] = event.payload["round"]
+                yield Event("round", {"state": "", **event.payload})
+            else:
+                yield _live(event, place)
+        end = self._pool.put(event.payload.output)
+        yield Event("done", {"result": end.hex(), "outputs": [end.hex()], "metrics": self.metrics})
 
     def _on(self, event: pools.Event) -> Iterator[Event]:
         task = self._tasks.get(event.ticket)
@@ -151,9 +188,9 @@ def _live(event: pools.Event, place: dict[str, Any]) -> Event:
     return Event("metric", place | {"name": name, "value": value})
 
 
-def _failed(kind: str, event: pools.Event, task: Task | None) -> CallerError:
+def _failed(kind: str, event: pools.Event, task: Task | None, beside: str = "The evaluation") -> CallerError:
     if task is None:
-        where = "The evaluation"
+        where = beside
     elif kind == "map":
         where = f"The call for input {task.node.index}"
     else:
@@ -174,12 +211,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="a saved job package; outputs are added to its blobs")
     parser.add_argument("--workers", type=int, default=None, help="units side by side (default: one a core)")
     parser.add_argument("--ray", action="store_true", help="on the Ray cluster that RAY_ADDRESS names, or that is here")
+    parser.add_argument("--batched", action="store_true", help="all clients of a round together: approximate")
     options = parser.parse_args(arguments)
     try:
-        with _pool(options) as pool, LocalRun(PreparedJob.load(options.folder), pool=pool) as run:
+        job = PreparedJob.load(options.folder)
+        with _pool(options) as pool, LocalRun(job, pool=pool, batched=options.batched) as run:
             for event in run.events():
-                if event.kind == "unit":
-                    output = event.data["output"]
+                made = [event.data["output"]] if event.kind == "unit" else event.data.get("outputs", [])
+                for output in made if event.kind == "unit" or options.batched else ():
                     (options.folder / "blobs" / output).write_bytes(run.blob(bytes.fromhex(output)))
                 _say(event.kind, event.data)
     except TallymeshError as error:

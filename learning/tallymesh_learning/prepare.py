@@ -22,7 +22,7 @@ from tallymesh.errors import CallerError
 from tallymesh.ids import ZERO32, BlobId, blob_id
 from tallymesh.plan import derive_seed
 from tallymesh.prepare import PreparedJob
-from tallymesh.units import Input, JobSpec, Stage, Unit
+from tallymesh.units import Input, JobSpec, Stage, Unit, encode
 from tallymesh.wheels import Packages
 from tallymesh_learning import options, reading, replacing, side
 from tallymesh_learning import partition as partitions
@@ -57,6 +57,7 @@ def prepare_training(
     prepare: Any = None,
     trainer: Any = None,
     aggregator: Any = None,
+    batched: bool = False,
     packages: Packages = wheels.NONE,
     pool: UnitPool | None = None,
 ) -> PreparedJob:
@@ -66,7 +67,8 @@ def prepare_training(
     `local["epochs"]` passes over the data, cut into at most `segments` units. `work` declares the reference-seconds of
     a training unit; without it one is timed (by `pool` where the caller has one already). `prepare(batch)` changes
     each batch that is trained on. `trainer` and `aggregator` are subclasses of `ClientTrainer` and `ServerAggregator`
-    (federated.py). `packages` travel with the job.
+    (federated.py). `batched` tries whether clients can be computed together (cohort.py); the package is the same.
+    `packages` travel with the job.
 
     CallerError where something is wrong with what was passed, the user's own exceptions included.
     """
@@ -76,6 +78,8 @@ def prepare_training(
         "aggregator": replacing.check("aggregator", aggregator, algorithm),
     }
     given = options.local(local)
+    if batched:
+        replacing.check_batched(given, roles["trainer"], algorithm)
     preparing.check_seed(seed)
     objects = {"model": model, "loss": loss, "prepare": prepare, **roles}
     named = [name for name, each in objects.items() if each is not None]
@@ -96,6 +100,8 @@ def prepare_training(
                 raise CallerError("bad_per_round", f"{per_round} of {len(shards.shards)} clients cannot be drawn.")
             spec = builder.federated(rounds, 0 if per_round == len(shards.shards) else per_round, work)
         builder.measure(spec)
+        if batched:
+            builder.together(spec)
         title = name or getattr(model, "__qualname__", "model")
         return PreparedJob(replace(spec, name=title), builder.blobs)
     finally:
@@ -163,6 +169,20 @@ class _Builder:
         """The held-out data as after each round: what cannot be measured would end a job that is half paid for."""
         if self._shards.test is not None:
             self._run(side.evaluate(spec, self._initial), "The model and the loss cannot be measured on test=")
+
+    def together(self, spec: JobSpec) -> None:
+        """A short round of two clients, computed together and compared with the loop."""
+        first = spec.stages[0]
+        short = replace(options.decode(first.config), steps=TIMED_STEPS)
+        trial = replace(
+            spec,
+            stages=(replace(first, config=options.encode(short)), *spec.stages[1:]),
+            inputs=spec.inputs[:2],
+            rounds=1,
+            per_round=0,
+            test=ZERO32,
+        )
+        self._run(side.batched(trial, self._pool.put(encode(trial))), "batched=True does not work for this job")
 
     def _timed(self, spec: JobSpec, config: options.Config, steps: int, what: str) -> tuple[float, BlobId]:
         """Reference-seconds of a unit of `steps` steps, from a short one, and what that one returned."""

@@ -1,4 +1,4 @@
-"""What `trainer=` and `aggregator=` may be, looked at in the submitter's process before any other is started.
+"""What `trainer=`, `aggregator=` and `batched=` may be, looked at in the submitter's process before another is started.
 
 A class can be checked only where its base was imported, which a program that subclasses it has done: this module
 imports no torch.
@@ -11,6 +11,7 @@ import sys
 from typing import Any, Final, NamedTuple
 
 from tallymesh.errors import CallerError
+from tallymesh_learning import options
 
 
 class Role(NamedTuple):
@@ -72,3 +73,22 @@ def check(what: str, given: Any, algorithm: str) -> Any:
             code, f"{name}.{role.method} is async or a generator: a call gives no value.", remedy="Write it with def."
         )
     return given
+
+
+def check_batched(local: options.Local, trainer: Any, algorithm: str) -> None:
+    """CallerError where clients cannot be computed together (cohort.py), for reasons that are seen without trying."""
+    remedy = "Leave out batched=True: the clients are computed one by one, and the result has its hash."
+    if algorithm == "sequential":
+        raise CallerError(
+            "bad_batched", "batched=True is for federated rounds, and algorithm='sequential' has none.", remedy=remedy
+        )
+    if trainer is not None:
+        raise CallerError(
+            "bad_batched", "batched=True computes plain training; a trainer= of your own is a loop.", remedy=remedy
+        )
+    if local.optimizer != "sgd":
+        raise CallerError(
+            "bad_batched",
+            f"batched=True knows SGD (momentum, nesterov, weight_decay, clip, schedules), not {local.optimizer}.",
+            remedy=f"Use local=dict(optimizer='sgd'). {remedy}",
+        )

@@ -36,6 +36,15 @@ def loss_check(spec: JobSpec, unit: Unit, end: BlobId) -> Unit:
     return _beside(spec, "loss_check", inputs, unit.seed, options.decode(spec.stages[0].config))
 
 
+def batched(spec: JobSpec, template: BlobId) -> Unit:
+    """The whole job as one computation (steps/batched.py); `template` is the blob of `spec`."""
+    named = [("spec", template), ("state", spec.initial), *((f"data/{i}", blob) for i, blob in enumerate(spec.inputs))]
+    if any(spec.test):
+        named.append(("test", spec.test))
+    inputs = (*(Input(name, blob) for name, blob in named), *spec.shared)
+    return Unit(spec.program, "tallymesh:batched", inputs, b"{}", spec.seed, spec.profile)
+
+
 def _beside(
     spec: JobSpec, step: str, inputs: tuple[Input, ...], seed: int | None = None, given: options.Config | None = None
 ) -> Unit:

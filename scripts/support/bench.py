@@ -17,7 +17,20 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("offer", "submit", "rounds", "receipts", "gas", "idle", "warm", "dispute", "failover", "rpc", "transfer")
+NAMES = (
+    "offer",
+    "submit",
+    "rounds",
+    "simulate",
+    "receipts",
+    "gas",
+    "idle",
+    "warm",
+    "dispute",
+    "failover",
+    "rpc",
+    "transfer",
+)
 
 
 class Result(msgspec.Struct):

@@ -27,6 +27,27 @@ def restless() -> nn.Module:
     return net
 
 
+def convolutions() -> nn.Module:
+    """Buffers that training changes, and a layer that does not learn."""
+    net = nn.Sequential(
+        nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
+    )
+    net[1].bias.requires_grad_(False)
+    return net
+
+
+class Recurrent(nn.Module):
+    """A GRU over the six numbers of an example."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells = nn.GRU(1, 5, batch_first=True)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.cells(x.unsqueeze(2))[0][:, -1])
+
+
 class Tied(nn.Module):
     """Two names for one parameter."""
 
@@ -58,6 +79,16 @@ def noisy_loss(net: nn.Module, batch: Any) -> torch.Tensor:
 def dict_loss(net: nn.Module, batch: Any) -> torch.Tensor:
     weights = torch.tensor([float(len(text)) for text in batch["text"]])
     return (nn.functional.cross_entropy(net(batch["x"]), batch["y"], reduction="none") * weights).mean()
+
+
+def looking(net: nn.Module, batch: Any) -> torch.Tensor:
+    value = cross_entropy(net, batch)
+    return value if value.item() < 100 else value / 2
+
+
+def outside(net: nn.Module, batch: Any) -> torch.Tensor:
+    """Random numbers of which torch knows nothing."""
+    return cross_entropy(net, batch) * (0.5 + numpy.random.rand())
 
 
 def exploding(net: nn.Module, batch: Any) -> torch.Tensor:

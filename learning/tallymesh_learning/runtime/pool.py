@@ -37,6 +37,7 @@ from tallymesh_learning.runtime.work import PACKAGES, UnitFailure
 
 MAX_PACKET: Final = 64 * 1024  # a line of the runner is at most 16 kB
 MAX_EVENT: Final = 32 * 1024
+LIVE: Final = ("line", "metric", "round")  # kinds of events that do not end a unit
 START_S: Final = 120.0  # importing torch takes 2 s; a loaded machine is given a minute and a half more
 END_S: Final = 5.0  # for killing its forks
 PASSED: Final = ("PATH", "HOME", "TMPDIR", "LANG", "PYTHONPATH", "VIRTUAL_ENV")  # of the caller's environment
@@ -54,8 +55,8 @@ class Done(NamedTuple):
 
 
 class Event(NamedTuple):
-    """`ticket` names the unit. kinds: "line" (text), "metric" ([name, value]), "done" (Done), "failed" (dict with
-    code, sentence, traceback)."""
+    """`ticket` names the unit. kinds: "line" (text), "metric" ([name, value]), "round" (steps/batched.py), "done"
+    (Done), "failed" (dict with code, sentence, traceback)."""
 
     ticket: int
     kind: str
@@ -162,7 +163,7 @@ class UnitPool:
             ticket, kind, payload = json.loads(packet)
             if ticket not in self._running:
                 continue
-            if kind in ("line", "metric"):
+            if kind in LIVE:
                 return Event(ticket, kind, payload)
             work = self._running.pop(ticket)
             self._fill()
@@ -342,9 +343,9 @@ def _be_unit(channel: socket.socket, ticket: int, work: Path) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        from tallymesh_learning.runtime.runner import run_unit
+        from tallymesh_learning.runtime.runner import SIMULATED, STEPS, run_unit
 
-        run_unit(work, lambda kind, payload: _send(channel, ticket, kind, payload))
+        run_unit(work, lambda kind, payload: _send(channel, ticket, kind, payload), (*STEPS, *SIMULATED))
         status = 0
     finally:
         os._exit(status)

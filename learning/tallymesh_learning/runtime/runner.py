@@ -13,6 +13,7 @@ import io
 import json
 import math
 import traceback
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -28,12 +29,14 @@ MAX_TRACEBACK: Final = 20_000  # characters
 MAX_METRICS: Final = 100  # names of one unit: they become columns
 RUNTIME: Final = "tallymesh"  # module name in the entries of the runtime's own steps
 STEPS: Final = ("initialise", "segment", "client", "aggregate", "evaluate", "loss_check")
+SIMULATED: Final = ("batched",)  # what only a submitter's own machine runs: nobody could check it to the bit
 
 
-def run_unit(folder: Path, emit: Emit) -> bool:
+def run_unit(folder: Path, emit: Emit, steps: Sequence[str] = STEPS) -> bool:
     """Run the unit in `folder`; True where it left an output, False where it left a failure.
 
-    `emit` gets ``("line", text)`` for what is printed and ``("metric", [name, value])``, live.
+    `steps` are those of the runtime that it may be. `emit` gets ``("line", text)`` for what is printed and ``("metric",
+    [name, value])``, live.
     """
     out = folder / "out"
     out.mkdir(exist_ok=True)
@@ -51,7 +54,7 @@ def run_unit(folder: Path, emit: Emit) -> bool:
     try:
         with contextlib.redirect_stdout(console), contextlib.redirect_stderr(console), logs.sink(metric):
             work = _open(folder, emit)
-            result = _run(work)
+            result = _run(work, steps)
             metrics = canonical_json({name: v for name, v in {**logged, **result.metrics}.items() if math.isfinite(v)})
     except (Exception, SystemExit) as error:
         _write(out / "failure", canonical_json(_failure(error)))
@@ -85,14 +88,14 @@ def _open(folder: Path, emit: Emit) -> Work:
     return Work(folder, unit, emit, key)
 
 
-def _run(work: Work) -> Result:
+def _run(work: Work, steps: Sequence[str]) -> Result:
     with work.timed("load"):
         try:
             archive = program.unpack(work.blob(work.unit.program))
         except TallymeshError as error:
             raise UnitFailure("inputs", str(error)) from None
     with work.timed("import"):
-        step = _step(work.unit)
+        step = _step(work.unit, steps)
         from tallymesh_learning.runtime import numeric
 
         numeric.apply()
@@ -115,14 +118,14 @@ def _packages(work: Work) -> AbstractContextManager[None]:
     return packages.importable(work.packages)
 
 
-def _step(unit: Unit) -> Any:
+def _step(unit: Unit, steps: Sequence[str]) -> Any:
     """The function that runs this unit."""
     module, _, name = unit.entry.partition(":")
     if module != RUNTIME:
         from tallymesh_learning.steps import map as mapping
 
         return mapping.run
-    if name not in STEPS:
+    if name not in steps:
         raise UnitFailure("inputs", f"The runtime has no step {name[:50]!r}.")
     from importlib import import_module
 

@@ -44,12 +44,18 @@ class LocalSource:
     outlives = False
 
     def __init__(
-        self, spec: units.JobSpec, name: BlobId, blobs: Mapping[BlobId, bytes], *, backend: str = "local"
+        self,
+        spec: units.JobSpec,
+        name: BlobId,
+        blobs: Mapping[BlobId, bytes],
+        *,
+        batched: bool = False,
+        backend: str = "local",
     ) -> None:
         self.backend = backend
         self._folder = Path(tempfile.mkdtemp(prefix="tallymesh-job-"))
         PreparedJob(spec, dict(blobs)).save(self._folder)
-        command = [sys.executable, "-P", "-m", "tallymesh.client.local_child"]
+        command = [sys.executable, "-P", "-m", "tallymesh.client.local_child", *(["--batched"] if batched else [])]
         command += ["--ray"] if backend == "ray" else []
         with (self._folder / "events").open("wb") as out, (self._folder / "errors").open("wb") as errors:
             # -P: a module of the user in the current folder must come from the archive, never from here.
@@ -77,6 +83,7 @@ class LocalSource:
             rounds=spec.rounds,
             units=unit_count(spec),
             spec=name.hex(),
+            approximate=batched,
         )
         self._end_s = END_RAY_S if backend == "ray" else END_S
         self._end = weakref.finalize(self, _clean_up, self._child, self._lines, self._folder, self._end_s)

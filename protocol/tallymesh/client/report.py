@@ -17,6 +17,9 @@ _OWN: Final = {"local": "this machine", "ray": "your Ray cluster"}  # backends w
 AUDITORS_SHOWN: Final = 4  # by name in one sentence; the others are counted
 
 
+_APPROXIMATE: Final = "clients were computed together (batched=True), and the hash promises nothing"
+
+
 class Checks(msgspec.Struct, frozen=True, kw_only=True):
     """Which checks held, and which could not be made. `audits` counts recomputations that were answered."""
 
@@ -56,6 +59,9 @@ def checks(view: JobView, audits: Sequence[AuditView], backend: str) -> Checks:
             not_made.append(f"{view.units_done - again} units were not drawn: sampling bounds cheating, not each unit")
     else:
         not_made.append(f"everything ran on {_OWN[backend]}: there was nobody to check")
+    if view.approximate:
+        made.append("in the first round a client was computed by the loop, too: the difference was rounding")
+        not_made.append(f"approximate: {_APPROXIMATE}")
     return Checks(
         backend=backend,
         units=view.units_done,
@@ -120,7 +126,7 @@ def card(view: JobView, spec: JobSpec, model_sha: str, audits: Sequence[AuditVie
     config = msgspec.json.decode(spec.stages[0].config or b"{}")
     taken = "all" if not spec.per_round else f"{spec.per_round} of {len(spec.inputs)}"
     rows = [
-        ("checkpoint", f"`{model_sha}`"),
+        ("checkpoint", f"`{model_sha}`" + (f", approximate: {_APPROXIMATE}" if view.approximate else "")),
         ("model", f"`{config.get('model', '?')}`, loss `{config.get('loss', '?')}`"),
         ("training", f"{spec.kind}, {spec.rounds} rounds, {len(spec.inputs)} shards, {taken} in each round"),
         ("local work", ", ".join(f"{name} {value}" for name, value in config.get("local", {}).items()) or "defaults"),

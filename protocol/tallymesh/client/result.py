@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 
 class Result:
     """What a training job made. `model_sha` names the final checkpoint by its content: the same job gives the same
-    one, on whichever machines it ran."""
+    one, on whichever machines it ran. Where `approximate` is True (``batched=True``) it names these bytes and no
+    more: another run may differ by rounding."""
 
     def __init__(self, source: Source, view: JobView) -> None:
         self.model_sha = source.results().checkpoint
         self.metrics = dict(view.metrics)
+        self.approximate = view.approximate
         self.job_id = view.id
         self._source = source
         self._view = view
 
     def __repr__(self) -> str:
-        return f"<Result {self.model_sha[:12]}… {self.metrics}>"
+        about = " approximate" if self.approximate else ""
+        return f"<Result {self.model_sha[:12]}…{about} {self.metrics}>"
 
     @property
     def card(self) -> str:

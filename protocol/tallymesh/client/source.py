@@ -102,6 +102,7 @@ def fold(view: JobView, event: EventView) -> JobView:
             change["status"] = "running"
     elif event.kind == "round":
         change["rounds_done"] = int(data["round"])
+        change["units_done"] = view.units_done + int(data.get("units", 0))  # of clients computed together
         change["metrics"] = {**view.metrics, **data.get("metrics", {})}
     elif event.kind == "metric":
         change["metrics"] = {**view.metrics, str(data["name"]): float(data["value"])}
