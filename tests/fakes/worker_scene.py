@@ -43,7 +43,7 @@ from tallymesh.ids import ZERO32, BlobId, blob_id
 from tallymesh.messages import Accept, Assign, Cancel, Close, Lease, Leave, Offer, Order, Receipt, Release, Tally
 from tallymesh.parameters import Parameters
 from tallymesh.plan import Plan
-from tallymesh.units import JobSpec, Stage
+from tallymesh.units import Input, JobSpec, Stage
 from tallymesh_ledger import keys, sampling
 from tallymesh_ledger.jobs import job_id, seat_id
 from tallymesh_ledger.keys import AccountKey
@@ -93,6 +93,7 @@ class Node:
         self.policy = SettlePolicy()
         self.offer: Offer | None = self.make_offer()
         self.allowed = Allowed()
+        self.base_only = False
         scene.accounts[self.peer_id] = self.key.address
         if slots:
             scene.chain.stake(self.key.address, slots, CLASS)
@@ -135,6 +136,7 @@ class Node:
             current_offer=lambda: self.offer,
             account_of=self.scene.accounts.get,
             policy=self.policy,
+            base_only=self.base_only,
         )
         self.service.allow(self.allowed)
         async with trio.open_nursery() as nursery:
@@ -177,7 +179,15 @@ class Payer:
     """Honest unless a test says otherwise: `secret_of`, `answers` (name -> function that replaces the answer)."""
 
     def __init__(
-        self, scene: Scene, node: Node, *, items: int = 12, number: int = 50, work_ms: int = 1000, **order: Any
+        self,
+        scene: Scene,
+        node: Node,
+        *,
+        items: int = 12,
+        number: int = 50,
+        work_ms: int = 1000,
+        shared: tuple[Input, ...] = (),
+        **order: Any,
     ) -> None:
         self.scene = scene
         self.node = node
@@ -187,7 +197,7 @@ class Payer:
         self.blobs = scene.blobs(self.peer_id)
         self.program = self.blobs.put(b"a program")
         inputs = tuple(self.blobs.put(b"item %d" % i) for i in range(items))
-        self.spec = JobSpec("map", self.program, PROFILE, 0, (Stage("map", "m:f", b"{}", work_ms),), inputs)
+        self.spec = JobSpec("map", self.program, PROFILE, 0, (Stage("map", "m:f", b"{}", work_ms),), inputs, shared)
         self.template = self.blobs.put(units.encode(self.spec))
         self.tasks = list(Plan(self.spec).ready())
         scene.chain.mint(self.key.address, 10 * TOKEN)

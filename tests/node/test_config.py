@@ -35,6 +35,7 @@ def write(folder: Path, text: str) -> Path:
         ("ask_price = 0.02\n", "a float cannot hold wei"),
         ("listen_port = 70000\n", "from 0 to 65535"),
         ("log_level = 'loud'\n", "one of debug"),
+        ("packages = 'some'\n", "one of any, base"),
         ("nearby = 'maybe'\n", "one of auto, yes, no"),
         ("client = 3\n", "line 1: [client] is a table"),
         ("cores = \n", "is not TOML"),

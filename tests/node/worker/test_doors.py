@@ -25,6 +25,7 @@ from tallymesh.ids import ZERO32, BlobId
 from tallymesh.messages import Assign, Cancel, Close
 from tallymesh.plan import Plan
 from tallymesh.units import Stage
+from tallymesh.wheels import Wheel, inputs
 from tallymesh_node.worker import doors
 
 STRANGER = key_of(99)
@@ -49,6 +50,17 @@ async def test_a_lease_that_no_signature_covers_is_refused(node: Node, payer: Pa
             changed = msgspec.structs.replace(request, **{name: body})
             assert await code(payer.ask(changed)) == "bad_signature", name
         assert node.service.counters["leases_open"] == 0
+
+
+async def test_a_node_whose_owner_allows_the_base_set_only_refuses_a_job_with_packages(scene: Scene) -> None:
+    node = Node(scene, 1)
+    payer = Payer(scene, node, shared=inputs([Wheel("plot-1.0-py3-none-any.whl", BlobId(bytes(32)), 10)]))
+    plain = Payer(scene, node, number=70)
+    node.base_only = True
+    async with node.run():
+        assert await code(payer.ask(payer.lease_request(payer.make_lease()))) == "base_only"
+        await plain.ask(plain.lease_request(plain.make_lease()))
+        assert node.service.counters["leases_open"] == 1
 
 
 async def test_a_lease_for_another_network_is_refused(node: Node, payer: Payer) -> None:
