@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
-from typer.testing import CliRunner
+from fakes.shell import CliRunner
 
 from fakes import hardhat as hardhats
 from fakes.hardhat import Hardhat

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from fakes.shell import CliRunner
 
 from fakes import hardhat as hardhats
 from fakes.hardhat import Hardhat

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from fakes.node import FakeNode, Served, serve
+from fakes.shell import CliRunner
 from tallymesh.ids import BlobId, blob_id
 from tallymesh_node.blobs.room import FRESH_S, PINNED, Holder
 from tallymesh_node.cli.app import app

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from fakes.node import FakeNode, Served, serve
+from fakes.shell import CliRunner
 from tallymesh.api import ProbationView
 from tallymesh_node.cli.app import app
 

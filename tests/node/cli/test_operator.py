@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from typer.testing import CliRunner
 
 from fakes.contract_chain import Chain, a_job
 from fakes.contract_world import Job
+from fakes.shell import CliRunner
 from tallymesh import exchange, network
 from tallymesh.exchange import Opening, ReceiptRequest
 from tallymesh.messages import Receipt, Tally

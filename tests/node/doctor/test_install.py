@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
+from fakes.shell import CliRunner
 from tallymesh.errors import CallerError
 from tallymesh_node.cli.app import app
 from tallymesh_node.installing import unit_file, unit_path

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+from fakes.shell import CliRunner
 from tallymesh_node.cli.app import app
 from tallymesh_node.limits import orders
 from tallymesh_node.store.lock import FolderLock
