@@ -132,7 +132,9 @@ def _place(queries: Queries, journals: Any, id_: str) -> tuple[SeatSeen, int]:
     named = _ID.fullmatch(id_)
     if named is None:
         raise CallerError(
-            "bad_receipt", f"{id_!r} names no receipt.", remedy="Write SEAT:POSITION (see tallymesh history --json)."
+            "bad_receipt",
+            f"{id_!r} names no receipt.",
+            remedy="Write SEAT:POSITION (the columns seat and units of 'tallymesh history').",
         )
     found = journals.find(_even(named[1]))
     if found is None:

@@ -59,6 +59,12 @@ def run(
         amounts.parse(budget)
         environment["TALLYMESH_BUDGET"] = budget
     if backend is not None:
+        from tallymesh.client.submit import BACKENDS
+
+        if backend not in BACKENDS:  # said here, and not by a traceback of the script
+            raise CallerError(
+                "bad_backend", f"There is no backend {backend!r}.", remedy=f"Use one of {', '.join(BACKENDS)}."
+            )
         environment["TALLYMESH_BACKEND"] = backend
     if newcomers:
         environment["TALLYMESH_NEWCOMERS"] = "1"

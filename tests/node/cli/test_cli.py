@@ -274,6 +274,7 @@ def test_run_refuses_what_cannot_work(tmp_path: Path) -> None:
     assert "no file" in call("run", str(tmp_path / "gone.py"), code=1)
     path = script(tmp_path, "")
     assert "not an amount" in call("run", path, "--budget", "lots", code=1)
+    assert "no backend 'lokal'" in call("run", path, "--backend", "lokal", code=1)
     assert "job.toml" in call("run", path, "--json", code=1)
 
 
