@@ -33,7 +33,6 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("ink", "0.1", made.build("ink", "0.1", {"ink.py": b"", "_more/__init__.py": b""})),
         ("old", "1.0", made.build("old", "1.0", {}, requires=["numpy<2"])),
         ("mac", "1.0", made.build("mac", "1.0", {}), "cp311-cp311-macosx_11_0_arm64"),
-        ("hides", "1.0", made.build("hides", "1.0", {"torch/__init__.py": b""})),
         ("numpy", "1.26.0", made.build("numpy", "1.26.0", {})),
         ("numpy", "2.4.6", made.build("numpy", "2.4.6", {"numpy/__init__.py": b""})),
     )
@@ -69,8 +68,9 @@ def test_wheels_of_packages_and_what_they_need_but_none_of_the_base_set_are_the_
     assert resolve(*pinned)[0] == found
     # … and a pinned list either the same files or an error.
     other = made.build("plot", "1.2", {"plot/__init__.py": b"VALUE = 43\n"}, requires=["ink"])
-    (index / made.file_name("plot", "1.2")).write_bytes(other)
-    error = fails(*pinned, "numpy")  # another list, so that the cache has none
+    changed = {wheel.file: other if wheel.name == "plot" else found.blobs[wheel.blob] for wheel in found.wheels}
+    resolved.store(resolved.key([line.split(" --hash")[0] for line in pinned], BASE), changed)  # as pip would find it
+    error = fails(*pinned)
     assert error.code == "wrong_hash"
     assert "plot==1.2" in error.sentence
 
@@ -88,10 +88,16 @@ def test_what_only_pip_can_know_is_read_from_what_it_says() -> None:
         ("source", "source_only", "only wheels travel"),
         ("mac", "other_platform", "none for the Linux and the Python of the workers"),
         ("old; python_version>'3'", "base_conflict", "Workers have numpy 2.4.6, and requires= does not go with it."),
-        ("hides", "bad_package", "would hide the module torch"),
     ):
         error = fails(requires)
         assert (error.code, says in error.sentence) == (code, True), error.sentence
+
+
+def test_what_workers_would_refuse_is_not_sent(tmp_path: Path) -> None:
+    for file, files in ((made.file_name("hides", "1.0"), {"torch/__init__.py": b""}), ("hides-1.0.whl", {})):
+        with pytest.raises(CallerError) as caught:
+            resolving._checked({file: made.build("hides", "1.0", files)}, tmp_path)
+        assert caught.value.code == "bad_package"
 
 
 NONE = "ERROR: Could not find a version that satisfies the requirement {0} (from versions: {1})\n"

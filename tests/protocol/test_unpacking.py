@@ -176,7 +176,7 @@ def test_other_ways_to_compress_are_refused(tmp_path: Path) -> None:
 GOOD = made.build("plot", "1.0", {"plot/__init__.py": made.MODULE})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, len(GOOD) - 1), st.integers(1, 255), st.integers(0, len(GOOD)))
 def test_changed_or_cut_bytes_are_refused_or_placed_within_the_folder(at: int, by: int, cut: int) -> None:
     changed = bytearray(GOOD)
