@@ -9,6 +9,7 @@ that name the same set, as long as the owner's limit on the disk allows. This mo
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -33,6 +34,7 @@ SETS_KEPT: Final = 16  # unused ones: a node rarely works for more jobs with dif
 UNUSED_S: Final = 48 * 3600.0  # as blobs: an auditor on chain may ask for the same set so long
 SWEEP_S: Final = 3600.0
 UNPACK_S: Final = 600.0  # wall seconds for what takes 20 s of a core, on a machine that is loaded
+_GONE: Final = ".gone"
 _MODE: Final = 0o755  # the sandbox's user must be able to enter
 SAID_MAX: Final = 500  # characters of what the process says
 
@@ -54,6 +56,8 @@ class Packages:
         self.unpacked = 0
         self._admit = admit
         self._sets: OrderedDict[str, _Set] = OrderedDict()  # the least recently used first
+        self._numbers = itertools.count(1)
+        self._dropped = trio.Event()
         self._lock = trio.Lock()  # one is unpacked at a time: it takes a core and a disk
         folder.mkdir(parents=True, exist_ok=True)
         os.chmod(folder, _MODE)
@@ -66,10 +70,14 @@ class Packages:
         return sum(each.bytes for each in self._sets.values())
 
     async def run(self) -> None:
-        """Drop old sets, until cancelled."""
+        """Drop old sets, and delete the files of dropped ones, until cancelled."""
         while True:
-            await trio.sleep(SWEEP_S)
+            with trio.move_on_after(SWEEP_S):
+                await self._dropped.wait()
+            self._dropped = trio.Event()
             self.sweep()
+            for old in list(self.folder.glob(f"*{_GONE}")):  # 40,000 files take seconds
+                await trio.to_thread.run_sync(lambda folder: shutil.rmtree(folder, ignore_errors=True), old)
 
     def sweep(self) -> None:
         """Drop what nobody has used for long, and all but the newest of what nobody uses."""
@@ -162,8 +170,10 @@ class Packages:
                 self._drop(unused)
 
     def _drop(self, name: str) -> None:
+        """At once for whoever asks; the files go in the background."""
         del self._sets[name]
-        shutil.rmtree(self.folder / name, ignore_errors=True)
+        (self.folder / name).rename(self.folder / f"{name}-{next(self._numbers)}{_GONE}")
+        self._dropped.set()
 
     def _empty(self, draft: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
