@@ -61,12 +61,13 @@ class LanSocket:
             made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)  # RFC 6762, section 11
             made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)  # other nodes of this machine
             await made.bind((GROUP, PORT))  # nothing that is sent to this machine alone is ever read
-            for place in places:
-                member = socket.inet_aton(GROUP) + socket.inet_aton(place.address)
-                made.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
         except OSError as error:
             made.close()
             return f"the port of multicast DNS cannot be opened ({error.strerror})"
+        joined = [place for place in places if _join(made, place)]
+        if not joined:
+            made.close()
+            return "no interface of a local network takes multicast"
         self._socket = made
         self._opened.set()
         return ""
@@ -109,6 +110,17 @@ class LanSocket:
             self._socket.close()
             self._socket = None
         self._opened = trio.Event()
+
+
+def _join(made: trio.socket.SocketType, place: Place) -> bool:
+    """A tunnel may take no multicast: that is no reason to hear nobody at home."""
+    member = socket.inet_aton(GROUP) + socket.inet_aton(place.address)
+    try:
+        made.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+    except OSError as error:
+        log.debug("nobody is heard at %s: %s", place.address, error.strerror)
+        return False
+    return True
 
 
 @asynccontextmanager

@@ -291,16 +291,22 @@ async def test_a_peer_that_was_heard_is_connected_to() -> None:
 # Two hosts with real sockets in a network of their own (a user's right, as a sandbox has it), whose loopback interface
 # has an address of a home network.
 REAL = """
-import fcntl, socket, struct, sys, trio
+import contextlib, fcntl, socket, struct, trio
 from fakes.peers import TOPIC, peer, until
 from tallymesh.network import Contracts, Network
 from tallymesh_node.config import load
 from tallymesh_node.doctor import outside
 from tallymesh_node.network import open_nearby
+from tallymesh_node.network.nearby import Place
+from tallymesh_node.network.nearby_socket import LanSocket
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
     address = struct.pack("16sH2x4s8x", b"lo:1", socket.AF_INET, socket.inet_aton("192.168.77.1"))
     fcntl.ioctl(control, 0x8916, address)  # SIOCSIFADDR
 async def main():
+    with contextlib.closing(LanSocket()) as lan:
+        gone, here = Place("10.255.255.1", "255.255.255.0"), Place("192.168.77.1", "255.255.255.0")
+        assert await lan.listen([gone]) == "no interface of a local network takes multicast"
+        assert await lan.listen([gone, here]) == ""
     listen = ("/ip4/192.168.77.1/tcp/0",)
     async with peer(listen=listen) as one, peer(listen=listen) as two:
         async with open_nearby(one) as near:
