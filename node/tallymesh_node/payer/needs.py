@@ -139,7 +139,7 @@ class Needs:
         if judges or driver.book.spec.kind != "federated":
             return None
         staked = {c.offer.account for c in candidates if c.slots and c.chain_class == numeric_class}
-        return max(1, len(staked) - driver.tools.parameters.auditors_min) - len(self._seated())
+        return max(driver.book.copies, len(staked) - driver.tools.parameters.auditors_min) - len(self._seated())
 
     def _seated(self) -> set[bytes]:
         held = self.driver.book.all()

@@ -29,13 +29,13 @@ def audit_rate_bp(terms: api.Terms, parameters: Parameters) -> int:
     return INTEGRITY_BP if terms.verify == "integrity" else parameters.audit_rate_bp
 
 
-def split(budget: int, spec: JobSpec, rate_bp: int, parameters: Parameters, copies: int = 1) -> tuple[int, int]:
+def split(budget: int, spec: JobSpec, rate_bp: int, parameters: Parameters) -> tuple[int, int]:
     """(wages, audit reserve). The reserve holds the drawn share of all units, and two audits for each seat that is to
-    be expected, at the auditor's fee; what is not used goes back. `copies` is how often each unit is run."""
-    total = copies * units_of(spec)
+    be expected, at the auditor's fee; what is not used goes back. Units that are run twice have twice the runs and
+    twice the seats: the same shares."""
+    total = units_of(spec)
     seats = min(SEATS_EXPECTED, spec.per_round or len(spec.inputs)) if spec.kind == "federated" else 1
     seats = min(SEATS_EXPECTED, len(spec.inputs)) if spec.kind == "map" else seats
-    seats *= copies
     share_bp = min(BP, rate_bp + 2 * BP * seats // total)
     fees_bp = share_bp * parameters.auditor_fee_bp // BP
     reserve = budget * fees_bp // (BP + fees_bp)
@@ -101,7 +101,7 @@ def make_order(
             "bad_terms",
             f"verify={terms.verify!r} runs each unit on {copies} workers, and workers_max is {terms.workers_max}.",
         )
-    wages, reserve = split(budget, spec, BP if terms.newcomers else rate, parameters, copies)
+    wages, reserve = split(budget, spec, BP if terms.newcomers else rate, parameters)
     runs = copies * units_of(spec)
     if wages < runs:
         raise CallerError(

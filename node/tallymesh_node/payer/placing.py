@@ -106,8 +106,8 @@ class Placing:
                     continue
                 task = tasks.pop(place)
                 assign = Assign(seat=held.id, position=position[held.id], unit_id=task.unit_id)
-                if task.unit_id not in book.placed and task.unit_id not in taken:
-                    fresh[held.owner] = fresh.get(held.owner, 0) + 1
+                if held.id in fresh and task.unit_id not in book.placed and task.unit_id not in taken:
+                    fresh[held.id] += 1
                 taken.setdefault(task.unit_id, set()).add(held.owner)
                 node = (task.node.stage, task.node.round, task.node.index)
                 new.append(Assigned(self.driver.sign(assign).body, units.encode(task.unit), node))

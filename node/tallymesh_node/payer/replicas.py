@@ -70,15 +70,13 @@ def answering(book: Book, unit: UnitId) -> Place | None:
 
 
 def disputed(book: Book, unit: UnitId) -> list[tuple[Held, int]]:
-    """Runs to be recomputed because another has another result; not those that were paid or found right before."""
+    """Runs to be recomputed because another has another result; not those that were paid before."""
     if book.copies == 1 or len({end for _, end in _ends(book, unit)}) < 2:
         return []
     found = []
     for seat, position in book.placed.get(unit, ()):
         held = book.helds[seat]
-        audit = held.audits.get(position)
-        decided = audit is not None and audit.outcome is not None
-        if position in held.seat.openings and position >= held.seat.accepted_units and not decided:
+        if position in held.seat.openings and position >= held.seat.accepted_units:
             found.append((held, position))
     return found
 
@@ -111,15 +109,19 @@ def agreed(book: Book) -> int:
 
 
 def may_run(book: Book, held: Held, task: Task, taken: dict[UnitId, set[bytes]], fresh: dict[bytes, int]) -> bool:
-    """Whether this seat may be given the unit. `taken` are owners that get it in the same pass, `fresh` counts the
-    units that an owner gets in it as the first."""
+    """Whether this seat may be given the unit. `taken` are owners that get it in the same pass, `fresh` is, by
+    seat, the lead that it has and gets in it."""
     if book.copies == 1:
         return True
     places = book.placed.get(task.unit_id, ())
     owners = {book.helds[seat].owner for seat, _ in places} | taken.get(task.unit_id, set())
     if held.owner in owners or any((*place, held.account) in book.orders for place in places):
         return False  # its word is in already, as a worker's or as an auditor's, or that of somebody who is the same
-    return bool(owners) or lead(book, held) + fresh.get(held.owner, 0) < LEAD * (held.width + 1)
+    if owners:
+        return True
+    if held.id not in fresh:  # once a pass: the book does not change in it
+        fresh[held.id] = lead(book, held)
+    return fresh[held.id] < LEAD * (held.width + 1)
 
 
 def lead(book: Book, held: Held) -> int:

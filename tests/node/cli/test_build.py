@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from fakes import wheels as made
+from fakes.shell import CliRunner
 from tallymesh.ids import blob_id
 from tallymesh.prepare import PreparedJob
 from tallymesh.program import unpack
@@ -75,12 +75,15 @@ def test_a_script_is_built_as_far_as_its_job_without_node_or_money(folder: Path)
 def test_a_job_file_is_built_and_shown_to_people(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = made.build("plot", "1.0", {"plot.py": made.MODULE})
     made.offer(made.index(folder / "index", ("plot", "1.0", wheel)), monkeypatch)
-    (folder / "job.toml").write_text('map = "helper.py:square"\ninputs = [1, 2, 3, 4]\nrequires = ["plot==1.*"]\n')
+    (folder / "job.toml").write_text(
+        'map = "helper.py:square"\ninputs = [1, 2, 3, 4]\nrequires = ["plot==1.*"]\nverify = "replicate"\n'
+    )
     shown = CliRunner().invoke(app, ["build", str(folder / "job.toml")])
     assert shown.exit_code == 0, shown.output
     lines = dict(line.split(maxsplit=1) for line in shown.stdout.splitlines() if line)
     assert lines["job"] == "square: map, 4 units"
     assert lines["inputs"].startswith("4, ")
+    assert lines["runs"] == "8 (replicate)"
     assert lines["helper.py"].split()[:2] == ["28", "B"]
     assert lines["plot==1.0"].startswith(f"--hash=sha256:{hashlib.sha256(wheel).hexdigest()}")
 
