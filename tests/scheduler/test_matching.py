@@ -193,3 +193,23 @@ def test_at_the_same_price_stake_goes_first() -> None:
         request(newcomers=True, width=1, units_left=1), [candidate(1, slots=0, room=10), candidate(2)], NOW, 0
     )
     assert [p.candidate.peer_id for p in found.proposals] == ["peer2"]
+
+
+def test_units_that_are_run_twice_are_leased_to_two_owners_and_none_gets_one_twice() -> None:
+    """Ten units, so twenty runs, no more than ten of them for one account, though one would be wide enough."""
+    wide = [candidate(number, free_cores=64) for number in (1, 2)]
+    wanted = request(units_left=20, width=8, positions_max=10, owners_min=2, busy_owners=frozenset())
+    assert [p.positions for p in match(wanted, wide, NOW, 0).proposals] == [10, 10]
+    assert [p.positions for p in match(wanted, wide[:1], NOW, 0).proposals] == [10]
+    assert len(match(request(units_left=20, width=8), wide, NOW, 0).proposals) == 1
+
+
+def test_of_an_owner_one_account_at_a_time_runs_units_that_are_run_twice() -> None:
+    owner = b"\x77" * 20
+    theirs = [candidate(number, owner=owner) for number in (1, 2)]
+    found = match(request(busy_owners=frozenset()), [*theirs, candidate(3)], NOW, 0)
+    assert {p.candidate.owner for p in found.proposals} == {owner, candidate(3).owner}
+    assert [r.code for r in found.rejections] == ["same_owner"]
+    found = match(request(busy_owners=frozenset({owner})), [*theirs, candidate(3)], NOW, 0)
+    assert [p.candidate.peer_id for p in found.proposals] == ["peer3"]
+    assert len(match(request(), theirs, NOW, 0).proposals) == 2

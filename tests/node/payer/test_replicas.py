@@ -29,7 +29,7 @@ from tallymesh.errors import CallerError
 from tallymesh.ids import BlobId, UnitId
 from tallymesh.units import Unit
 from tallymesh_ledger.keys import checksum
-from tallymesh_node.payer.replicas import ALONE, DISPUTED, may_run
+from tallymesh_node.payer.replicas import ALONE, DISPUTED, backed, covered, may_run, open_units
 
 
 def bad_only(item: bytes) -> Run:
@@ -92,6 +92,19 @@ async def test_each_unit_is_run_and_paid_twice_from_two_seats(
         assert sum(paid_units(scene, peer) for peer in peers) == sum(len(accounts) for accounts in ran.values())
         outputs = [event for event in payer.service.events(job, 0) if event.kind == "unit"]
         assert len(outputs) == view.units  # shown once, when they count
+
+
+async def test_two_workers_are_leased_at_once_though_one_would_be_wide_enough(scene: Scene, payer: PayerNode) -> None:
+    """And neither for more than it can be given: each lease holds wages that the other needs."""
+    scene.crowd(4, cores=4)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("sequential", rounds=3)
+        job = await payer.submit(spec, verify="replicate")
+        view = await payer.wait(job)
+        assert view.result == honest_result(payer, spec)[-1].hex()
+        seats = [event for event in payer.service.events(job, 0) if event.kind == "seat"]
+        assert [(seat.at, seat.data["positions"]) for seat in seats] == [(seats[0].at, 3)] * 2
 
 
 async def test_one_bad_unit_is_caught_for_certain(scene: Scene, payer: PayerNode) -> None:
@@ -254,3 +267,56 @@ async def test_after_a_crash_the_book_says_the_same(scene: Scene, payer: PayerNo
             assert before.working == after.working
         view = await payer.wait(job)
         assert result_of(payer, spec, view) == honest_result(payer, spec)
+
+
+async def test_what_was_done_of_a_cancelled_job_is_paid_without_a_second_run(scene: Scene, payer: PayerNode) -> None:
+    """Nothing of it is used: its sample is enough, and nobody is asked to run it once more."""
+    alone = scene.join(1)
+    for number in range(2, 6):
+        scene.join(number, works=False)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=12), verify="replicate")
+        await payer.wait(job, "running")
+        await trio.sleep(20)
+        await payer.service.cancel(job)
+        await payer.wait(job, "cancelled")
+        await payer.wait_empty(job)
+        assert paid_units(scene, alone) == len(alone.working.ran) > 2
+        assert {audit.reason for audit in payer.service.audits(job)} <= {"first", "drawn"}
+
+
+# The rules alone.
+
+U, V = UnitId(b"u" * 32), UnitId(b"v" * 32)
+
+
+def book(**facts: Any) -> Any:
+    return SimpleNamespace(copies=2, training=False, produced={}, orders={}, **facts)
+
+
+def test_an_account_takes_of_the_units_that_are_left_those_that_it_has_not() -> None:
+    mine, other = (SimpleNamespace(owner=name, stage=0, positions_left=10) for name in (b"A", b"B"))
+    found = book(
+        helds={b"a": mine, b"b": other}, placed={U: ((b"a", 0),), V: ((b"b", 0),)}, working={0: {U, V}},
+        units_left=lambda stage: 5,
+    )  # fmt: skip
+    held: Any = mine
+    assert covered(found, held) == 4
+
+
+def test_a_unit_of_a_round_that_is_done_again_gets_no_second_run() -> None:
+    plan = SimpleNamespace(ready=lambda: [SimpleNamespace(unit_id=V, node=SimpleNamespace(stage=0))])
+    found = book(placed={U: ((b"a", 0),), V: ((b"a", 1),)}, working={0: {U, V}}, plan=plan)
+    found.training = True
+    assert open_units(found, 0) == [V]
+
+
+@pytest.mark.parametrize(("own", "agrees"), [(b"right", True), (b"other", False)])
+def test_a_run_of_the_payers_own_node_is_a_second_word(own: bytes, agrees: bool) -> None:
+    seat = SimpleNamespace(assigned=[U], openings={0: SimpleNamespace(end=b"right")})
+    held: Any = SimpleNamespace(id=b"a", audits={}, seat=seat)
+    found = book(helds={b"a": held}, placed={U: ((b"a", 0),)}, plan=SimpleNamespace(output=lambda unit: own))
+    assert not backed(found, held, 0), "its own word is none"
+    found.produced[U] = None
+    assert backed(found, held, 0) == agrees
