@@ -1,8 +1,9 @@
 """Bar 9: MiB/s of a blob between two processes on loopback, authenticated and encrypted.
 
 Both ends start from a blob on disk and end with a verified hash and fsync. Each way (direct socket, libp2p stream) is
-measured with processes of its own; beside it what the disk alone takes for the same bytes, CPU seconds of each side,
-and how long a small request of the same two peers takes before and while the bytes move. Files come from the page
+measured with processes of its own; beside it what the disk alone takes for the same bytes, what each part of a MiB
+costs by itself and the bound that follows, CPU seconds of each side, and how long a small request of the same two peers
+takes before and while the bytes move. Files come from the page
 cache where they fit: the disk's reading is not what the bar is about.
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 from bench import Result
 
 from benches.probes import MEBIBYTE
+from benches.transfer_alone import alone
 
 WAYS = ("direct", "stream")
 
@@ -28,8 +30,10 @@ def run(folder: Path, *, quick: bool) -> Result:
     size_mib, rounds = (128, 2) if quick else (512, 5)
     seen: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     disk: list[float] = []
+    parts: list[dict[str, Any]] = []
     for number in range(rounds):
         disk.append(_disk_mib_per_s(folder / "floor", size_mib))
+        parts.append(alone(folder))
         for way in WAYS:
             seen[way].append(measure(folder / f"{way}{number}", way, size_mib))
     details: dict[str, Any] = {
@@ -40,8 +44,11 @@ def run(folder: Path, *, quick: bool) -> Result:
         "size_mib": size_mib,
         "rounds": rounds,
     }
+    details |= {name: _median(parts, name) for name in parts[0]}
     for way in WAYS:
-        for name in ("taker_cpu_s", "giver_cpu_s", "request_idle_p50_ms", "request_p50_ms", "request_p99_ms"):
+        for side in ("taker", "giver"):
+            details[f"{way}_{side}_cpu_ms_per_mib"] = 1000 * _median(seen[way], f"{side}_cpu_s") / size_mib
+        for name in ("request_idle_p50_ms", "request_p50_ms", "request_p99_ms"):
             details[f"{way}_{name}"] = _median(seen[way], name)
     return Result(_median(seen["direct"], "mib_per_s"), "MiB/s", 200.0, lower=False, details=details)
 

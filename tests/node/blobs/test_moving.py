@@ -342,12 +342,9 @@ async def test_no_more_sources_are_taken_from_at_once_than_one_blob_may_have(
         sources = [await stalls(network, blob, len(BIG), HASHES, end) for network in (one, two, three)]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fetch, taker, blob, *sources)
-            await until(lambda: any(t.plan is not None for t in taker._transfers.values()), 120)
+            await until(lambda: any(t.tasks > 1 for t in taker._transfers.values()), 120)  # all begin at one moment
             (found,) = taker._transfers.values()
-            await until(lambda: sum(offer.busy for offer in found.offers) == 2, 120)
-            for _ in range(100):
-                await trio.lowlevel.checkpoint()
-            assert (found.tasks, sum(offer.busy for offer in found.offers)) == (2, 2)
+            assert found.tasks == 2
             nursery.cancel_scope.cancel()
 
 
