@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -31,7 +32,7 @@ class Shard:
 
     columns: Mapping[str, Column]
 
-    @property
+    @cached_property
     def examples(self) -> int:
         return len(next(iter(self.columns.values())))
 

@@ -30,9 +30,20 @@ import json, sys
 import torch, tallymesh
 import mydata
 from losses import loss
+from tallymesh_learning import ClientTrainer, ServerAggregator
 def model(): return torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+class Shy(ClientTrainer):
+    def train(self, model, data, ctx):
+        weights, count = super().train(model, data, ctx)
+        noise = 0.01 * torch.randn((), generator=ctx.generator)
+        return {name: tensor + noise for name, tensor in weights.items()}, count
+class Even(ServerAggregator):
+    def aggregate(self, updates, ctx):
+        print("an even mean of", len(updates))
+        return super().aggregate([update._replace(examples=1) for update in updates], ctx)
 if __name__ == "__main__":
     settings = json.loads(sys.argv[1])
+    if settings.pop("own", False): settings.update(trainer=Shy, aggregator=Even)
     job = tallymesh.train(model, loss, mydata.train_set, test=mydata.test_set, work=0.2,
                           local=dict(epochs=2, batch=16, optimizer="sgd", lr=0.1), **settings)
     if "--detach" in sys.argv:

@@ -94,9 +94,14 @@ def test_neither_end_nor_salt_reaches_an_auditor_before_its_commitment_is_signed
     jobs: list[tallymesh.Job] = []
     while len(jobs) < DRAWS_MAX and not any(audit.result for job in jobs for audit in by(job, auditor)):
         jobs.append(mapped(market, "payer", 16))  # who is drawn follows from the seats, which are new each time
-    # Rounds, too: there the end of one unit is an input of others, which the same peer may be given as a worker.
-    trained = shop.train(market, folder, {**shop.FEDERATED, "verify": "integrity", "seed": 5})
+    # Rounds, too: there the end of one unit is an input of others, which the same peer may be given as a worker. With a
+    # trainer and an aggregator of the program's own, each unit of which others get to the bit.
+    trained = shop.train(market, folder, {**shop.FEDERATED, "verify": "integrity", "seed": 5, "own": True})
     jobs.append(tallymesh.attach(trained["job"]))
+    rounds = jobs[-1]
+    assert {audit.result for audit in rounds.audits if audit.result} == {"match"}
+    assert len({(audit.seat, audit.position) for audit in rounds.audits if audit.result}) == rounds.view.units
+    assert [line.text for line in rounds.logs() if line.text.startswith("an even")] == ["an even mean of 4"] * 3
     for job in jobs:
         done = [audit for audit in by(job, auditor) if audit.result]
         assert {audit.result for audit in done} <= {"match"}

@@ -6,14 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec.structs import replace
 from torch.utils.data import TensorDataset
 
 import tallymesh
 from programs import clinic, training
-from programs.bench import Bench, config
+from programs.bench import Bench
+from tallymesh.client.job import Job
+from tallymesh.client.local import LocalSource
 from tallymesh.errors import CallerError
+from tallymesh.ids import blob_id
 from tallymesh.prepare import PreparedJob
-from tallymesh.units import Unit
+from tallymesh.units import Unit, encode
 from tallymesh_learning import data, options, side, tensors
 from tallymesh_learning.cohort import TOLERANCE, Cohort, difference
 from tallymesh_learning.local import LocalRun
@@ -160,15 +164,26 @@ def test_no_node_runs_it(bench: Bench, tmp_path: Any) -> None:
 def test_a_diverging_client_is_named(bench: Bench, pool: UnitPool) -> None:
     job = prepare(pool)
     stage = job.spec.stages[0]
-    from msgspec.structs import replace
-
     wild = replace(options.decode(stage.config), local=Local(epochs=2, batch=8, lr=1e30))
     spec = replace(job.spec, stages=(replace(stage, config=options.encode(wild)), job.spec.stages[1]))
-    from tallymesh.units import encode
-
     for blob in job.blobs.values():
         pool.put(blob)
     unit: Unit = side.batched(spec, pool.put(encode(spec)))
     with pytest.raises(UnitFailure, match=r"at step \d+ of client \d+ is (nan|inf)"):
         pool.run(unit)
-    assert config().local.batch == 8
+
+
+@pytest.mark.slow
+def test_an_approximate_result_says_so_wherever_it_is_shown(pool: UnitPool) -> None:
+    job = prepare(pool, per_round=3)
+    body = encode(job.spec)
+    source = LocalSource(job.spec, blob_id(body), {**job.blobs, blob_id(body): body}, batched=True)
+    found = Job(source.job_id, source).wait(progress=False)
+    assert found.result.approximate
+    assert "approximate" in repr(found.result)
+    assert "approximate: clients were computed together" in found.result.card
+    assert "- approximate: clients were computed together" in str(found.checks)
+    assert (found.view.rounds_done, found.view.units_done) == (2, found.view.units)
+    assert [done.index for done in found.stream()] == [1, 2]
+    assert isinstance(found.result.load(), torch.nn.Module)
+    source._end()
