@@ -155,7 +155,7 @@ async def test_what_hostile_units_try_fails_there_too(opened: Open) -> None:
 def test_an_owner_chooses_it_by_one_key(tmp_path: Path) -> None:
     for text, chosen in (("warm", False), ("strict", True)):
         wanted = config.load({"home": tmp_path}, environment={"TALLYMESH_SANDBOX": text})
-        node: Any = SimpleNamespace(config=wanted)
+        node: Any = SimpleNamespace(config=wanted, room=SimpleNamespace(admit=None), _base_only=None)
         made = Node.open_executor(node, tmp_path / "spool", SimpleNamespace(put=None), 1)  # type: ignore[arg-type]
         assert made._strict is chosen
     with pytest.raises(CallerError, match="warm, strict"):
