@@ -27,7 +27,7 @@ from tallymesh_ledger.newcomers import Newcomer
 from tallymesh_ledger.registry import RegistryAt
 from tallymesh_node.complaints import LIMITS, NO_COIN
 from tallymesh_node.interfaces import JobState, SeatEnding, SeatState, SignedLease
-from tallymesh_node.newest import Newest
+from tallymesh_node.newest import SOON, Newest
 from tallymesh_node.quiet import Quiet
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ class EscrowChain:
         block, scan, newest = self.newest.block(number), self.view.scan, self.newest
         if block is None or block.hash != block_hash or scan is None or not newest.follows(scan.number, scan.hash):
             return None
-        silent = newest.silent(self.contracts.registry.address, scan.number, scan.at)
+        silent = newest.silent(self.contracts.registry.address, scan.number, scan.at, lately=SOON)
         return self.view.unchanged(block) if silent else None
 
     async def _judge(self) -> None:

@@ -20,6 +20,7 @@ KEPT = 64  # blocks: whoever reads events reads as many again after one, for reo
 FRESH_S = 2.5  # the loop looks once a second; what is older says nothing about now
 SKIP_S = 10.0  # the longest that a reader goes without asking, whatever the filters say …
 SKIP_TRUE_S = 60.0  # … and where a filter was seen to tell the truth
+SOON = 16  # blocks that a node which indexes late, or one of several behind a URL, is behind at most
 GAP_MAX = 8  # blocks since the last look that are worth reading: on quicker chains readers read for themselves
 _BITS = 2048
 
@@ -85,16 +86,16 @@ class Newest:
         known = self.block(number)
         return known is not None and known.hash == block_hash
 
-    def silent(self, address: bytes, since: int, read_at: float) -> bool:
-        """Whether the contract has certainly logged nothing after block `since`, and nothing lately: then a reader that
-        asked last at `read_at` (of trio's clock) has nothing to read."""
+    def silent(self, address: bytes, since: int, read_at: float, *, lately: int = KEPT) -> bool:
+        """Whether the contract has certainly logged nothing after block `since`, and nothing in the `lately` blocks up
+        to it: then a reader that asked last at `read_at` (of trio's clock) has nothing to read."""
         most_s = SKIP_TRUE_S if self._true else SKIP_S
         if self._true is False or self.number is None or trio.current_time() - read_at > most_s:
             return False
         if read_at < self._began:
             return False  # what was read may be of another chain than this one
         first = self._blocks[0].number
-        return first <= since + 1 and self._last_of(address) < first
+        return first <= since + 1 and self._last_of(address) < max(first, since + 1 - lately)
 
     def _last_of(self, address: bytes) -> int:
         """The newest of the kept blocks that may hold a log of the contract, or one before all of them."""

@@ -17,7 +17,7 @@ import trio
 
 from tallymesh.network import Contracts
 from tallymesh_ledger.chain import Sender
-from tallymesh_node.newest import Newest
+from tallymesh_node.newest import SOON, Newest
 
 KEPT = 2_048  # answers: four for each of the accounts that a refresh of the market asks about
 
@@ -68,7 +68,7 @@ class Quiet:
         said = self._said.get(key)
         if said is None or said.since < self._sender.mined_block:
             return None
-        silent = all(self._newest.silent(contract, said.since, said.at) for contract in self._contracts)
+        silent = all(self._newest.silent(contract, said.since, said.at, lately=SOON) for contract in self._contracts)
         return said if silent else None
 
     def _keep(self, key: Key, said: _Said) -> None:

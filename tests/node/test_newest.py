@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from fakes.contract_chain import Chain, a_job
 from tallymesh_ledger.chain.rpc import Block
-from tallymesh_node.newest import FRESH_S, GAP_MAX, KEPT, SKIP_S, SKIP_TRUE_S, Newest
+from tallymesh_node.newest import FRESH_S, GAP_MAX, KEPT, SKIP_S, SKIP_TRUE_S, SOON, Newest
 
 CLAIMS, COURT = b"\x11" * 20, b"\x22" * 20
 
@@ -48,6 +48,16 @@ async def test_an_event_counts_until_it_is_old(autojump_clock: MockClock) -> Non
     now = await after(newest, block(7 + KEPT))
     assert newest.silent(CLAIMS, 20, now)
     assert not newest.silent(CLAIMS, 6, now), "a reader that is so far behind reads for itself"
+
+
+async def test_who_reads_no_events_waits_only_for_nodes_that_are_a_little_behind(autojump_clock: MockClock) -> None:
+    newest = Newest()
+    now = await after(newest, block(7, CLAIMS), *(block(8 + i) for i in range(30)))
+    assert not newest.silent(CLAIMS, 30, now)
+    assert newest.silent(CLAIMS, 7 + SOON, now, lately=SOON)
+    assert not newest.silent(CLAIMS, 6 + SOON, now, lately=SOON), "the answer may be one of before the log"
+    assert not newest.silent(CLAIMS, 6, now, lately=0)
+    assert newest.silent(CLAIMS, 7, now, lately=0)
 
 
 async def test_a_gap_a_fork_and_a_node_that_does_not_say_mean_a_look(autojump_clock: MockClock) -> None:
