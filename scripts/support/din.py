@@ -37,6 +37,7 @@ SMALL = {"cores": "1", "memory_mib": "1024", "disk_gib": "1"}
 UNITS, UNIT_S = 6, 0.2
 PAUSE_S = 4.0  # between two honest jobs
 SAMPLE_S = 5.0
+TRIES = 2  # of a question to the API, as the client has: among strangers a connection may be cut before it has spoken
 CALM_S = 40.0  # after the noise: handshakes are given up after 10 s, silent HTTP lines go with their makers
 GROWN_MIB = 60.0  # of one node's memory over all the noise: caches fill (offers, bindings, bans); a leak goes on
 GROWN_FILES = 40  # descriptors and sockets, after the calm
@@ -153,19 +154,25 @@ def run(minutes: float, seed: int, pace: float, folder: Path, say: Callable[[str
         before = {name: figures(node) for name, node in watched.items()}
         most: dict[str, dict[str, float]] = {name: dict(value) for name, value in before.items()}
 
+        counts: Counter[str] = Counter()
+
         def watch() -> None:
             for name, node in watched.items():
-                try:
-                    found = figures(node)
-                except httpx.HTTPError as error:
-                    honest.failed.append(f"{name}: its API did not answer ({error!r})")
-                    say(f"{honest.failed[-1]}, process {node.pid}")
+                found = None
+                for tries in range(TRIES):
+                    try:
+                        found = figures(node)
+                        break
+                    except httpx.HTTPError as error:
+                        counts[f"{name}: {type(error).__name__}"] += 1
+                        say(f"{name}, process {node.pid}, try {tries}: {error!r}")
+                if found is None:
+                    honest.failed.append(f"{name}: its API did not answer")
                     continue
                 for figure, value in found.items():
                     most[name][figure] = max(most[name][figure], value)
             say(json.dumps({name: {k: round(v, 1) for k, v in value.items()} for name, value in most.items()}))
 
-        counts: Counter[str] = Counter()
         until = threading.Event()
         thread = threading.Thread(target=honest.go_on, args=(until,))
         thread.start()

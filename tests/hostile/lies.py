@@ -66,10 +66,15 @@ def lied(name: str, body: bytes, known: Mapping[bytes, AccountKey]) -> Iterator[
 def unsigned_lies(name: str, body: bytes) -> Iterator[Variant]:
     """Every plain field of the body itself at its extremes."""
     kind = _kind(name)
-    good = msgspec.msgpack.decode(body)
     for place in range(len(kind.__struct_fields__)):
-        for number, value in enumerate((0, -1, 2**63 - 1, "", "x" * 5000, b"", bytes(32), [], {}, None, 1e308)):
-            yield f"field {place} {number}", msgspec.msgpack.encode([*good[:place], value, *good[place + 1 :]])
+        yield from unsigned_lies_of(body, place)
+
+
+def unsigned_lies_of(body: bytes, place: int) -> Iterator[Variant]:
+    """One plain field of a body at its extremes."""
+    good = msgspec.msgpack.decode(body)
+    for number, value in enumerate((0, -1, 2**63 - 1, "", "x" * 5000, b"", bytes(32), [], {}, None, 1e308)):
+        yield f"field {place} {number}", msgspec.msgpack.encode([*good[:place], value, *good[place + 1 :]])
 
 
 def _signer(signed: wire.Signed, known: Mapping[bytes, AccountKey]) -> AccountKey | None:

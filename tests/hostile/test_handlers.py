@@ -3,80 +3,20 @@ bounded time, and the job beside it ends as if nothing had come."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
-import msgspec
 import pytest
 import trio
 
 from fakes import worker_scene
-from fakes.network import FakeNetwork
 from fakes.payer_scene import PRICE, PayerNode, Peer, Puppet, Scene, honest_result, result_of
 from fakes.virtual import run
 from hostile import lies
+from hostile.assault import FORGED, Assault, Wiretap
 from tallymesh import exchange
-from tallymesh.errors import RemoteError
 from tallymesh_ledger.keys import AccountKey
 
-pytestmark = pytest.mark.trio(run=run)
-
-SAMPLES = 2  # requests of a kind that are made over, for each receiver
-ANSWER_S = 130.0  # of virtual time: a handler is cut after 120
-
-
-FORGED = (
-    "signed by",
-    "signed for",
-    "no signature",
-    "twin",
-    "version",
-    "too many",
-    "too few",
-    "second form",
-    "in its place",
-)
-
-
-class Wiretap:
-    """Requests as they pass: (sender, receiver, name, body), each kind a few times for each receiver."""
-
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-        self.seen: Counter[tuple[str, str]] = Counter()
-        self.caught: list[tuple[str, str, str, bytes]] = []
-        self.own = False
-        scene.network.tap = self.take
-
-    def take(self, sender: str, receiver: str, frame: bytes) -> None:
-        if self.own or sender == "stranger" or receiver == "stranger":
-            return
-        request = msgspec.msgpack.decode(frame)
-        if isinstance(request, list) and len(request) == 2 and request[0] not in ("ok", "refused"):
-            name, body = request
-            self.seen[receiver, name] += 1
-            if self.seen[receiver, name] <= SAMPLES:
-                self.caught.append((sender, receiver, name, body))
-
-
-class Assault:
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-        self.codes: Counter[tuple[str, str]] = Counter()
-        self.faults: list[str] = []
-        self.taken: list[str] = []
-
-    async def send(self, by: FakeNetwork, receiver: str, name: str, kind: str, body: bytes) -> None:
-        peer = self.scene.network.networks[receiver].source
-        try:
-            with trio.fail_after(ANSWER_S):
-                await by.request(peer, name, body, timeout_s=ANSWER_S)
-            self.taken.append(f"{name}: {kind}")
-            self.codes[name, "ok"] += 1
-        except RemoteError as error:
-            self.codes[name, error.code] += 1
-            if error.code in ("internal", "timeout") or not error.sentence:
-                self.faults.append(f"{name}: {kind}: {error.code}: {error.sentence}")
+virtual = pytest.mark.trio(run=run)
 
 
 def known(scene: Scene, payer: PayerNode) -> dict[bytes, AccountKey]:
@@ -90,11 +30,12 @@ def crowd(scene: Scene) -> list[Peer]:
     return scene.crowd(4, cores=2)
 
 
+@virtual
 async def test_whatever_strangers_send_is_refused_and_the_job_ends_as_it_would_without_them(
     scene: Scene, payer: PayerNode
 ) -> None:
     crowd(scene)
-    tap, assault = Wiretap(scene), Assault(scene)
+    tap, assault = Wiretap(scene.network), Assault(scene.network)
     stranger = scene.network.join("stranger")
     async with scene.running() as nursery:
         await payer.start(nursery)
@@ -131,12 +72,13 @@ async def test_whatever_strangers_send_is_refused_and_the_job_ends_as_it_would_w
         assert events == []
 
 
+@virtual
 async def test_a_party_that_lies_about_every_field_gets_a_reason_and_breaks_nothing_of_the_others(
     scene: Scene, payer: PayerNode
 ) -> None:
     """The right signatures under wrong words. The job may suffer (its parties lie), the roles may not."""
     peers = crowd(scene)
-    tap, assault = Wiretap(scene), Assault(scene)
+    tap, assault = Wiretap(scene.network), Assault(scene.network)
     async with scene.running() as nursery:
         await payer.start(nursery)
         job = await payer.submit(payer.spec("map", items=6))
@@ -158,6 +100,7 @@ async def test_a_party_that_lies_about_every_field_gets_a_reason_and_breaks_noth
         assert assault.codes["nothing", "unknown_request"] == len(peers) + 1
 
 
+@virtual
 async def test_who_repeats_what_a_payer_once_signed_is_no_sign_that_it_lives(tmp_path: Path) -> None:
     """Order and lease are on chain for all to read: a stranger that says them again must not keep a worker from
     settling with a payer that is gone."""
@@ -183,6 +126,7 @@ async def test_who_repeats_what_a_payer_once_signed_is_no_sign_that_it_lives(tmp
         assert work.heard_at > heard
 
 
+@virtual
 async def test_who_repeats_what_a_worker_once_signed_is_no_sign_that_it_lives(scene: Scene, payer: PayerNode) -> None:
     scene.crowd(3, works=False)
     puppet = Puppet(scene, 9)
