@@ -47,7 +47,7 @@ def add(
         if tokens < slots * price:
             raise CallerError(
                 "too_few_tokens",
-                f"{slots} slot{'s' * (slots > 1)} cost {amounts.show_up(slots * price)}, the account has "
+                f"{slots} slot{'s cost' if slots > 1 else ' costs'} {amounts.show_up(slots * price)}, the account has "
                 f"{amounts.show(tokens)}.",
                 remedy="Send it tokens, or withdraw what it earned: 'tallymesh withdraw'.",
             )

@@ -82,9 +82,11 @@ class Leasing:
                 lacking = len(owners) < book.copies  # where each unit is run twice one worker gets nowhere
                 if matched.waiting is not None and lacking:
                     found.append(self._waiting(name, matched))
-                elif lacking and matched.rejections:
-                    sentence = f"{name}: {summary(matched.rejections)}"
-                    found.append(Problem(code="no_worker", sentence=sentence, remedy=advice(matched.rejections)))
+                # Who was not needed is in nobody's way: the seats that were taken may have ended their work by now.
+                rejected = [each for each in matched.rejections if each.code != "not_needed"]
+                if matched.waiting is None and lacking and rejected:
+                    sentence = f"{name}: {summary(rejected)}"
+                    found.append(Problem(code="no_worker", sentence=sentence, remedy=advice(rejected)))
         error = self.driver.doing.errors.get(("lease",))
         if error is not None:
             sentence, remedy = error.sentence, error.remedy

@@ -36,6 +36,22 @@ async def test_map_gives_every_output_and_pays_every_unit(scene: Scene, payer: P
         assert [what for what, _ in scene.chain.transactions].count("open") == 1
 
 
+async def test_an_offer_that_was_not_needed_is_never_what_a_job_waits_for(scene: Scene, payer: PayerNode) -> None:
+    """The one worker that was has done its unit, and the job waits for its audit: others would change nothing."""
+    scene.crowd(5)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=1))
+        told, statuses = set(), set()
+        while payer.service.job(job).status not in ("done", "failed", "cancelled"):
+            told |= {problem.sentence for problem in payer.service.why(job)}
+            statuses.add(payer.service.job(job).status)
+            await trio.sleep(0.05)
+        assert payer.service.job(job).status == "done"
+        assert "running" in statuses
+        assert [sentence for sentence in told if "not_needed" in sentence] == []
+
+
 async def test_federated_model_is_the_one_of_a_plain_loop(scene: Scene, payer: PayerNode) -> None:
     scene.crowd(5)
     async with scene.running() as nursery:
