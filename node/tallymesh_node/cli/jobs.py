@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from tallymesh.errors import CallerError, TallymeshError
-from tallymesh_node.cli.output import Json, ago, facts, say_json, table
+from tallymesh_node.cli.output import Json, JsonLines, ago, facts, say_json, table
 
 if TYPE_CHECKING:
     from tallymesh.api import EventView, JobView, NodeView, OfferView
@@ -77,7 +77,7 @@ def logs(
     job: MaybeJobId = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more until the job ends.")] = False,
     all_: Annotated[bool, typer.Option("--all", help="Every event, not only what the program printed.")] = False,
-    json_: Json = False,
+    json_: JsonLines = False,
 ) -> None:
     """What a job's program printed, on all peers, in one stream. With --json one event a line.
 

@@ -32,6 +32,10 @@ def _remember(context: typer.Context, value: bool) -> bool:
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.", callback=_remember)]
 
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="Print one JSON value a line, one an event.", callback=_remember)
+]
+
 
 class Group(TyperGroup):
     """Turns refusals into one line and exit code 1. A bug keeps its traceback."""
