@@ -241,6 +241,7 @@ def test_a_set_is_named_by_its_wheels_and_their_order() -> None:
         ["wheel/00/10/p-1.0.whl"],
         ["wheel/00/9999999999/p-1.0-py3-none-any.whl"],
         ["wheel/00/10/P_p-1.0-py3-none-any.whl", "wheel/01/10/p.p-2.0-py3-none-any.whl"],
+        [f"wheel/00/{wheels.MAX_WHEEL_BYTES + 1}/p-1.0-py3-none-any.whl"],
         [f"wheel/{n:02d}/{wheels.MAX_WHEEL_BYTES}/p{n}-1.0-py3-none-any.whl" for n in range(3)],
         [f"wheel/{n:02d}/1/p{n}-1.0-py3-none-any.whl" for n in range(wheels.MAX_WHEELS + 1)],
     ],
