@@ -52,3 +52,21 @@ async def test_each_seat_has_a_claim_bond_where_the_wages_have_room_for_all_of_t
     )
     assert order.claim_bond == bond
     assert 16 * bond * 4 <= order.wages
+
+
+async def test_a_seat_locks_what_one_run_costs_where_each_unit_is_run_twice(scene: Scene, payer: PayerNode) -> None:
+    spec = payer.spec("map", items=16)
+    who: dict[str, Any] = dict(payer=b"p" * 20, signer=b"s" * 20, salt=b"n" * 32, now=0, parameters=Parameters())
+    once, twice = (
+        ordering.make_order(spec, b"t" * 32, api.Terms(budget_wei="1000000", verify=verify), **who)
+        for verify in ("sampled", "replicate")
+    )
+    assert once.wages == twice.wages
+    assert once.lock_per_seat == once.wages  # the pay of two tallies, which is all there is
+    assert twice.lock_per_seat == twice.wages
+    long = payer.spec("map", items=400)
+    once, twice = (
+        ordering.make_order(long, b"t" * 32, api.Terms(budget_wei="1000000", verify=verify), **who)
+        for verify in ("sampled", "replicate")
+    )
+    assert once.lock_per_seat - 1 <= 2 * twice.lock_per_seat <= once.lock_per_seat
