@@ -378,6 +378,26 @@ async def test_ask_for_a_chunk_that_there_is_not_ends_the_stream(tmp_path: Path,
         await wire.abort()
 
 
+@pytest.mark.parametrize(
+    ("size", "chunks"),
+    [
+        (CHUNK_BYTES + 1, [bytes(32)]),
+        (CHUNK_BYTES + 1, [bytes(32)] * 3),
+        (-CHUNK_BYTES, []),
+        (serving.MAX_BLOB_BYTES + 1, [bytes(32)] * (serving.MAX_BLOB_BYTES // CHUNK_BYTES + 1)),
+        (CHUNK_BYTES + 1, [bytes(32), bytes(31)]),
+        (5, [bytes(32)]),
+        (0, []),
+    ],
+    ids=["short list", "long list", "negative", "too large", "hash of 31 bytes", "other hash", "empty"],
+)
+def test_what_a_source_says_of_a_blob_must_fit_together(size: int, chunks: list[bytes]) -> None:
+    header = Header(size, chunks)
+    with pytest.raises(RemoteError) as error:
+        serving.decode_header(encode_answer(msgspec.msgpack.encode(header)), blob_id(b"other"), "a peer")
+    assert error.value.code == ("wrong_bytes" if 0 <= size <= CHUNK_BYTES else "bad_message")
+
+
 @pytest.mark.parametrize("index", [-1, 3, 1 << 62])
 def test_only_chunks_that_there_are_can_be_asked_for(index: int) -> None:
     """Any other number would count as bytes that were sent, negative ones too."""
