@@ -29,6 +29,7 @@ from tallymesh.errors import CallerError
 from tallymesh.ids import BlobId, UnitId
 from tallymesh.units import Unit
 from tallymesh_ledger.keys import checksum
+from tallymesh_node.payer import judging
 from tallymesh_node.payer.replicas import ALONE, DISPUTED, backed, covered, may_run, open_units
 
 
@@ -321,3 +322,17 @@ def test_a_run_of_the_payers_own_node_is_a_second_word(own: bytes, agrees: bool)
     assert not backed(found, held, 0), "its own word is none"
     found.produced[U] = None
     assert backed(found, held, 0) == agrees
+
+
+def test_two_results_make_both_runs_doubtful_but_one_that_is_paid() -> None:
+    def run(seat: bytes, end: bytes, accepted: int) -> Any:
+        facts = SimpleNamespace(openings={0: SimpleNamespace(end=end)}, accepted_units=accepted)
+        return SimpleNamespace(id=seat, seat=facts, bad={}, pending_tallies=list)
+
+    for accepted, doubtful in ((0, True), (1, False)):
+        first, second = run(b"a", b"one", accepted), run(b"b", b"two", 0)
+        judging.dispute(book(helds={b"a": first, b"b": second}, placed={U: ((b"a", 0), (b"b", 0))}), U)
+        assert (0 in first.bad, 0 in second.bad) == (doubtful, True)
+    same = run(b"b", b"one", 0)
+    judging.dispute(book(helds={b"a": first, b"b": same}, placed={U: ((b"a", 0), (b"b", 0))}), U)
+    assert same.bad == {}
