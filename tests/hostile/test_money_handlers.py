@@ -275,8 +275,8 @@ async def test_a_carrier_sends_nothing_that_its_account_did_not_sign(name: str) 
 @virtual
 @pytest.mark.parametrize("name", BODIES)
 async def test_an_account_that_lies_about_every_field_costs_its_carrier_no_gas(name: str) -> None:
-    """What it signs it pays for: a request is carried only where it brings the fee (what reverts is seen by the estimate
-    of a real chain, before anything is sent)."""
+    """What it signs it pays for: a request is carried only where it brings the fee (what would revert is seen by a real
+    chain's estimate, before anything is sent)."""
     kind, fields = BODIES[name]
     first = Market()
     taken = 0
@@ -286,7 +286,6 @@ async def test_an_account_that_lies_about_every_field_costs_its_carrier_no_gas(n
         assert market.assault.faults == []
         earned = int(market.chain.contracts.escrow.credit_of(market.sending.account))
         assert earned >= LEAST * market.sending.sent[f"{name}_for"], lie[0]
-        market.chain.check()
         taken += len(market.assault.taken)
     assert taken
 
