@@ -40,7 +40,7 @@ def test_each_bench_has_its_module_with_a_run(name: str) -> None:
 
 
 def test_no_bench_is_left_out_of_the_command() -> None:
-    helpers = {"__init__", "mark", "probes", "simulate_loop", "transfer_side"}
+    helpers = {"__init__", "mark", "probes", "simulate_loop", "transfer_alone", "transfer_side"}
     assert {path.stem for path in (SUPPORT / "benches").glob("*.py")} - helpers == set(names())
 
 

@@ -19,7 +19,9 @@ ARGUMENT = OWN + "a file or an argument that the caller names, once, at a prompt
 # place -> targets, separated by commas, or a reason
 PARSERS: dict[str, str] = {
     "learning/tallymesh_learning/local.py::LocalRun._on": LOCAL,
+    "learning/tallymesh_learning/on_ray.py::_payload": OWN + "a Ray cluster is the caller's own",
     "learning/tallymesh_learning/options.py::decode": "config of a step",
+    "learning/tallymesh_learning/options.py::decode_aggregation": "config of an aggregation",
     "learning/tallymesh_learning/options.py::local": OWN + "the caller's own keyword arguments",
     "learning/tallymesh_learning/reading.py::_in_child": LOCAL,
     "learning/tallymesh_learning/reading.py::read": LOCAL,

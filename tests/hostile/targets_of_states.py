@@ -67,6 +67,12 @@ def _config(blob: bytes) -> object:
     return options.decode(blob)
 
 
+def _aggregation(blob: bytes) -> object:
+    from tallymesh_learning import options
+
+    return options.decode_aggregation(blob)
+
+
 def _configs() -> list[bytes]:
     from tallymesh_learning import options
 
@@ -78,4 +84,5 @@ STATES: dict[str, Target] = {
     "tensors in a file": Target(_tensors_in_a_file, lambda: [_state()], ()),
     "shard": Target(_shard, _shards, ()),
     "config of a step": Target(_config, _configs, (ValueError,)),
+    "config of an aggregation": Target(_aggregation, lambda: [b"{}", b'{"aggregator":"m:Mine"}'], (ValueError,)),
 }

@@ -1,4 +1,4 @@
-"""What is said of GPUs, and which files one brings along by the driver's text in its documented form. None is needed."""
+"""What is said of GPUs, and which files one brings along, by the driver's text in its documented form."""
 
 from __future__ import annotations
 

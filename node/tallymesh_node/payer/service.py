@@ -265,8 +265,6 @@ class PayerService:
                 self._past_drivers.popitem(last=False)
         return found
 
-    def may_fetch(self, peer: str, blob: BlobId, ticket: bytes) -> bool:
-        """For the blob server: see doors.py."""
     def needed(self) -> set[bytes] | None:
         """Blobs of all jobs under way: at once. None where that is not known: the journals are not read, or a job
         cannot go on here as things are, and would need what it needed then."""
@@ -286,4 +284,6 @@ class PayerService:
             await trio.lowlevel.checkpoint()
         return {BlobId(blob) for blob in found}
 
+    def may_fetch(self, peer: str, blob: BlobId, ticket: bytes) -> bool:
+        """For the blob server: see doors.py."""
         return self._doors.may_fetch(peer, blob, ticket)

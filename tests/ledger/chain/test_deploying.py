@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 import trio
-from fakes.shell import CliRunner
 
 from fakes import hardhat as hardhats
 from fakes.hardhat import Hardhat
+from fakes.shell import CliRunner
 from tallymesh import network as networks
 from tallymesh.chain_facts import ChainFacts
 from tallymesh.errors import ChainError

@@ -11,10 +11,10 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from fakes.shell import CliRunner
 
 from fakes import hardhat as hardhats
 from fakes.hardhat import Hardhat
+from fakes.shell import CliRunner
 from tallymesh import network as networks
 from tallymesh.errors import ChainError
 from tallymesh.parameters import Parameters
