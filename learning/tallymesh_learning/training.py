@@ -138,9 +138,8 @@ class Trainer:
             numeric.reseed(self._seed, "step", self.step)
             batch = self._shard.batch(self._next_rows())
             if self._prepare is not None:
-                batch = self._prepare(
-                    batch
-                )  # under the step's seed, as the loss is: its random numbers are checked, too
+                # Under the step's seed, as the loss is: its random numbers are checked, too.
+                batch = self._prepare(batch)
             for group in self._optimizer.param_groups:
                 group["lr"] = self._local.lr_at(self.step, total)
             self._optimizer.zero_grad(set_to_none=True)

@@ -27,7 +27,7 @@ PARSERS: dict[str, str] = {
     "learning/tallymesh_learning/reading.py::read": LOCAL,
     "learning/tallymesh_learning/remote.py::_arrays": ARGUMENT,
     "learning/tallymesh_learning/runtime/job.py::Job._listen": INSIDE,
-    "learning/tallymesh_learning/runtime/pool.py::UnitPool._wait_ready": LOCAL,
+    "learning/tallymesh_learning/runtime/pool.py::UnitPool.cpu_score": LOCAL,
     "learning/tallymesh_learning/runtime/pool.py::UnitPool.next_event": LOCAL,
     "learning/tallymesh_learning/runtime/pool.py::_Server.serve": LOCAL,
     "learning/tallymesh_learning/runtime/pool.py::_collect": OWN + "the local backend runs the caller's own program",

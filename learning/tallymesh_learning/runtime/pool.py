@@ -9,7 +9,6 @@ the node's sandbox.
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import selectors
@@ -40,6 +39,8 @@ MAX_EVENT: Final = 32 * 1024
 LIVE: Final = ("line", "metric", "round")  # kinds of events that do not end a unit
 START_S: Final = 120.0  # importing torch takes 2 s; a loaded machine is given a minute and a half more
 END_S: Final = 5.0  # for killing its forks
+READY: Final = b"ready"
+SCORE: Final = b"score"
 PASSED: Final = ("PATH", "HOME", "TMPDIR", "LANG", "PYTHONPATH", "VIRTUAL_ENV")  # of the caller's environment
 
 
@@ -78,6 +79,7 @@ class UnitPool:
         self._waiting: list[tuple[int, Path]] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._ready = False
         self._score = 0
 
     def __enter__(self) -> Self:
@@ -194,7 +196,7 @@ class UnitPool:
         if self._process is not None:
             try:
                 # Before it is ready it has no forks, and would only look up after importing torch.
-                self._process.wait(timeout=END_S if self._score else 0)
+                self._process.wait(timeout=END_S if self._ready else 0)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
@@ -229,22 +231,32 @@ class UnitPool:
 
     @property
     def cpu_score(self) -> int:
-        """Speed of one core under the profile, in thousandths of the reference core."""
-        return self._wait_ready()
-
-    def _wait_ready(self) -> int:
-        self.start()
+        """Speed of one core under the profile, in thousandths of the reference core; not while a unit runs."""
+        self._wait_ready()
         if not self._score:
+            assert not self.busy, "units beside it would be measured, too"
             assert self._socket is not None
-            self._socket.settimeout(START_S)
-            try:
-                ready = self._socket.recv(MAX_PACKET)
-            except (TimeoutError, ConnectionResetError):
-                ready = b""
-            if not ready:
-                self._died()
-            self._score = int(json.loads(ready)["cpu_score"])
+            self._socket.send(SCORE)
+            self._score = int(json.loads(self._told())["cpu_score"])
         return self._score
+
+    def _wait_ready(self) -> None:
+        self.start()
+        if not self._ready:
+            self._told()
+            self._ready = True
+
+    def _told(self) -> bytes:
+        """The child's next word, where it is not about a unit."""
+        assert self._socket is not None
+        self._socket.settimeout(START_S)
+        try:
+            word = self._socket.recv(MAX_PACKET)
+        except (TimeoutError, ConnectionResetError):
+            word = b""
+        if not word:
+            self._died()
+        return word
 
     def _died(self) -> NoReturn:
         code = self._process.poll() if self._process else None
@@ -315,7 +327,15 @@ class _Server:
                 if not packet:
                     self._end(self._forks)
                     return
-                self._fork(json.loads(packet))
+                if packet == SCORE:
+                    self._score()
+                else:
+                    self._fork(json.loads(packet))
+
+    def _score(self) -> None:
+        from tallymesh_learning.runtime import canary
+
+        self._channel.send(json.dumps({"cpu_score": canary.cpu_score()}).encode())
 
     def _fork(self, request: dict[str, Any]) -> None:
         pid = os.fork()
@@ -363,11 +383,10 @@ def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)
     with starting.uncollected():  # which also spares the forks: a collection would copy every page that holds an object
-        from tallymesh_learning.runtime import canary, warm
+        from tallymesh_learning.runtime import warm
 
         warm.warm()
-        gc.collect()  # once, of what the warming left
-    channel.send(json.dumps({"cpu_score": canary.cpu_score()}).encode())
+    channel.send(READY)
     _Server(channel).serve()
 
 
