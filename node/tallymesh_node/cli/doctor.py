@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tallymesh_node.cli.output import Json, say_json
 
+if TYPE_CHECKING:
+    from tallymesh_node.doctor import Finding
+
+_WIDTH = 9  # of the longest name
 _MARK = {"ok": "ok  ", "fix": "FIX ", "note": "note", "unknown": "?   "}
 
 
@@ -37,14 +41,16 @@ def doctor(
     from tallymesh_node.doctor import examine
 
     settings = load({"home": home, "network": network}, file=config)
-    found = trio.run(examine, settings)
     if json_:
+        found = trio.run(examine, settings)
         say_json(found)
     else:
-        width = max(len(finding.name) for finding in found)
-        for finding in found:
-            print(f"{_MARK[finding.state]}  {finding.name.ljust(width)}  {finding.sentence}")
-            if finding.remedy:
-                print(f"      {' ' * width}  -> {finding.remedy}")
+        found = trio.run(examine, settings, _show)
     if any(finding.state == "fix" for finding in found):
         raise typer.Exit(1)
+
+
+def _show(finding: Finding) -> None:
+    print(f"{_MARK[finding.state]}  {finding.name.ljust(_WIDTH)}  {finding.sentence}", flush=True)
+    if finding.remedy:
+        print(f"      {' ' * _WIDTH}  -> {finding.remedy}", flush=True)

@@ -3,6 +3,8 @@ left out: it would only say the same again."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from tallymesh_node.config import Config
@@ -12,29 +14,35 @@ from tallymesh_node.machine import measure
 from tallymesh_node.store.lock import holder
 
 
-async def examine(config: Config) -> list[Finding]:
-    """A few seconds; longer only where the chain or all peers are silent."""
+async def examine(config: Config, say: Callable[[Finding], None] = lambda finding: None) -> list[Finding]:
+    """A few seconds; longer only where the chain or all peers are silent. `say` hears of each when it is known."""
+    found: list[Finding] = []
+
+    def learn(*new: Finding) -> None:
+        found.extend(new)
+        for finding in new:
+            say(finding)
+
     here = await trio.to_thread.run_sync(measure, config.home)
-    found = [machine.folder(config.home, here), machine.memory(config, here), *machine.allowed(config, here)]
-    found += machine.gpus(here)
+    learn(machine.folder(config.home, here), machine.memory(config, here), *machine.allowed(config, here))
+    learn(*machine.gpus(here))
     process = holder(config.home)
     if process is not None:
-        said, _ = await trio.to_thread.run_sync(place.node, config.home, process)
-        found += said
-    found += place.owner(config.home)
+        learn(*(await trio.to_thread.run_sync(place.node, config.home, process))[0])
+    learn(*place.owner(config.home))
     wallet, key = await trio.to_thread.run_sync(place.wallet, config)
     file, network = place.network(config)
-    found += [wallet, file]
+    learn(wallet, file)
     if config.works or config.audits:
-        found.append(await trio.to_thread.run_sync(machine.sandbox))
+        learn(await trio.to_thread.run_sync(machine.sandbox))
     if process is None:
-        found.append(machine.port(config))
+        learn(machine.port(config))
     if network is None:
         return found
     answered, newest = await outside.chain(network)
-    found += [answered, await outside.clock(network, newest)]
+    learn(answered, await outside.clock(network, newest))
     if answered.state == "ok" and key is not None:
-        found += await outside.account(network, key.address, config)
+        learn(*await outside.account(network, key.address, config))
     if process is None and found[0].state == "ok" and all(each.name != "port" or each.state == "ok" for each in found):
-        found.append(await outside.reach(config, network))
+        learn(await outside.reach(config, network))
     return found

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 
 from tallymesh.errors import LocalError
 
 NAME = "lock"
+LOOKS, LOOK_S = 10, 0.05
 REMEDY = "Stop it with 'tallymesh node stop', or give this one a folder of its own by TALLYMESH_HOME."
 
 
@@ -30,9 +32,7 @@ class FolderLock:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise LocalError("disk", f"The node's folder {self.path.parent} cannot be written: {error}.") from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _take(descriptor):
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
             raise LocalError(
@@ -51,6 +51,19 @@ class FolderLock:
         assert self._descriptor is not None
         os.close(self._descriptor)
         self._descriptor = None
+
+
+def _take(descriptor: int) -> bool:
+    """Whoever asks `holder` has the lock for a moment, and is no node: a second look decides."""
+    for again in range(LOOKS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if again < LOOKS - 1:
+                time.sleep(LOOK_S)
+        else:
+            return True
+    return False
 
 
 def holder(folder: Path) -> int | None:

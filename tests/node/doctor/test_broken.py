@@ -345,7 +345,9 @@ async def test_every_fix_has_a_remedy_and_one_fault_does_not_hide_another(local:
     network_file.save(local.network, tmp_path / "network.json")
     orders.save(tmp_path, Orders(pause=Pause(float("inf"))))
     settings = config(tmp_path, listen_host="127.0.0.1", listen_port=0, cores=4096)
-    found = await examine(settings)
+    told: list[Finding] = []
+    found = await examine(settings, told.append)
+    assert told == found, "each is told as soon as it is known"
     assert {each.code for each in found if each.state == "fix"} >= {"paused", "more_than_there_is"}
     assert {each.name for each in found} >= {"disk", "memory", "wallet", "network", "sandbox", "port", "chain", "clock"}
     assert all(each.remedy for each in found if each.state == "fix")

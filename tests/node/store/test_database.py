@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sqlite3
@@ -16,7 +17,7 @@ import trio
 from sqlalchemy import Connection, text
 
 from tallymesh.errors import LocalError
-from tallymesh_node.store import Database, FolderLock, Settings, SqlJournal, database, migrations
+from tallymesh_node.store import Database, FolderLock, Settings, SqlJournal, database, lock, migrations
 
 
 @pytest.fixture
@@ -179,6 +180,21 @@ def test_a_second_node_in_a_folder_is_refused(tmp_path: Path) -> None:
         assert str(os.getpid()) in caught.value.sentence
     with FolderLock(tmp_path / "home"):
         pass
+
+
+def test_a_node_that_starts_while_somebody_asks_who_works_there_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FolderLock(tmp_path):
+        pass
+    asking = os.open(tmp_path / lock.NAME, os.O_RDONLY)
+    fcntl.flock(asking, fcntl.LOCK_EX)
+    looks = []
+    monkeypatch.setattr(lock.time, "sleep", lambda seconds: looks.append(seconds) or fcntl.flock(asking, fcntl.LOCK_UN))
+    with FolderLock(tmp_path):
+        assert looks == [lock.LOOK_S]
+        assert lock.holder(tmp_path) == os.getpid()
+    os.close(asking)
 
 
 async def test_settings_are_kept_and_numbers_given_once(tmp_path: Path) -> None:
