@@ -33,7 +33,7 @@ class NoisyExecutor(SandboxExecutor):
     def __init__(self, spool: Path, store: BlobStore, *, slots: int, at_once: bool) -> None:
         super().__init__(spool, store.put, slots=slots)
         self._store = store
-        self._at_once = at_once
+        self._from_the_first = at_once
         self._last: tuple[bytes, float, Outcome] | None = None
         self._noise = np.random.default_rng(7)
 
@@ -57,7 +57,7 @@ class NoisyExecutor(SandboxExecutor):
         if lies:
             output = self._store.get(outcome.output)
             self._last = output, self._norm(output, inputs[unit.input("state")].read_bytes()), outcome
-            if self._at_once:
+            if self._from_the_first:
                 return self._make_up(*self._last)
         return outcome
 
