@@ -102,8 +102,8 @@ def test_a_program_with_type_hints_runs_and_mypy_reads_it_with_the_project(tmp_p
         (
             "packages",
             r"/packages/features\.py:2: the program imports sklearn, and workers have only Python, numpy, torch and "
-            r"safetensors\. Let its package travel with the job: requires=\[\"scikit-learn\"\]\. Or use sklearn on your "
-            r"side \(in another file, .*\) and pass what it makes",
+            r"safetensors\. Let its package travel with the job: requires=\[\"scikit-learn\"\]\. Or use sklearn on "
+            r"your side \(in another file, .*\) and pass what it makes",
         ),
         (
             "instance",
