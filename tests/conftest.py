@@ -28,7 +28,8 @@ _RECURSION_LIMIT = sys.getrecursionlimit()
 GROUPS = (
     ("test_claims", "test_accusations", "test_faults", "test_operator", "test_probation"),
     ("test_blindness", "test_cheats", "test_programs"),
-    ("test_demo", "test_chaos"),
+    ("test_demo",),
+    ("test_chaos",),
 )
 
 
