@@ -13,10 +13,11 @@ from libp2p.network.connection import swarm_connection
 from libp2p.stream_muxer.yamux import yamux
 
 from tallymesh.exchange import Source
-from tallymesh_node.network import Libp2pNetwork, PeerKey, Verdict, open_network
+from tallymesh_node.network import Libp2pNetwork, PeerKey, Verdict, connections, mends, open_network
 from tallymesh_node.network.keys import generate
 
 TOPIC = "tallymesh/test/1/abcdef01"
+PATIENCE_S = 120.0  # for what takes milliseconds
 
 
 def accept_all(author: str, data: bytes, neighbour: str) -> Verdict:
@@ -27,7 +28,7 @@ def address_of(network: Libp2pNetwork) -> str:
     return f"{network.addresses[0]}/p2p/{network.peer_id}"
 
 
-async def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = PATIENCE_S) -> None:
     """Wait for what another task will bring about. The deadline ends a hang; no loaded machine should meet it."""
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110 - any condition, not one event
@@ -47,6 +48,17 @@ class _Impatient:
 def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (yamux, swarm_connection):
         monkeypatch.setattr(module, "trio", _Impatient())
+
+
+def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pauses in libp2p, and no deadline of a host that a loaded machine could miss."""
+    hasten(monkeypatch)
+    monkeypatch.setattr(connections, "DIAL_S", PATIENCE_S)
+    monkeypatch.setattr(mends, "PING_ANSWER_S", PATIENCE_S)
+
+
+async def echo(peer_id: str, body: bytes) -> bytes:
+    return body
 
 
 @asynccontextmanager

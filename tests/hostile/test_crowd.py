@@ -9,27 +9,19 @@ import pytest
 import trio
 
 from fakes.payer_scene import PayerNode, Scene
-from fakes.peers import hasten, peer, until
+from fakes.peers import PATIENCE_S, be_patient, echo, peer, until
 from fakes.virtual import run
 from tallymesh_node.network import Libp2pNetwork, connections, mends
 from tallymesh_node.network.places import Standing
 from tallymesh_node.standing import partners
 
-PATIENCE_S = 120.0
 PLACES = 6
 FLOOD = 9
 
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pauses in libp2p, and no deadline that a loaded machine could miss."""
-    hasten(monkeypatch)
-    monkeypatch.setattr(connections, "DIAL_S", PATIENCE_S)
-    monkeypatch.setattr(mends, "PING_ANSWER_S", PATIENCE_S)
-
-
-async def echo(peer_id: str, body: bytes) -> bytes:
-    return body
+    be_patient(monkeypatch)
 
 
 async def flood(stack: AsyncExitStack, server: Libp2pNetwork, count: int = FLOOD) -> None:

@@ -8,24 +8,16 @@ from contextlib import AsyncExitStack
 import pytest
 import trio
 
-from fakes.peers import hasten, peer
+from fakes.peers import PATIENCE_S, be_patient, echo, peer
 from hostile.inputs import NASTY
-from tallymesh_node.network import Libp2pNetwork, connections, mends
+from tallymesh_node.network import Libp2pNetwork, mends
 
-PATIENCE_S = 120.0
 HELLO = b"\x13/multistream/1.0.0\n"
 
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pauses in libp2p, and no deadline that a loaded machine could miss."""
-    hasten(monkeypatch)
-    monkeypatch.setattr(connections, "DIAL_S", PATIENCE_S)
-    monkeypatch.setattr(mends, "PING_ANSWER_S", PATIENCE_S)
-
-
-async def echo(peer_id: str, body: bytes) -> bytes:
-    return body
+    be_patient(monkeypatch)
 
 
 async def line(network: Libp2pNetwork) -> trio.SocketStream:
