@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tallymesh_node.blobs.store import BlobStore, BlobWriter
+from tallymesh_node.blobs.store import BlobStore
 from tallymesh_node.blobs.transfer import BlobExchange, open_blobs
+from tallymesh_node.blobs.writer import BlobWriter
 
 __all__ = ["BlobExchange", "BlobStore", "BlobWriter", "open_blobs"]

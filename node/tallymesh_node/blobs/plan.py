@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from tallymesh_node.blobs.store import CHUNK_BYTES
+from tallymesh_node.blobs.disk import CHUNK_BYTES
 
 
 class Plan:

@@ -20,8 +20,9 @@ from blake3 import blake3
 
 from tallymesh.errors import RemoteError
 from tallymesh.ids import BlobId
+from tallymesh_node.blobs.disk import CHUNK_BYTES
 from tallymesh_node.blobs.pipes import Pipe
-from tallymesh_node.blobs.store import CHUNK_BYTES, BlobStore
+from tallymesh_node.blobs.store import BlobStore
 from tallymesh_node.limits.bandwidth import Pace
 from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.direct import Span

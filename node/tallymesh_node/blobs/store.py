@@ -7,7 +7,6 @@ This module does not know peers.
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import threading
@@ -16,109 +15,35 @@ from collections.abc import Callable, Iterable, Iterator
 from io import FileIO
 from pathlib import Path
 
-from blake3 import blake3
-
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import BlobId, blob_id
-from tallymesh_node.blobs.kept import BLOCK, Kept
+from tallymesh_node.blobs.chunks import chunk_of, hashes_of
+from tallymesh_node.blobs.disk import disk, hash_of
+from tallymesh_node.blobs.durable import Durable
+from tallymesh_node.blobs.kept import Kept
 from tallymesh_node.blobs.lists import ChunkLists
 from tallymesh_node.blobs.pins import Pins
+from tallymesh_node.blobs.writer import BlobWriter
 
-CHUNK_BYTES = 1024 * 1024  # what is read and hashed at once; also the unit of transfer
 Admit = Callable[[int], None]  # called with the bytes about to be stored; raises LocalError where they are too many
-
-
-class BlobWriter:
-    """A blob of known name and size that is still arriving. It counts as nothing until `finish`. Threads may write
-    different chunks at the same time; the rest is for one."""
-
-    def __init__(self, store: BlobStore, name: BlobId, size: int, path: Path, *, resumed: bool) -> None:
-        self.name = name
-        self.size = size
-        self._store = store
-        self._path = path
-        self._file = open(path, "r+b" if resumed else "x+b", buffering=0, opener=_private)  # noqa: SIM115 - see _end
-        self._lock = threading.Lock()
-        self._hash = blake3()
-        self._hashed = 0  # bytes in `_hash`, as far as the blob arrived in order
-
-    def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Put `data` at `offset`; again, if what was there turned out to be wrong."""
-        assert offset + len(data) <= self.size, (offset, len(data), self.size)
-        with _disk():
-            done = 0
-            while done < len(data):
-                done += os.pwrite(self._file.fileno(), memoryview(data)[done:], offset + done)
-        with self._lock:
-            if offset == self._hashed:
-                self._hash.update(data)
-                self._hashed += len(data)
-            elif offset < self._hashed:  # the running hash is of other bytes than the file: begin again
-                self._hash = blake3()
-                self._hashed = 0
-
-    def read(self, offset: int, size: int) -> bytes:
-        """What a resumed file has there; anything, until its hash was compared."""
-        with _disk():
-            return os.pread(self._file.fileno(), size, offset)
-
-    def finish(self) -> bool:
-        """Make the blob present if the bytes are those that its name says; False if not, and writing may go on. Reads
-        what did not arrive in order: for many bytes a thread is the place for it."""
-        with _disk():
-            if os.fstat(self._file.fileno()).st_size != self.size:
-                return False
-            while data := os.pread(self._file.fileno(), CHUNK_BYTES, self._hashed):
-                self._hash.update(data)
-                self._hashed += len(data)
-        right = self._hash.digest() == self.name
-        if right:
-            self._file.close()
-            self._store.publish(self._path, self.name, self.size)
-            self._store.ended(self)
-        else:
-            self._hash, self._hashed = blake3(), 0
-        return right
-
-    @property
-    def bytes_to_come(self) -> int:
-        """That are not on the disk yet."""
-        try:
-            return max(0, self.size - os.fstat(self._file.fileno()).st_blocks * BLOCK)
-        except (OSError, ValueError):  # it ended
-            return 0
-
-    def discard(self) -> None:
-        """Forget what arrived. Does nothing after a `finish` that succeeded, or `keep`."""
-        if not self._file.closed:
-            self._file.close()
-            self._path.unlink(missing_ok=True)
-            self._store.ended(self)
-
-    def keep(self) -> None:
-        """Leave what arrived for a later try, also after a restart. Only for a resumable writer."""
-        if not self._file.closed:
-            self._file.close()
-            self._store.ended(self, kept=self._path)
 
 
 class BlobStore:
     """All blobs of this node. One process opens a folder; threads may share the object for `get`, `put` and `sync`."""
 
-    def __init__(self, folder: Path, *, admit: Admit | None = None) -> None:
+    def __init__(self, folder: Path, *, admit: Admit | None = None, clock: Callable[[], float] = time.time) -> None:
         self.folder = self._folder = folder
         self._admit = admit
+        self._clock = clock
         self._parts = folder / "parts"
-        self._marker = folder / "synced"
         self._lock = threading.Lock()
-        self._syncing = threading.Lock()
-        self._unsynced: set[BlobId] = set()
+        self._durable = Durable(folder, self._lock, place=self._place, part=self.part)
         self._sizes: dict[BlobId, int] = {}
         self._used: dict[BlobId, float] = {}
         self._total = 0
         self._reserved: dict[BlobWriter, int] = {}
         self.lists = ChunkLists(folder / "lists", self.has)
-        with _disk():
+        with disk():
             for each in (folder, self._parts, folder / "lists", folder / "pins"):
                 each.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.pins = Pins(folder / "pins")
@@ -154,7 +79,7 @@ class BlobStore:
         """Its bytes, verified. KeyError where it is not here; LocalError `corrupt_blob` where the disk changed it: then
         it is not here any more, and can be fetched anew."""
         path = self.path(blob)
-        with _disk():
+        with disk():
             data = path.read_bytes()
         if blob_id(data) != blob:
             self.delete(blob)
@@ -212,13 +137,13 @@ class BlobStore:
 
     def pin(self, blob: BlobId, *, pinned: bool = True) -> None:
         """Keep it whatever needs room, or no longer. On the disk when this returns. LocalError where it refuses."""
-        with _disk():
+        with disk():
             (self.pins.add if pinned else self.pins.remove)(blob)
 
     def touch(self, blob: BlobId) -> None:
         """It is of use now: what was not used for longest goes first when room is needed."""
         if blob in self._sizes:
-            self._used[blob] = time.time()
+            self._used[blob] = self._clock()
 
     def used_at(self, blob: BlobId) -> float:
         """Unix time of its last use, or since when it is here; after a restart as the file system knows it. 0 where it
@@ -234,7 +159,7 @@ class BlobStore:
     def writer(self, name: BlobId, size: int, *, resume: bool = False) -> BlobWriter:
         """To store a blob as it arrives; with `resume` it may have bytes of an earlier try, of which nothing is known,
         and can be kept for a later one. LocalError where the owner's limit forbids so many bytes."""
-        with self._lock, _disk():
+        with self._lock, disk():
             resume = resume and all(writer.name != name for writer in self._reserved)  # two must not share a file
             path = self._kept.take(name) if resume else None
             resumed = path is not None and path.stat().st_size <= size
@@ -263,35 +188,15 @@ class BlobStore:
     def chunk_hashes(self, blob: BlobId) -> list[bytes]:
         """BLAKE3 of each chunk, in order. Reads the blob where they are not known: a thread is the place for it.
         KeyError where it is not here."""
-        size = self.size(blob)
-        if size <= CHUNK_BYTES:
-            return [blob] if size else []
-        known = self.lists.get(blob, -(-size // CHUNK_BYTES))
-        if known is not None:
-            return known
-        hashes: list[bytes] = []
-        with self.open(blob) as file, _disk():
-            while data := file.read(CHUNK_BYTES):
-                hashes.append(blake3(data).digest())
-        self.lists.put(blob, hashes)
-        return hashes
+        return hashes_of(self, blob)
 
     def chunk(self, digest: bytes, size: int) -> bytes | None:
         """A chunk of any blob that is here, verified; None where none has it. Blocks."""
-        whole = BlobId(digest)  # a blob of one chunk has its hash for its name
-        found = (whole, 0) if self.has(whole) else self.lists.find(digest)
-        if found is None:
-            return None
-        try:
-            with self.open(found[0]) as file:
-                data = os.pread(file.fileno(), size, found[1] * CHUNK_BYTES)
-        except (KeyError, OSError):  # it went, or its disk fails: then the chunk is fetched
-            return None
-        return data if len(data) == size and blake3(data).digest() == digest else None
+        return chunk_of(self, digest, size)
 
     def drop_kept(self, before: float) -> None:
         """What was kept of transfers that ended before this Unix time."""
-        with self._lock, _disk():
+        with self._lock, disk():
             self._kept.drop_before(before)
 
     def came_at(self, blob: BlobId) -> float:
@@ -305,37 +210,14 @@ class BlobStore:
         with self._lock:
             self._total -= self._sizes.pop(blob, 0)
             self._used.pop(blob, None)
-            self._unsynced.discard(blob)
+            self._durable.went(blob)
         self.lists.forget(blob)
-        with _disk():
+        with disk():
             self._place(blob).unlink(missing_ok=True)
 
     def sync(self) -> None:
         """Return once all that was put is on the disk. Blocks; a thread is the place for it."""
-        with self._syncing:  # whoever finds nothing left to do must still wait for whoever is doing it
-            self._sync()
-
-    def _sync(self) -> None:
-        with self._lock:
-            waiting, self._unsynced = self._unsynced, set()
-            if not waiting:
-                return
-            begun = self._now_ns()
-        try:
-            with _disk():
-                folders = {self._folder}
-                for blob in waiting:
-                    place = self._place(blob)
-                    if _fsync(place):
-                        folders.update((place.parent, place.parent.parent))
-                for folder in folders:
-                    _fsync(folder)
-                self._marker.touch(mode=0o600)
-                os.utime(self._marker, ns=(begun, begun))
-        except BaseException:
-            with self._lock:
-                self._unsynced |= waiting
-            raise
+        self._durable.sync()
 
     # -- for BlobWriter ------------------------------------------------------------------------------------------------
 
@@ -350,32 +232,23 @@ class BlobStore:
 
     def publish(self, part: Path, name: BlobId, size: int) -> None:
         place = self._place(name)
-        with _disk():
+        with disk():
             os.chmod(part, 0o400)
             for folder in (place.parent.parent, place.parent):
                 folder.mkdir(exist_ok=True, mode=0o700)
             with self._lock:
                 os.replace(part, place)
-                self._unsynced.add(name)
+                self._durable.came(name)
                 self._total += size - self._sizes.get(name, 0)
                 self._sizes[name] = size
-                self._used[name] = time.time()
+                self._used[name] = self._clock()
 
     def _place(self, blob: BlobId) -> Path:
         text = blob.hex()
         return self._folder / text[:2] / text[2:4] / text
 
-    def _now_ns(self) -> int:
-        """The file system's own clock, which is coarser than ours and must not be mixed with it."""
-        probe = self.part()
-        with _disk():
-            probe.touch(mode=0o600)
-            now = probe.stat().st_ctime_ns
-            probe.unlink()
-        return now
-
     def _load(self) -> None:
-        synced = self._marker.stat().st_mtime_ns if self._marker.exists() else 0
+        synced = self._durable.since_ns()
         for path in self._folder.glob("??/??/" + "?" * 64):
             try:
                 name = BlobId(bytes.fromhex(path.name))
@@ -383,7 +256,7 @@ class BlobStore:
                 continue  # not ours
             status = path.stat()
             # ctime: a rename sets it, so it is never before the blob was put
-            if status.st_ctime_ns >= synced and _hash_file(path) != name:
+            if status.st_ctime_ns >= synced and hash_of(path) != name:
                 path.unlink()
                 continue
             self._sizes[name] = status.st_size
@@ -391,7 +264,7 @@ class BlobStore:
             self._used[name] = max(status.st_atime, status.st_ctime)
             self._total += status.st_size
             if status.st_ctime_ns >= synced:
-                self._unsynced.add(name)
+                self._durable.came(name)
 
 
 def limit(store_bytes: Callable[[], int], maximum: int) -> Admit:
@@ -406,40 +279,3 @@ def limit(store_bytes: Callable[[], int], maximum: int) -> Admit:
             )
 
     return admit
-
-
-class _disk:
-    """Maps what the operating system says about the disk to LocalError."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, OSError):
-            return
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise LocalError("disk_full", "The disk of the blob store is full.", remedy="Free some space.") from error
-        raise LocalError("disk", f"The blob store cannot be used: {error}.", remedy="Check its folder.") from error
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _hash_file(path: Path) -> bytes:
-    digest = blake3()
-    with open(path, "rb", buffering=0) as file:
-        while piece := file.read(CHUNK_BYTES):
-            digest.update(piece)
-    return digest.digest()
-
-
-def _fsync(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False  # deleted meanwhile
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return True

@@ -24,6 +24,7 @@ from blake3 import blake3
 from tallymesh.errors import LocalError, RemoteError, TallymeshError
 from tallymesh.exchange import Source
 from tallymesh.ids import BlobId, short
+from tallymesh_node.blobs.disk import CHUNK_BYTES
 from tallymesh_node.blobs.pipes import Pipe, StreamPipe
 from tallymesh_node.blobs.plan import Plan
 from tallymesh_node.blobs.serving import (
@@ -36,7 +37,8 @@ from tallymesh_node.blobs.serving import (
     decode_header,
     protocol_name,
 )
-from tallymesh_node.blobs.store import CHUNK_BYTES, BlobStore, BlobWriter
+from tallymesh_node.blobs.store import BlobStore
+from tallymesh_node.blobs.writer import BlobWriter
 from tallymesh_node.limits.bandwidth import Pace
 from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.direct import Ask, DirectSocket

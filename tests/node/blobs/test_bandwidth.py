@@ -12,7 +12,7 @@ import trio
 from fakes.exchanges import exchanges, fetch
 from fakes.peers import peers
 from tallymesh_node.blobs import transfer
-from tallymesh_node.blobs.store import CHUNK_BYTES
+from tallymesh_node.blobs.disk import CHUNK_BYTES
 from tallymesh_node.limits.bandwidth import BURST_S, UNPACED, Pace
 
 MIB = float(1 << 20)

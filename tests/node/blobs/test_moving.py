@@ -20,8 +20,9 @@ from tallymesh.errors import RemoteError
 from tallymesh.exchange import Source
 from tallymesh.ids import blob_id
 from tallymesh_node.blobs import BlobExchange, BlobStore, open_blobs, transfer
+from tallymesh_node.blobs.disk import CHUNK_BYTES
 from tallymesh_node.blobs.serving import Header, protocol_name
-from tallymesh_node.blobs.store import CHUNK_BYTES, BlobWriter
+from tallymesh_node.blobs.writer import BlobWriter
 from tallymesh_node.network.direct import DirectSocket
 from tallymesh_node.network.requests import encode_answer
 from tallymesh_node.network.wire import Wire
@@ -177,7 +178,8 @@ import trio
 from tallymesh.exchange import Source
 from tallymesh.ids import BlobId
 from tallymesh_node.blobs import BlobStore, open_blobs
-from tallymesh_node.blobs.store import CHUNK_BYTES, BlobWriter
+from tallymesh_node.blobs.disk import CHUNK_BYTES
+from tallymesh_node.blobs.writer import BlobWriter
 from tallymesh_node.network import Verdict, open_network
 from tallymesh_node.network.keys import generate
 

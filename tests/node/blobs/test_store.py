@@ -16,7 +16,8 @@ import pytest
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import BlobId, blob_id
 from tallymesh_node.blobs import BlobStore, kept, store
-from tallymesh_node.blobs.store import CHUNK_BYTES, limit
+from tallymesh_node.blobs.disk import CHUNK_BYTES
+from tallymesh_node.blobs.store import limit
 
 
 @pytest.fixture
@@ -161,13 +162,13 @@ def test_what_was_synced_is_not_read_again_at_start(tmp_path: Path, monkeypatch:
     blobs.sync()
     blobs.put(b"not yet")
     hashed: list[str] = []
-    original = store._hash_file
+    original = store.hash_of
 
     def spy(path: Path) -> bytes:
         hashed.append(path.name)
         return original(path)
 
-    monkeypatch.setattr(store, "_hash_file", spy)
+    monkeypatch.setattr(store, "hash_of", spy)
     assert len(BlobStore(tmp_path)) == 2
     assert hashed == [blob_id(b"not yet").hex()]
 

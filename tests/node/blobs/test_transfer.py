@@ -18,9 +18,10 @@ from tallymesh.errors import LocalError, RemoteError
 from tallymesh.exchange import Source
 from tallymesh.ids import BlobId, blob_id
 from tallymesh_node.blobs import BlobStore, open_blobs, serving, transfer
+from tallymesh_node.blobs.disk import CHUNK_BYTES
 from tallymesh_node.blobs.room import Room
 from tallymesh_node.blobs.serving import Header, Question, protocol_name
-from tallymesh_node.blobs.store import CHUNK_BYTES, limit
+from tallymesh_node.blobs.store import limit
 from tallymesh_node.network import Libp2pNetwork
 from tallymesh_node.network.keys import generate
 from tallymesh_node.network.requests import encode_answer, encode_refusal

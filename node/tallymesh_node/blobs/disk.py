@@ -1,0 +1,56 @@
+"""Files of the blob store as the operating system has them: its errors as ours, hashes read in pieces, what is durable.
+
+Nothing here knows what a file is for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from blake3 import blake3
+
+from tallymesh.errors import LocalError
+
+CHUNK_BYTES = 1024 * 1024  # what is read and hashed at once; also the unit of transfer
+
+
+class disk:
+    """Maps what the operating system says about the disk to LocalError."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, OSError):
+            return
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise LocalError("disk_full", "The disk of the blob store is full.", remedy="Free some space.") from error
+        raise LocalError("disk", f"The blob store cannot be used: {error}.", remedy="Check its folder.") from error
+
+
+def private(path: str, flags: int) -> int:
+    """An opener: nobody else may read what is written."""
+    return os.open(path, flags, 0o600)
+
+
+def hash_of(path: Path) -> bytes:
+    """BLAKE3 of a file."""
+    digest = blake3()
+    with open(path, "rb", buffering=0) as file:
+        while piece := file.read(CHUNK_BYTES):
+            digest.update(piece)
+    return digest.digest()
+
+
+def fsync(path: Path) -> bool:
+    """A file or a folder; False where it is not there any more."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False  # deleted meanwhile
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return True
