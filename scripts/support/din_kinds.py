@@ -18,7 +18,6 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
-from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
@@ -27,6 +26,7 @@ from tallymesh.errors import TallymeshError
 from tallymesh.exchange import Source
 from tallymesh_node.network import Verdict, open_network
 from tallymesh_node.network.keys import generate, parse_peer_id
+from tallymesh_node.network.mends import MendedTCP
 
 HELD = 40  # silent or slow connections held at a time, of each kind
 HOLD_S = 20.0  # each; libp2p gives a handshake 10 s, the HTTP door a minute
@@ -106,7 +106,7 @@ def crowd(target: Source, name: str, pace: float) -> Noise:
         security = NoiseTransport(generate().pair, noise_privkey=new_x25519_key_pair().private_key)
         upgrader = TransportUpgrader({NOISE: security}, {TProtocol(YAMUX): Yamux})
         with suppress(BaseLibp2pError, OSError, EOFError, ValueError), trio.move_on_after(HOLD_S):
-            raw = await TCP().dial(address)
+            raw = await MendedTCP().dial(address)
             try:
                 secure = await upgrader.upgrade_security(raw, True, peer_id)
                 await MultiselectClient().select_one_of([TProtocol(YAMUX)], MultiselectCommunicator(secure))

@@ -39,12 +39,11 @@ from libp2p.peer.id import ID
 from libp2p.protocol_muxer.multiselect_client import MultiselectClient
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.transport.exceptions import OpenConnectionError
-from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
 from tallymesh.errors import RemoteError
 from tallymesh_node.limits.bandwidth import UNPACED, Pace
-from tallymesh_node.network.mends import shielded
+from tallymesh_node.network.mends import MendedTCP, shielded
 
 log = logging.getLogger(__name__)
 
@@ -304,7 +303,7 @@ class Direct:
         peer = peer_id.to_base58()
         with trio.move_on_after(DIAL_S):
             try:
-                raw = await TCP().dial(Multiaddr(f"{address}/p2p/{peer}"))
+                raw = await MendedTCP().dial(Multiaddr(f"{address}/p2p/{peer}"))
             except OpenConnectionError as error:
                 raise RemoteError("unreachable", f"{address} does not answer.", peer=peer) from error
             try:

@@ -25,7 +25,6 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
-from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
 from tallymesh.errors import LocalError, RemoteError
@@ -37,7 +36,7 @@ from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.direct import Direct, DirectSocket
 from tallymesh_node.network.gossip import Gossip, Validator, topic_name
 from tallymesh_node.network.keys import PeerKey, parse_peer_id
-from tallymesh_node.network.mends import MendedSwarm, MendedUpgrader, guard_streams
+from tallymesh_node.network.mends import MendedSwarm, MendedTCP, MendedUpgrader, guard_streams
 from tallymesh_node.network.places import MAX_OF_PEER, MAX_PLACES
 from tallymesh_node.network.reachability import Dialback, DialbackRequest, Prober
 from tallymesh_node.network.requests import Requests
@@ -250,7 +249,7 @@ def _build_swarm(key: PeerKey, counters: Counters, direct: Direct) -> MendedSwar
         peer_id,
         peerstore,
         upgrader,
-        [TCP()],
+        [MendedTCP()],
         retry_config=RetryConfig(max_retries=0),  # connections.py retries, with its own pauses
         connection_config=ConnectionConfig(
             max_connections=MAX_CONNECTIONS,

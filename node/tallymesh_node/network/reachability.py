@@ -19,14 +19,13 @@ from libp2p.exceptions import BaseLibp2pError
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.transport.exceptions import OpenConnectionError, SecurityUpgradeFailure
-from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import Body, Source, decode, encode
 from tallymesh_node.network.addresses import dialable
 from tallymesh_node.network.keys import parse_peer_id
-from tallymesh_node.network.mends import shielded
+from tallymesh_node.network.mends import MendedTCP, shielded
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +131,7 @@ async def _answers(swarm: Swarm, address: Multiaddr, peer_id: ID) -> bool:
     """TCP and the Noise handshake, on a connection of its own that nothing else ever sees."""
     with trio.move_on_after(DIAL_S):
         try:
-            raw = await TCP().dial(Multiaddr(f"{address}/p2p/{peer_id.to_base58()}"))
+            raw = await MendedTCP().dial(Multiaddr(f"{address}/p2p/{peer_id.to_base58()}"))
         except OpenConnectionError:
             return False
         try:

@@ -6,12 +6,15 @@ from __future__ import annotations
 import gc
 import struct
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from libp2p.io.trio import TrioTCPStream
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
@@ -22,13 +25,16 @@ from libp2p.utils import encode_varint_prefixed
 
 from fakes.peers import TOPIC, peer, peers, proxy, until
 from tallymesh.errors import RemoteError
+from tallymesh.exchange import Source
 from tallymesh_node.network import Libp2pNetwork, gossip, host, mends
+from tallymesh_node.network.addresses import host_and_port
 from tallymesh_node.network.gossip import topic_name
 from tallymesh_node.network.wire import Wire, opening
 
 MESHSUB = "/meshsub/1.1.0"
 OFFERS = topic_name(TOPIC)
 Patch = pytest.MonkeyPatch
+Ends = Callable[[Libp2pNetwork, Libp2pNetwork], Awaitable[None]]
 
 
 @pytest.fixture
@@ -474,3 +480,56 @@ async def test_small_reads_are_not_answered_each(monkeypatch: Patch, mended: boo
         assert (updates == 0) == mended  # a length before a message is read byte by byte
         much = bytes(900_000)  # more than a window: credit comes in time
         assert await client.request(server.source, "echo", much, timeout_s=60) == much
+
+
+# -- 7. the end of a connection
+
+
+async def say_nothing(stream: trio.SocketStream) -> None:
+    """Not closed before the other side has noticed: a reset would spare it the reads."""
+    await stream.send_eof()
+    while await stream.receive_some():
+        pass
+
+
+async def comes_and_goes(server: Libp2pNetwork, client: Libp2pNetwork) -> None:
+    async with await trio.open_tcp_stream(*host_and_port(server.addresses[0])) as stream:
+        await say_nothing(stream)
+
+
+async def leaves_without_a_word(server: Libp2pNetwork, client: Libp2pNetwork) -> None:
+    await client.connections.connect(server.source)
+    (connection,) = client._host.get_network().get_connections()
+    await until(lambda: server.peers)
+    await connection.muxed_conn.give_up()
+
+
+async def hangs_up_when_dialled(server: Libp2pNetwork, client: Libp2pNetwork) -> None:
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, say_nothing, 0, host="127.0.0.1"))
+        address = f"/ip4/127.0.0.1/tcp/{listener.socket.getsockname()[1]}"
+        with pytest.raises(RemoteError):
+            await client.connections.connect(Source(server.peer_id, (address,)))
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("mended", [True, False])
+@pytest.mark.parametrize("end", [comes_and_goes, leaves_without_a_word, hangs_up_when_dialled])
+async def test_a_connection_that_has_ended_is_asked_for_more_once(monkeypatch: Patch, mended: bool, end: Ends) -> None:
+    if not mended:
+        unmend(monkeypatch, mends.MendedRaw, "read")
+    ends: Counter[TrioTCPStream] = Counter()
+    read = TrioTCPStream.read
+
+    async def counted(self: TrioTCPStream, n: int | None = None) -> bytes:
+        data: bytes = await read(self, n)
+        ends[self] += not data
+        return data
+
+    monkeypatch.setattr(TrioTCPStream, "read", counted)
+    async with peer() as server, peer() as client:
+        await end(server, client)
+        swarm = server._host.get_network()
+        await until(lambda: +ends and not (swarm._half_open or server.peers or client.peers))
+        often = max(ends.values())
+        assert often == 1 if mended else often >= 100, often
