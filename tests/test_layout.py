@@ -86,7 +86,7 @@ DAEMON_WITHOUT = {
     "numpy": "only sandboxes compute",
     "tallymesh_learning.steps": "what runs in sandboxes",
     "web3": "20 MB; eth-abi and httpx are enough",
-    "eth_account": "0.5 s; keys sign by coincurve, wallets are opened by a child process (keystore.py)",
+    "eth_account": "0.5 s; keys sign by coincurve, wallets are sealed and opened by lines of our own (sealing.py)",
     "eth_keyfile": "0.4 s, below eth-account",
     "py_ecc": "0.2 s, below both, and it raises the recursion limit of the whole process",
     "eth": "py-evm is for the embedded chain's own process",

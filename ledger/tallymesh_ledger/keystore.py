@@ -1,31 +1,24 @@
-"""Encrypted keystores in eth-account's format (Web3 Secret Storage, version 3), mode 0600.
+"""Wallet files: keystores in the format of geth and eth-account (`sealing`), mode 0600, whole or not at all.
 
-The key derivation takes 0.55 s and 298 MB, and eth-keyfile, which eth-account does this with, 0.4 s to load: both in a
-child process, so that the daemon never holds that memory. A password that was drawn (`drawn=True`) needs no costly
-derivation: nobody guesses 192 random bits, however fast a guess is. Passwords and secrets travel to the child through a
-pipe, never as arguments. This module asks nobody for a password; its callers do (`password_from_environment`, or a
-prompt). Its functions block: call them from a thread.
+A password that was drawn (`drawn=True`) needs no costly derivation: nobody guesses 192 random bits, however fast a
+guess is. This module asks nobody for a password; its callers do (`password_from_environment`, or a prompt). Its
+functions block, half a second where a password was chosen: call them from a thread.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from tallymesh import starting
 from tallymesh.errors import CallerError, LocalError
+from tallymesh_ledger import sealing
 from tallymesh_ledger.keys import AccountKey
 
 PASSWORD_FILE = "TALLYMESH_PASSWORD_FILE"
 MAX_KEYSTORE_BYTES = 64 * 1024  # they have about 500
-CHILD_S = 120.0  # scrypt on a machine that is busy and slow
-LIGHT_N = 4096  # scrypt's cost for a drawn password: what geth calls light
-DERIVED_BYTES = 32  # what every wallet derives: half encrypts, half proves the password
-DERIVATION_BYTES_MAX = 1 << 30  # wallets take a quarter of it, and a file must not use up the machine
+LIGHT_N = 4096  # scrypt's cost for a drawn password, 10 ms: what geth calls light
 
 
 def password_from_environment() -> str | None:
@@ -57,8 +50,7 @@ def import_secret(path: Path, secret: bytes, password: str, *, drawn: bool = Fal
         raise CallerError("bad_secret", "This is not a secp256k1 key: it has 32 bytes and is not zero.") from None
     if path.exists():
         raise _exists(path)
-    request = {"do": "encrypt", "secret": secret.hex(), "password": password, "n": LIGHT_N if drawn else None}
-    _write(path, _answer(_child(request), path))
+    _write(path, sealing.sealed(key, _bytes_of(password), LIGHT_N if drawn else sealing.N))
     return key
 
 
@@ -74,10 +66,17 @@ def import_keystore(path: Path, source: Path, password: str) -> AccountKey:
 def unlock(path: Path, password: str) -> AccountKey:
     """The key in the file. CallerError: `no_wallet`, `bad_keystore`, `wrong_password`."""
     document = _read(path)
-    _check_cost(path, document)
-    answer = _answer(_child({"do": "decrypt", "document": document, "password": password}), path)
     try:
-        key = AccountKey(bytes.fromhex(answer["secret"]))
+        key = AccountKey(sealing.opened(document["crypto"], _bytes_of(password)))
+    except sealing.WrongPassword:
+        raise CallerError(
+            "wrong_password",
+            f"The password does not open the wallet {path}.",
+            remedy="Name the file of the right one with --password-file; or put the wallet back from a backup: "
+            "tallymesh wallet import.",
+        ) from None
+    except sealing.Unreadable as error:
+        raise _damaged(path, str(error)) from None
     except ValueError:
         raise _damaged(path, "what it holds is no key") from None
     stated = document.get("address")
@@ -161,88 +160,18 @@ def _check_password(password: str) -> None:
         raise CallerError("no_password", "A wallet needs a password that is not empty.")
 
 
+def _bytes_of(password: str) -> bytes:
+    try:
+        return password.encode()
+    except UnicodeEncodeError:
+        raise CallerError("no_password", "The password is no text: it cannot be written in UTF-8.") from None
+
+
 def _exists(path: Path) -> CallerError:
     return CallerError(
         "wallet_exists", f"There is a wallet at {path} already.", remedy="Move it away first; it may hold money."
     )
 
 
-def _check_cost(path: Path, document: dict[str, Any]) -> None:
-    """scrypt takes 128 bytes times n, r and p: a file may state any."""
-    work = document["crypto"].get("kdfparams")
-    n, r, p = (work.get(name, 1) for name in "nrp") if isinstance(work, dict) else (0, 0, 0)
-    size = work.get("dklen", DERIVED_BYTES) if isinstance(work, dict) else 0
-    if not all(type(number) is int and number > 0 for number in (n, r, p)) or size != DERIVED_BYTES:
-        raise _damaged(path, "its key derivation is not described")
-    if 128 * n * r * p > DERIVATION_BYTES_MAX:
-        raise _damaged(path, f"its key derivation asks for too much (n {n}, r {r}, p {p})")
-
-
 def _damaged(path: Path, why: str) -> CallerError:
     return CallerError("bad_keystore", f"{path} is not a keystore: {why}.", remedy="Restore it from your backup.")
-
-
-# ---- the child
-
-
-def _child(request: dict[str, Any]) -> dict[str, Any]:
-    environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-m", "tallymesh_ledger.keystore"],
-            input=json.dumps(request).encode(),
-            capture_output=True,
-            timeout=CHILD_S,
-            env=environment,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise LocalError("keystore", f"The process that opens keystores failed: {error}.") from None
-    try:
-        answer: dict[str, Any] = json.loads(done.stdout)
-    except ValueError:
-        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        raise LocalError("keystore", f"The process that opens keystores failed: {last[0]}.") from None
-    return answer
-
-
-def _answer(answer: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What was asked for, or the problem as an error about the file."""
-    problem = answer.get("problem")
-    if problem == "password":
-        raise CallerError(
-            "wrong_password",
-            f"The password does not open the wallet {path}.",
-            remedy="Name the file of the right one with --password-file; or put the wallet back from a backup: "
-            "tallymesh wallet import.",
-        )
-    if problem == "memory":
-        raise LocalError("keystore", f"This machine has too little free memory to open {path}: a quarter of a GiB.")
-    if problem is not None:
-        raise _damaged(path, problem)
-    return answer
-
-
-def _serve(request: dict[str, Any]) -> dict[str, Any]:
-    """In the child: the only place that loads eth-keyfile and runs the key derivation."""
-    with starting.uncollected():
-        from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
-
-    password = request["password"].encode()
-    if request["do"] == "encrypt":
-        secret = bytes.fromhex(request["secret"])
-        document: dict[str, Any] = create_keyfile_json(secret, password, kdf="scrypt", iterations=request["n"])
-        return document
-    try:
-        found = decode_keyfile_json(request["document"], password)
-    except MemoryError:
-        return {"problem": "memory"}
-    except ValueError as error:  # "MAC mismatch" is how a wrong password shows
-        return {"problem": "password" if "MAC" in str(error) else f"it is damaged ({error})"}
-    except (KeyError, TypeError, AttributeError, NotImplementedError) as error:
-        return {"problem": f"it is damaged ({type(error).__name__}: {error})"}
-    return {"secret": bytes(found).hex()}
-
-
-if __name__ == "__main__":
-    print(json.dumps(_serve(json.load(sys.stdin))))

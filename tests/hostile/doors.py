@@ -54,8 +54,6 @@ PARSERS: dict[str, str] = {
     "ledger/tallymesh_ledger/index/queries.py::Queries.history": INDEX,
     "ledger/tallymesh_ledger/index/queries.py::Queries.sums": INDEX,
     "ledger/tallymesh_ledger/index/queries.py::_claims": INDEX,
-    "ledger/tallymesh_ledger/keystore.py": LOCAL,
-    "ledger/tallymesh_ledger/keystore.py::_child": LOCAL,
     "ledger/tallymesh_ledger/keystore.py::_read": "keystore",
     "ledger/tallymesh_ledger/presets.py::presets": SHIPPED,
     "ledger/tallymesh_ledger/proofs.py::decode": "proof",
