@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from fakes.contract_world import NOBODY, Exact
+from fakes.contract_world import NOBODY
 from fakes.court_world import ACCUSED, SALT, Bench, keccak, word
 from tallymesh.amounts import WEI_PER_TOKEN
 from tallymesh.messages import Accept
@@ -16,10 +16,6 @@ from tallymesh_ledger.keys import AccountKey
 STEPS = 2**20
 POOL = 50 * WEI_PER_TOKEN
 pytestmark = pytest.mark.slow
-
-
-def bench() -> Bench:
-    return Bench(Exact())
 
 
 def _split(b: Bench, case: bytes, members: int, accused: int) -> None:
@@ -56,7 +52,7 @@ def _balance(b: Bench, key: AccountKey) -> int:
 
 
 def test_the_pool_pays_nobody_for_turning_its_own_panel_around() -> None:
-    b = bench()
+    b = Bench.exact()
     b.call("Token", "transfer", b.world.contracts["Court"], POOL, by=b.world.bank)
     case, _ = b.accuse(steps=1)
     _split(b, case, 7, 3)  # for the accuser
@@ -67,7 +63,7 @@ def test_the_pool_pays_nobody_for_turning_its_own_panel_around() -> None:
 
 
 def test_a_friends_accusation_does_not_keep_the_payers_money_in_the_seat() -> None:
-    b = bench()
+    b = Bench.exact()
     order = b.job.order
     friend = _friend(b)
     b.world.wait(b.lease.until + order.claim_window - b.world.now - 60)
@@ -77,14 +73,14 @@ def test_a_friends_accusation_does_not_keep_the_payers_money_in_the_seat() -> No
 
 
 def test_false_accusations_of_the_payer_leave_room_for_a_claim() -> None:
-    b = bench()
+    b = Bench.exact()
     for position in range(8):
         b.accuse(steps=STEPS, position=position)
     b.claim()
 
 
 def test_accusations_of_friends_leave_room_for_a_proof() -> None:
-    b = bench()
+    b = Bench.exact()
     friend = _friend(b)
     claim, _ = b.claim()
     for position in range(7):
@@ -93,7 +89,7 @@ def test_accusations_of_friends_leave_room_for_a_proof() -> None:
 
 
 def test_a_friend_that_stays_silent_pays_the_fee() -> None:
-    b = bench()
+    b = Bench.exact()
     friend = _friend(b)
     before = _balance(b, friend) + _balance(b, b.worker)
     case = _accuse_by(b, friend, position=3)
@@ -105,14 +101,14 @@ def test_a_friend_that_stays_silent_pays_the_fee() -> None:
 
 
 def test_a_unit_paid_in_front_of_a_claim_does_not_stop_it() -> None:
-    b = bench()
+    b = Bench.exact()
     accept = Accept(seat=b.seat, tally=1, units=1, chain=bytes(32), next_secret=bytes(32))
     b.call("JobEscrow", "settle", [(b.lease, accept, NOBODY)], by=b.job.signer)
     b.claim()
 
 
 def test_a_contradicted_claim_fails_though_no_lock_is_left() -> None:
-    b = bench()
+    b = Bench.exact()
     claim, _ = b.claim()
     b.fraud(claim, 5)  # takes the lock
     first = b.read("Claims", "claimOf", claim)["refuted"]

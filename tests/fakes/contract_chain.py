@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -42,13 +43,17 @@ class Direct(Rpc):
         return {"jsonrpc": "2.0", "id": body["id"], **said}
 
 
-class Chain:
-    """The contracts on the embedded chain's own machine."""
+@functools.cache
+def _deployed() -> World:
+    return World(Exact())
 
-    def __init__(self) -> None:
-        self.engine = Exact()
-        self.world = World(self.engine)
-        self.methods = Methods(self.engine._evm, self.engine._store)
+
+class Chain:
+    """The contracts on the embedded chain's own machine. They are deployed once in a process, and copied; `world` is
+    another one, of the same contracts at the same addresses."""
+
+    def __init__(self, world: World | None = None) -> None:
+        self.go_on(world or _deployed().copy())
         addresses = {name: checksum(address) for name, address in self.world.contracts.items()}
         self.network = Network(
             name="test",
@@ -63,6 +68,12 @@ class Chain:
             ),
             parameters=self.world.parameters,
         )
+
+    def go_on(self, world: World) -> None:
+        """With what happened there, before anybody asked this chain."""
+        self.world = world
+        self.engine = world.engine
+        self.methods = Methods(self.engine._evm, self.engine._store)
 
     def rpc(self) -> Direct:
         return Direct(self.methods)
@@ -86,6 +97,19 @@ class Chain:
             self.engine._nonces = nonces
 
         return wind_back
+
+
+def job_done(chain: Chain) -> Job:
+    """`a_job` on a chain where nothing happened yet: it was run once in this process."""
+    assert chain.head == len(chain.world.contracts), "only the contracts are there"
+    job = _done().copy()
+    chain.go_on(job.world)
+    return job
+
+
+@functools.cache
+def _done() -> Job:
+    return a_job(Chain())
 
 
 def a_job(chain: Chain, *, workers: int = 2, positions: int = 6) -> Job:

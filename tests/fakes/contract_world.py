@@ -6,11 +6,10 @@ Two engines: `Quick` (pyrevm) runs thousands of calls a second, but touched stor
 
 from __future__ import annotations
 
-import itertools
+import copy
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import msgspec
 import pyrevm
@@ -62,8 +61,8 @@ class Raw(msgspec.Struct, frozen=True):
 
 
 class Engine(Protocol):
-    def transact(self, by: AccountKey, to: bytes, data: bytes) -> Raw:
-        """Raises Reverted. An empty `to` creates."""
+    def transact(self, by: AccountKey, to: bytes, data: bytes, *, asked: bool = True) -> Raw:
+        """Raises Reverted. An empty `to` creates. What it returns is left out where nobody asked for it."""
 
     def ask(self, to: bytes, data: bytes) -> bytes:
         """Leaves no trace."""
@@ -84,7 +83,7 @@ class Quick:
         self._block += 1
         self._evm.set_block_env(pyrevm.BlockEnv(number=self._block, timestamp=now, gas_limit=10 * GAS))
 
-    def transact(self, by: AccountKey, to: bytes, data: bytes) -> Raw:
+    def transact(self, by: AccountKey, to: bytes, data: bytes, *, asked: bool = True) -> Raw:
         sender = checksum(by.address)
         try:
             if to:
@@ -113,28 +112,41 @@ class Exact:
     """py-evm, as the embedded chain runs it."""
 
     def __init__(self, accounts: int = 50) -> None:
+        ether = {AccountKey(_secret(number)).address: 10**24 for number in range(1, accounts + 1)}
         self._now = START
-        ether = {AccountKey(secret).address: 10**24 for secret in itertools.islice(_secrets(), accounts)}
+        self._nonces: dict[bytes, int] = {}
         self._store = Store(Path(":memory:"), durable=False)
         self._evm = Evm(self._store, CHAIN_ID, ether, clock=lambda: self._now)
-        self._nonces: dict[bytes, int] = {}
+
+    def copy(self) -> Exact:
+        """Another chain with the same blocks."""
+        made = copy.copy(self)
+        made._nonces = dict(self._nonces)
+        made._store = Store(Path(":memory:"), durable=False)
+        self._store._sql.backup(made._store._sql)
+        made._evm = Evm(made._store, CHAIN_ID, {}, clock=lambda: made._now)
+        return made
 
     def at(self, now: int) -> None:
         self._now = now
 
-    def transact(self, by: AccountKey, to: bytes, data: bytes) -> Raw:
+    def transact(self, by: AccountKey, to: bytes, data: bytes, *, asked: bool = True) -> Raw:
         nonce = self._nonces.get(by.address, 0)
         fees = Fees(max_fee=10**12, tip=1)
         envelope = sign(by, Plain(chain_id=CHAIN_ID, nonce=nonce, gas=GAS, fees=fees, to=to, data=data))
-        output = self._call(by.address, to, data)  # for what it returns: a receipt does not say
+        output = self._call(by.address, to, data) if to and asked else b""  # a receipt does not say
+        before = self._evm.snapshot()
         self._evm.mine(self._evm.decode(envelope.raw))
-        self._nonces[by.address] = nonce + 1
         found = self._store.transaction(envelope.hash)
         assert found
         receipt = json.loads(found[2])
+        if int(receipt["status"], 16) != 1:
+            assert self._evm.revert(before), "what fails is as if it had not been sent"
+            self._call(by.address, to, data)  # says why
+            raise AssertionError("a transaction failed whose call does not")
+        self._nonces[by.address] = nonce + 1
         if not to:
             output = bytes.fromhex(receipt["contractAddress"][2:])
-        assert int(receipt["status"], 16) == 1
         return Raw(output, tuple(receipt["logs"]), int(receipt["gasUsed"], 16))
 
     def ask(self, to: bytes, data: bytes) -> bytes:
@@ -147,8 +159,8 @@ class Exact:
             raise Reverted(error.data, error.reason) from None
 
 
-def _secrets() -> Iterator[bytes]:
-    return (n.to_bytes(32, "big") for n in itertools.count(1))
+def _secret(number: int) -> bytes:
+    return number.to_bytes(32, "big")
 
 
 def _placed(log: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +181,7 @@ class World:
         self.engine = engine or Quick()
         self.parameters = p = parameters or Parameters()
         self.now = START
-        self._keys = (AccountKey(secret) for secret in _secrets())
+        self._accounts = 0
         self.bank = self.account()
         where = [contract_address(self.bank.address, nonce) for nonce in range(len(abi.DEPLOYED) + 3)]
         self.claims, self.accusations, self.court = where[-3:]  # nobody is there: what they may do, no test here does
@@ -193,8 +205,16 @@ class World:
         network = Network(name="test", chain_id=CHAIN_ID, rpc_urls=(), contracts=addresses, parameters=p)
         self.domains = Domains.of(network)
 
+    def copy(self) -> Self:
+        """Another world in which the same has happened, on an engine that can be copied."""
+        made = copy.copy(self)
+        made.engine = self.engine.copy()
+        made.contracts = dict(self.contracts)
+        return made
+
     def account(self) -> AccountKey:
-        return next(self._keys)
+        self._accounts += 1
+        return AccountKey(_secret(self._accounts))
 
     def funded(self, wei: int) -> AccountKey:
         """A new account with tokens, and both contracts approved for all of them."""
@@ -210,7 +230,8 @@ class World:
 
     def call(self, contract: str, function: str, *arguments: Any, by: AccountKey) -> Done:
         entry = abi.load(contract).functions[function]
-        raw = self.engine.transact(by, self.contracts[contract], entry.encode(*arguments))
+        data = entry.encode(*arguments)
+        raw = self.engine.transact(by, self.contracts[contract], data, asked=bool(entry.outputs))
         events = tuple(event for log in raw.logs if (event := self._event(log)))
         return Done(entry.decode(raw.output) if entry.outputs else None, events, raw.gas)
 
@@ -255,6 +276,12 @@ class Job:
             for worker in self.workers
         ]  # fmt: skip
         self.seats = [seat_id(world.domains, lease) for lease in self.leases]
+
+    def copy(self) -> Self:
+        """The same job in a copy of its world."""
+        made = copy.copy(self)
+        made.world = self.world.copy()
+        return made
 
     def sign(self, key: AccountKey, message: Message) -> tuple[bytes, bytes]:
         return compact(key.sign(self.world.domains, message).signature)

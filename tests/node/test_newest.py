@@ -6,7 +6,7 @@ import trio
 from eth_bloom import BloomFilter
 from trio.testing import MockClock
 
-from fakes.contract_chain import Chain, a_job
+from fakes.contract_chain import Chain, job_done
 from tallymesh_ledger.chain.rpc import Block
 from tallymesh_node.newest import FRESH_S, GAP_MAX, KEPT, SKIP_S, SKIP_TRUE_S, SOON, Newest
 
@@ -141,7 +141,7 @@ async def test_an_event_that_came_after_a_look_is_noticed(autojump_clock: MockCl
 
 async def test_no_log_of_a_real_chain_is_denied_by_its_blocks_header() -> None:
     chain = Chain()
-    a_job(chain)
+    job_done(chain)
     rpc = chain.rpc()
     logs = await rpc.call("eth_getLogs", {"fromBlock": "0x1", "toBlock": "latest"})
     assert len(logs) > 20

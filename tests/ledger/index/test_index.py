@@ -11,8 +11,8 @@ import msgspec
 import pytest
 import trio
 
-from fakes.contract_chain import Chain, Direct, a_job
-from fakes.contract_world import Job, World
+from fakes.contract_chain import Chain, Direct, a_job, job_done
+from fakes.contract_world import Exact, Job, World
 from tallymesh.errors import CallerError, ChainError
 from tallymesh_ledger.chain import abi
 from tallymesh_ledger.index import Database, Follower, Progress, Purse, Queries, effects, schema
@@ -64,7 +64,7 @@ def everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
 
 
 async def test_the_moves_of_every_account_add_up_to_what_the_contracts_say(database: Database, chain: Chain) -> None:
-    first = a_job(chain)
+    first = job_done(chain)
     second = Job(chain.world, workers=1, positions=3)  # left open: money in seat, reserve, lock
     chain.world.call("JobEscrow", "open", second.order, [second.seating(0)], by=second.payer)
     await caught_up(database, chain)
@@ -86,7 +86,7 @@ async def test_the_moves_of_every_account_add_up_to_what_the_contracts_say(datab
 async def test_a_history_runs_through_the_balances_and_joins_pay_with_its_units(
     database: Database, chain: Chain
 ) -> None:
-    job = a_job(chain)
+    job = job_done(chain)
     await caught_up(database, chain)
     worker, price = job.workers[0].address, job.price
     with database.read() as connection:
@@ -117,7 +117,7 @@ async def test_a_history_runs_through_the_balances_and_joins_pay_with_its_units(
 async def test_pages_of_any_size_and_a_stop_between_them_give_the_same_index(
     open_database: Callable[[], Database], chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a_job(chain)
+    job_done(chain)
     whole = open_database()
     await caught_up(whole, chain)
     monkeypatch.setattr(module, "PAGE_LOGS_FEW", 0)  # pages do not grow
@@ -150,7 +150,7 @@ async def test_pages_of_any_size_and_a_stop_between_them_give_the_same_index(
 
 
 async def test_a_page_that_the_node_refuses_is_halved(database: Database, chain: Chain) -> None:
-    a_job(chain)
+    job_done(chain)
     chain.mine(200)
     rpc = chain.rpc()
 
@@ -216,9 +216,9 @@ async def test_reorganised_blocks_are_taken_back_and_the_others_read(
 
 
 async def test_a_chain_that_was_begun_anew_is_read_anew(database: Database, chain: Chain) -> None:
-    a_job(chain)
+    job_done(chain)
     await caught_up(database, chain)
-    other = Chain()  # the same contracts at the same addresses, other blocks
+    other = Chain(World(Exact()))  # the same contracts at the same addresses, other blocks
     assert other.network == chain.network
     other.world.funded(3)
     other.mine(40)
@@ -308,7 +308,7 @@ async def test_a_chain_that_never_rests_is_told_of(
 async def test_two_processes_on_one_index_make_no_row_twice(
     open_database: Callable[[], Database], urls: Any, chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a_job(chain)
+    job_done(chain)
     chain.mine(2)
     alone = open_database()
     await Follower(alone, chain.rpc(), chain.network).catch_up()
@@ -328,7 +328,7 @@ async def test_two_processes_on_one_index_make_no_row_twice(
 async def test_a_fresh_index_from_the_chain_is_the_same_and_made_by_one_call(
     open_database: Callable[[], Database], chain: Chain
 ) -> None:
-    a_job(chain)
+    job_done(chain)
     index, other = open_database(), open_database()
     await caught_up(index, chain)
     before = everything(index)
@@ -339,7 +339,7 @@ async def test_a_fresh_index_from_the_chain_is_the_same_and_made_by_one_call(
 
 @pytest.mark.slow
 async def test_both_databases_give_the_same_answers(chain: Chain, server: str, tmp_path: Any) -> None:
-    job = a_job(chain)
+    job = job_done(chain)
     chain.mine(2)
     answers = []
     name = "side_by_side"
@@ -416,7 +416,7 @@ async def test_an_index_of_another_network_is_refused_until_it_is_made_anew(data
 async def test_an_index_of_another_version_is_made_anew(
     database: Database, chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a_job(chain)
+    job_done(chain)
     await caught_up(database, chain)
     before = everything(database)
     with database.write() as connection:
@@ -432,7 +432,7 @@ async def test_events_without_a_rule_and_events_that_nobody_knows_do_no_harm(
 ) -> None:
     rules = {key: rule for key, rule in effects.RULES.items() if key != ("JobEscrow", "FeesBurned")}
     monkeypatch.setattr(effects, "RULES", rules)
-    job = a_job(chain)
+    job = job_done(chain)
     rpc = chain.rpc()
 
     def strange(method: str, params: Any) -> Any:
@@ -456,7 +456,7 @@ async def test_events_without_a_rule_and_events_that_nobody_knows_do_no_harm(
 
 
 async def test_a_node_that_leaves_events_out_is_found_out(database: Database, chain: Chain) -> None:
-    a_job(chain)
+    job_done(chain)
     topic = "0x" + abi.load("JobEscrow").topics["JobOpened"].hex()
     rpc = chain.rpc()
 

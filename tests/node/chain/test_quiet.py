@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from fakes.chain_node import BLOCK_S, Node, a_node
-from fakes.contract_chain import Chain, a_job
+from fakes.contract_chain import Chain, job_done
 from fakes.virtual_chain import VirtualChain
 from tallymesh_ledger.chain import Contracts, Sender
 from tallymesh_node import newest
@@ -130,7 +130,7 @@ async def test_headers_that_deny_what_was_logged_are_believed_no_more(
 
 async def test_whatever_changes_a_kept_answer_is_logged_by_a_contract() -> None:
     chain = Chain()
-    job = a_job(chain)
+    job = job_done(chain)
     rpc = chain.rpc()
     contracts = Contracts.of(rpc, chain.network)
     accounts = [job.payer.address, *(worker.address for worker in job.workers)]

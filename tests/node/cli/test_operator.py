@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
@@ -15,7 +16,7 @@ import msgspec
 import pytest
 import trio
 
-from fakes.contract_chain import Chain, a_job
+from fakes.contract_chain import Chain, job_done
 from fakes.contract_world import Job
 from fakes.shell import CliRunner
 from tallymesh import exchange, network
@@ -90,6 +91,14 @@ class Told:
             world.call("JobEscrow", "settle", [item], by=self.worker)
         chain.mine(chain.network.parameters.confirmations)
 
+    def on(self, chain: Chain) -> Told:
+        """The same on a chain where nothing happened yet."""
+        made = copy.copy(self)
+        made.job = self.job.copy()
+        made.openings, made.leaves = list(self.openings), list(self.leaves)
+        chain.go_on(made.job.world)
+        return made
+
     def by_worker(self, message: Any) -> bytes:
         return self.worker.sign(self.job.world.domains, message).body
 
@@ -117,9 +126,14 @@ def write_journal(folder: Path, scope: str, lines: list[tuple[str, bytes]]) -> N
     trio.run(write)
 
 
+@pytest.fixture(scope="module")
+def told_once() -> Told:
+    return Told(Chain())
+
+
 @pytest.fixture
-def told(chain: Chain) -> Told:
-    return Told(chain)
+def told(chain: Chain, told_once: Told) -> Told:
+    return told_once.on(chain)
 
 
 @pytest.fixture(params=["worker", "payer", "worker of a local network"])
@@ -150,7 +164,7 @@ def test_without_a_wallet_nothing_is_signed(chain: Chain) -> None:
 
 
 def test_the_history_of_each_party_of_a_job_adds_up_to_its_balance(chain: Chain) -> None:
-    job = a_job(chain)
+    job = job_done(chain)
     chain.mine(2)
     for key in (job.payer, *job.workers, chain.world.bank):
         told = call_json("history", checksum(key.address))
@@ -171,7 +185,7 @@ def test_the_history_of_each_party_of_a_job_adds_up_to_its_balance(chain: Chain)
 
 
 def test_a_history_that_does_not_add_up_says_so_and_what_to_do(chain: Chain, home: Path) -> None:
-    job = a_job(chain)
+    job = job_done(chain)
     chain.mine(2)
     account = checksum(job.payer.address)
     call("history", account)
@@ -190,7 +204,7 @@ def test_a_history_that_does_not_add_up_says_so_and_what_to_do(chain: Chain, hom
 
 
 def test_csv_has_one_move_a_line_with_wei(chain: Chain) -> None:
-    job = a_job(chain)
+    job = job_done(chain)
     chain.mine(2)
     account = checksum(job.workers[0].address)
     rows = list(csv.DictReader(io.StringIO(call("history", account, "--csv"))))
@@ -206,7 +220,7 @@ def test_csv_has_one_move_a_line_with_wei(chain: Chain) -> None:
 
 
 def test_since_leaves_older_moves_out_and_the_totals_whole(chain: Chain) -> None:
-    job = a_job(chain)
+    job = job_done(chain)
     chain.mine(2)
     account = checksum(job.workers[0].address)
     whole, none = call_json("history", account), call_json("history", account, "--since", "2100-01-01")
@@ -226,7 +240,7 @@ def test_since_takes_spans_and_dates(text: str, expected: int) -> None:
 
 
 def test_offline_answers_from_the_index_as_it_is(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = a_job(chain)
+    job = job_done(chain)
     chain.mine(2)
     account = checksum(job.payer.address)
     refused = call("history", account, "--offline", code=1)
@@ -453,7 +467,7 @@ def test_a_network_without_rewards_says_so(chain: Chain, home: Path) -> None:
 
 
 def test_network_tells_chain_contracts_parameters_stakes_and_jobs(chain: Chain, home: Path) -> None:
-    job = a_job(chain)
+    job = job_done(chain)
     Told(chain)
     told = call_json("network")
     assert told["jobs"]["all"] == 2
