@@ -67,7 +67,7 @@ class ClientContext:
         self.local = local
         self.loss = loss
         self.prepare = prepare
-        self.device = torch.device("cpu")
+        self.device = numeric.device()
         self.generator = torch.Generator().manual_seed(derive_seed(seed, "client"))
         self._model = model
         self._watcher = watcher
@@ -94,7 +94,7 @@ class ClientContext:
             start, end = spans[position]
             numeric.reseed(self.seed, "step", step)
             batch = data.batch(rows[start:end])
-            yield batch if self.prepare is None else self.prepare(batch)
+            yield training.to_device(batch if self.prepare is None else self.prepare(batch))
             self._watcher.stepped(lambda: training.model_tensors(self._model))
 
     def report(self, loss: torch.Tensor | float) -> None:

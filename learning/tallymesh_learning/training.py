@@ -67,6 +67,18 @@ def load_model(net: torch.nn.Module, state: tensors.Tensors) -> None:
     net.load_state_dict({name.removeprefix(MODEL): tensor for name, tensor in found.items()})
 
 
+def to_device(part: Any) -> Any:
+    """A batch where the unit computes. On the CPU it is what it was; texts stay texts anywhere."""
+    device = numeric.device()
+    if device.type == "cpu":
+        return part
+    if isinstance(part, torch.Tensor):
+        return part.to(device)
+    if isinstance(part, dict):
+        return {name: to_device(each) for name, each in part.items()}
+    return type(part)([to_device(each) for each in part]) if type(part) in (list, tuple) else part
+
+
 class Trainer:
     """One model in training. `seed` rules data order and steps; `total` is the length of the whole training in steps
     (for the schedule); `state()` after any step is all that a successor needs."""
@@ -114,7 +126,9 @@ class Trainer:
             shape = () if key == "step" else parameters[owner].shape
             if key not in kept or state[name].shape != shape or not state[name].is_floating_point():
                 raise UnitFailure("inputs", f"The state holds {name}, which this optimizer does not keep so.")
-            self._optimizer.state[parameters[owner]][key] = state[name].clone()
+            # The number of steps stays on the CPU, where the optimizers count it; the rest is beside the parameter.
+            kept_at = state[name].device if key == "step" else parameters[owner].device
+            self._optimizer.state[parameters[owner]][key] = state[name].clone().to(kept_at)
             owners.add(owner)
         for owner in sorted(owners):
             if set(self._optimizer.state[parameters[owner]]) != set(kept):
@@ -140,6 +154,7 @@ class Trainer:
             if self._prepare is not None:
                 # Under the step's seed, as the loss is: its random numbers are checked, too.
                 batch = self._prepare(batch)
+            batch = to_device(batch)
             for group in self._optimizer.param_groups:
                 group["lr"] = self._local.lr_at(self.step, total)
             self._optimizer.zero_grad(set_to_none=True)

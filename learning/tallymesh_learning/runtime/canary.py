@@ -24,6 +24,7 @@ from tallymesh.units import canonical_json
 from tallymesh_learning import tensors
 from tallymesh_learning.runtime import numeric, profile
 
+CPU: Final = torch.device("cpu")
 STEPS: Final = 3
 SEED: Final = 20_250_101
 RATE, BETA1, BETA2, EPSILON = 0.01, 0.9, 0.999, 1e-8
@@ -73,10 +74,12 @@ def class_id(digests: dict[str, str]) -> bytes:
     return blake3(b"tallymesh.class/" + profile.profile_hash() + canonical_json(digests)).digest()
 
 
-def train(make: Callable[[], tuple[nn.Module, tuple[torch.Tensor, torch.Tensor]]]) -> str:
+def train(make: Callable[[], tuple[nn.Module, tuple[torch.Tensor, torch.Tensor]]], device: torch.device = CPU) -> str:
     """Digest of a model's state after `STEPS` steps of Adam (Kingma and Ba, 2015; written out, because torch's own
-    takes longer to import than the canary to run)."""
+    takes longer to import than the canary to run). It is made on the CPU, wherever it is trained."""
     net, batch = make()
+    if device != CPU:
+        net, batch = net.to(device), (batch[0].to(device), batch[1].to(device))
     moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in net.named_parameters()}
     for step in range(1, STEPS + 1):
         numeric.reseed(SEED, "step", step)
@@ -182,7 +185,7 @@ class _Gpt(nn.Module):  # type: ignore[misc] # torch's types are not followed
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         count, length = tokens.shape
-        hidden = self.tokens(tokens) + self.places(torch.arange(length))
+        hidden = self.tokens(tokens) + self.places(torch.arange(length, device=tokens.device))
         for queries, forwards in zip(self.queries, self.forwards, strict=True):
             query, key, value = queries(hidden).view(count, length, 3, 4, 16).permute(2, 0, 3, 1, 4)
             mixed = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)

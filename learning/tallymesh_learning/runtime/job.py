@@ -47,9 +47,10 @@ class Running(NamedTuple):
 class Job:
     """Owns the job's process namespace, of which it is the first process."""
 
-    def __init__(self, channel: socket.socket, run: Run, kept: list[str]) -> None:
+    def __init__(self, channel: socket.socket, run: Run, kept: list[str], begin: str | None = None) -> None:
         self._channel = channel
         self._run = run
+        self._begin = begin
         self._kept = kept
         self._units: dict[str, Running] = {}
         self._reasons: dict[str, str] = {}
@@ -113,11 +114,21 @@ class Job:
             self._selector.close()
             self._channel.detach()
             events, console, *group = descriptors
+            if self._begin is not None and not group:
+                raise OSError("no control group bounds the memory of a unit with a card")
             for entrance in group:
-                unit.enter_group(entrance)
+                unit.enter_group(entrance, must=self._begin is not None)
             forks = limits["processes"] > 1 and kernel() >= NOBODY_FORKS_BEFORE
             unit.become(
-                name, limits, events=events, console=console, forks=forks, run=self._run, task=task, kept=self._kept
+                name,
+                limits,
+                events=events,
+                console=console,
+                forks=forks,
+                run=self._run,
+                task=task,
+                kept=self._kept,
+                begin=self._begin,
             )
         except BaseException:
             traceback.print_exc()  # into the unit's own log
@@ -174,12 +185,15 @@ class Job:
             socket.send_fds(self._channel, [json.dumps(message).encode()], descriptors)
 
 
-def main(name: str, channel: socket.socket, run: Run) -> NoReturn:
-    """Run as the first process of new namespaces, in a fork of the template. Does not return."""
+def main(
+    name: str, channel: socket.socket, run: Run, devices: Sequence[str] = (), begin: str | None = None
+) -> NoReturn:
+    """Run as the first process of new namespaces, in a fork of the template. Does not return. `devices` are those of
+    the card that this template has; then `begin` is no None (unit.become)."""
     try:
         isolate.close_all_but({0, 1, 2, channel.fileno()})
         try:
-            job = Job(channel, run, view.enter_job(name))
+            job = Job(channel, run, view.enter_job(name, devices), begin)
         except OSError as error:
             channel.send(json.dumps({"error": f"The job's sandbox could not be made: {error}"}).encode())
             raise

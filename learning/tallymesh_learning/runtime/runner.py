@@ -75,12 +75,13 @@ def _open(folder: Path, emit: Emit) -> Work:
         unit = decode_unit((folder / "in" / "unit").read_bytes())
     except (OSError, TallymeshError) as error:
         raise UnitFailure("inputs", f"The unit cannot be read: {error}") from None
-    wrong = profile.missing_environment()
-    if wrong:
-        raise UnitFailure("sandbox", f"This process was not started under the numeric profile: {', '.join(wrong)}.")
-    if unit.profile != profile.profile_hash():
+    kind = profile.kind_of(unit.profile)
+    if not kind:
         mine, asked = profile.profile_hash().hex()[:8], unit.profile.hex()[:8]
         raise UnitFailure("sandbox", f"The unit asks for the numeric profile {asked}, this machine has {mine}.")
+    wrong = profile.missing_environment(kind)
+    if wrong:
+        raise UnitFailure("sandbox", f"This process was not started under the numeric profile: {', '.join(wrong)}.")
     key_file = folder / "in" / "probe"
     key = key_file.read_bytes() if key_file.exists() else b""
     if key and len(key) != PROBE_KEY_BYTES:
@@ -98,7 +99,7 @@ def _run(work: Work, steps: Sequence[str]) -> Result:
         step = _step(work.unit, steps)
         from tallymesh_learning.runtime import numeric
 
-        numeric.apply()
+        numeric.apply(profile.kind_of(work.unit.profile))
         numeric.reseed(work.unit.seed, "import")
     with _packages(work), program.importable(archive):
         result: Result = step(work)

@@ -72,6 +72,7 @@ ioctl:16:29 prctl:157:167 fcntl:72:25 pipe2:293:59 personality:135:92 setrlimit:
 _MACHINES = {"x86_64": (0, 0xC000_003E), "aarch64": (1, 0xC000_00B7)}  # column, AUDIT_ARCH of linux/audit.h
 
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_MASK = 0x54
 _OFFSET_NUMBER, _OFFSET_MACHINE, _OFFSET_ARGUMENTS = 0, 4, 16  # struct seccomp_data, little-endian
 _STEP = struct.Struct("HBBI")  # struct sock_filter
 KILL, ALLOW, _ERRNO = 0x8000_0000, 0x7FFF_0000, 0x0005_0000
@@ -81,6 +82,20 @@ _CLONE_NEW = 0x7E02_0000  # every CLONE_NEW… flag that clone(2) takes
 _AF_UNIX = 1
 _SOCKET_OPTIONS = (2, 7, 8, 9, 16, 20, 21)  # REUSEADDR SNDBUF RCVBUF KEEPALIVE PASSCRED *TIMEO; no BPF filters
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
+# What a unit that leased a card may say to NVIDIA's driver besides. Of its own devices (type byte 'F', read and write,
+# any size): what CUDA's compute path uses, and nothing of displays, debuggers or management. Of nvidia-uvm, whose
+# numbers are plain: the same, without its tools (which read other processes) and tests. Numbers: open-gpu-kernel-
+# modules, nv-ioctl-numbers.h, nv_escape.h, uvm_ioctl.h; which are enough: gVisor's nvproxy, which knows no others.
+_CARD_MASK, _CARD_TYPE = 0xC000_FFFF, 0xC000_4600
+_CARD_NUMBERS = (
+    *(200, 201, 206, 207, 210, 212, 214, 215, 218),  # CARD_INFO REGISTER_FD *_OS_EVENT VERSION ATTACH SYS NUMA WAIT
+    *(0x27, 0x29, 0x2A, 0x2B, 0x34, 0x35, 0x41, 0x4A, 0x4E, 0x4F, 0x54, 0x57, 0x58, 0x5E),  # NV_ESC_RM_…
+)
+_CARD_PLAIN = (
+    *(0x3000_0001, 0x3000_0002),  # UVM_INITIALIZE, UVM_DEINITIALIZE
+    *(23, 24, 25, 26, 27, 28, 29, 30, 31, 33, 34, 37, 38, 39, 42, 43, 44, 45, 46, 47, 51, 53),
+    *(65, 66, 68, 70, 72, 73, 75),
+)
 _PRCTLS = (1, 2, 3, 4, 15, 16, 29, 30, 38, 39, 41, 42, 0x5356_4D41)  # PDEATHSIG DUMPABLE NAME TIMERSLACK NNP THP VMA
 _FCNTL_REFUSED = (1024, 1026, 1031)  # F_SETLEASE, F_NOTIFY, F_SETPIPE_SZ (a mebibyte of kernel memory each)
 _O_NOTIFICATION_PIPE = 0x80
@@ -102,8 +117,9 @@ class Step(NamedTuple):
 Block = list[Step]
 
 
-def program(machine: str, *, forks: bool) -> list[Step]:
-    """The filter for `machine` (`uname -m`). Without `forks` a unit may start threads but no process and no program.
+def program(machine: str, *, forks: bool, card: bool = False) -> list[Step]:
+    """The filter for `machine` (`uname -m`). Without `forks` a unit may start threads but no process and no program;
+    with a `card` it may talk to NVIDIA's driver.
 
     OSError where the numbers for the machine are not known.
     """
@@ -112,7 +128,7 @@ def program(machine: str, *, forks: bool) -> list[Step]:
     column, audit = _MACHINES[machine]
     blocks = {number: [_give(ALLOW)] for number in _numbers(_ALLOWED, column).values()}
     for name, number in _numbers(_RULED, column).items():
-        blocks[number] = _rules(forks)[name]
+        blocks[number] = _rules(forks, card)[name]
     ranges: list[tuple[int, Block]] = []
     for number in range(NEWEST + 1):
         block = blocks.get(number, [_refuse(errno.EPERM)])
@@ -128,22 +144,22 @@ def program(machine: str, *, forks: bool) -> list[Step]:
     ]
 
 
-@lru_cache(maxsize=2)
-def compiled(*, forks: bool) -> bytes:
+@lru_cache(maxsize=4)
+def compiled(*, forks: bool, card: bool = False) -> bytes:
     """The filter for this machine as the kernel reads it. The template asks once, so that no unit waits for it."""
-    return b"".join(_STEP.pack(*step) for step in program(os.uname().machine, forks=forks))
+    return b"".join(_STEP.pack(*step) for step in program(os.uname().machine, forks=forks, card=card))
 
 
-def install(*, forks: bool) -> None:
+def install(*, forks: bool, card: bool = False) -> None:
     """Put the filter on this thread and all that it starts, for good. Needs no_new_privs."""
-    code = ctypes.create_string_buffer(compiled(forks=forks))
+    code = ctypes.create_string_buffer(compiled(forks=forks, card=card))
     header = struct.pack("HxxxxxxP", (len(code) - 1) // _STEP.size, ctypes.addressof(code))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_MODE_FILTER), header, ctypes.c_ulong(0), ctypes.c_ulong(0)) < 0:
         raise OSError(ctypes.get_errno(), "the system call filter was refused")
 
 
-def _rules(forks: bool) -> dict[str, Block]:
+def _rules(forks: bool, card: bool) -> dict[str, Block]:
     may_fork = [_give(ALLOW)] if forks else [_refuse(errno.EPERM)]
     threads_only = [] if forks else [Step(_JUMP_ANY_BIT, 1, 0, _CLONE_THREAD), _refuse(errno.EPERM)]
     return {
@@ -164,7 +180,7 @@ def _rules(forks: bool) -> dict[str, Block]:
             _refuse(errno.EPERM),
         ],
         "setsockopt": _only(2, _SOCKET_OPTIONS, errno.EPERM),
-        "ioctl": _only(1, _IOCTLS, errno.ENOTTY),
+        "ioctl": _card_ioctls() if card else _only(1, _IOCTLS, errno.ENOTTY),
         "prctl": _only(0, _PRCTLS, errno.EPERM),
         "fcntl": _except(1, _FCNTL_REFUSED),
         "pipe2": [
@@ -183,6 +199,13 @@ def _rules(forks: bool) -> dict[str, Block]:
         ],
         "personality": _only(0, (_PERSONALITY_QUERY,), errno.EPERM),
     }  # fmt: skip
+
+
+def _card_ioctls() -> Block:
+    """Those of NVIDIA's devices, whose size is part of the number and may be any; then the plain ones, as for all."""
+    tests = (Step(_JUMP_EQUAL, 0, 1, _CARD_TYPE | number) for number in _CARD_NUMBERS)
+    of_card = [step for test in tests for step in (test, _give(ALLOW))]
+    return [_argument(1), Step(_MASK, 0, 0, _CARD_MASK), *of_card, *_only(1, (*_IOCTLS, *_CARD_PLAIN), errno.ENOTTY)]
 
 
 def _only(argument: int, values: Sequence[int], code: int) -> Block:

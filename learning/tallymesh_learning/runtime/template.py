@@ -31,14 +31,19 @@ from tallymesh_learning.runtime.unit import Run, resolve
 
 DEFAULT_RUN = "tallymesh_learning.runtime.runner:run_unit"
 DEFAULT_WARM = "tallymesh_learning.runtime.warm:warm"
+DEFAULT_BEGIN = "tallymesh_learning.runtime.card:begin"
 
 
 class Template:
-    """Forks jobs and waits for them. `run` is what every unit calls."""
+    """Forks jobs and waits for them. `run` is what every unit calls. A template of a card shows its jobs the files
+    `devices`, and has `begin` called in each unit before foreign code; it never talks to the card itself, because what
+    CUDA knows does not survive a fork."""
 
-    def __init__(self, control: socket.socket, run: Run) -> None:
+    def __init__(self, control: socket.socket, run: Run, devices: Sequence[str] = (), begin: str | None = None) -> None:
         self._control = control
         self._run = run
+        self._devices = devices
+        self._begin = begin
         self._jobs: dict[str, int] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
@@ -93,7 +98,7 @@ class Template:
             isolate.map_own_ids(proc)
             pid = os.fork()
             if pid == 0:
-                job.main(name, channel, self._run)
+                job.main(name, channel, self._run, self._devices, self._begin)
             os.write(writer, str(pid).encode())
         except OSError as error:
             os.write(writer, str(error).encode())
@@ -116,6 +121,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--control", type=int, required=True)
     parser.add_argument("--run", default=DEFAULT_RUN)
     parser.add_argument("--warm", default=DEFAULT_WARM)
+    parser.add_argument("--devices", default="", help="files of /dev of the card that jobs have, as a,b,…")
+    parser.add_argument("--begin", default=DEFAULT_BEGIN, help="called in each unit that has a card")
     parser.add_argument("--cpus", default="", help="the only cores that jobs may use, as 0,1,…")
     options = parser.parse_args(arguments)
     began = time.monotonic()
@@ -131,8 +138,9 @@ def main(arguments: Sequence[str]) -> None:
         if options.warm:
             resolve(options.warm)()
         for forks in (True, False):
-            seccomp.compiled(forks=forks)
-    template = Template(control, run)
+            seccomp.compiled(forks=forks, card=bool(options.devices))
+    devices = options.devices.split(",") if options.devices else []
+    template = Template(control, run, devices, options.begin if devices else None)
     control.send(json.dumps({"ready": True, "seconds": round(time.monotonic() - began, 3)}).encode())
     template.serve()
 

@@ -50,9 +50,11 @@ def become(
     run: Run,
     task: str,
     kept: Sequence[str],
+    begin: str | None = None,
 ) -> NoReturn:
     """Turn this process into unit `name`. `task` names another function of the runtime to call instead of `run`;
-    `kept` is what view.enter_job returned."""
+    `kept` is what view.enter_job returned. `begin` is not None where the job has a card, and then names what wakes it
+    (module:function; "" for nothing): where that fails, the machine is at fault and not the unit."""
     os.setsid()
     os.nice(NICE)
     _redirect(events, console)
@@ -65,9 +67,11 @@ def become(
     os.umask(0o022)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    _limit(limits, forks)
+    _limit(limits, forks, card=begin is not None)
     isolate.drop_privileges()
-    seccomp.install(forks=forks)
+    seccomp.install(forks=forks, card=begin is not None)
+    if begin:
+        resolve(begin)()
     emit("begin", time.monotonic())
     try:
         if task:
@@ -82,10 +86,14 @@ def become(
     os._exit(0)
 
 
-def enter_group(entrance: int) -> None:
-    """Into the control group that bounds this unit's memory, with all that it starts, and without knowing its name."""
-    with contextlib.suppress(OSError):  # kernels before 5.16 let only their opener in: there the watchdog is alone
+def enter_group(entrance: int, *, must: bool = False) -> None:
+    """Into the control group that bounds this unit's memory, with all that it starts, and without knowing its name.
+    OSError where it `must` get in and does not."""
+    try:
         os.write(entrance, b"0")
+    except OSError:  # kernels before 5.16 let only their opener in: there the watchdog is alone
+        if must:
+            raise
     isolate.unshare(isolate.CLONE_NEWCGROUP)
 
 
@@ -132,11 +140,12 @@ def _redirect(events: int, console: int) -> None:
     isolate.close_all_but({0, 1, 2, EVENTS})
 
 
-def _limit(limits: dict[str, Any], forks: bool) -> None:
+def _limit(limits: dict[str, Any], forks: bool, *, card: bool) -> None:
     mebibyte = 1 << 20
+    # CUDA reserves terabytes of addresses and uses next to none: there the control group is what bounds memory.
     address_space = isolate.virtual_memory_bytes() + limits["memory_mib"] * mebibyte
     for kind, value in (
-        (resource.RLIMIT_AS, address_space),
+        *([] if card else [(resource.RLIMIT_AS, address_space)]),
         (resource.RLIMIT_NPROC, limits["processes"] if forks else max(limits["processes"], _THREADS_MIN)),
         (resource.RLIMIT_NOFILE, limits["files"]),
         (resource.RLIMIT_FSIZE, limits["file_mib"] * mebibyte),

@@ -33,8 +33,9 @@ INODES_MAX = 32_768  # files of one unit: each costs the kernel about a kibibyte
 _ROOT_OPTIONS = "size=1m,nr_inodes=8192,mode=755"  # mount points and links only
 
 
-def enter_job(name: str) -> list[str]:
-    """Replace the outer view by the job's. Called once, as the first process of new namespaces.
+def enter_job(name: str, devices: Sequence[str] = ()) -> list[str]:
+    """Replace the outer view by the job's. Called once, as the first process of new namespaces. `devices` are names of
+    files of the outer /dev that it gets beside the usual ones: those of its card.
 
     Returns the folders below /tmp that are part of the system (a clone or an environment that was put there).
     """
@@ -55,7 +56,7 @@ def enter_job(name: str) -> list[str]:
     for folder in kept:
         os.makedirs(f"{_ROOT}{folder}")
         isolate.bind(folder, f"{_ROOT}{folder}")
-    for device in _DEVICES:
+    for device in (*_DEVICES, *devices):
         os.close(os.open(f"{_ROOT}/dev/{device}", os.O_CREAT | os.O_WRONLY))
         isolate.bind(f"/dev/{device}", f"{_ROOT}/dev/{device}")
     for link, target in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):

@@ -10,6 +10,7 @@ import torch
 
 from tallymesh import program
 from tallymesh_learning import data, options, tensors, training
+from tallymesh_learning.runtime import numeric
 from tallymesh_learning.runtime.work import UnitFailure, Work, probe_of, probe_step
 
 REPORTS: Final = 8  # live loss values of one unit at most: rounds make the curve, and each value is an event of the job
@@ -49,7 +50,8 @@ def model(loaded: Loaded) -> torch.nn.Module:
     """One with the loaded state's weights."""
     net = training.build_model(loaded.model, loaded.config.seed)
     training.load_model(net, loaded.state)
-    return net
+    device = numeric.device()
+    return net if device.type == "cpu" else net.to(device)
 
 
 def read_config(work: Work) -> options.Config:

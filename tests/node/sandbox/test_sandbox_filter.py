@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import struct
 
 import pytest
@@ -28,15 +29,22 @@ NAMES = {  # as man 2 and the kernel's tables number them: x86_64, aarch64
     "setsockopt": (54, 208), "ioctl": (16, 29), "prctl": (157, 167), "fcntl": (72, 25), "pipe2": (293, 59),
     "personality": (135, 92), "setrlimit": (160, 164), "prlimit64": (302, 261),
 }  # fmt: skip
-PROGRAMS = {(name, forks): seccomp.program(name, forks=forks) for name in ARCHITECTURES for forks in (True, False)}
+PROGRAMS = {
+    (name, forks, card): seccomp.program(name, forks=forks, card=card)
+    for name in ARCHITECTURES
+    for forks in (True, False)
+    for card in (True, False)
+}
 ALLOWED = ("read", "mmap", "exit_group", "openat", "futex")
 RULED = list(NAMES)[list(NAMES).index("clone") :]
 REFUSED = [name for name in NAMES if name not in ALLOWED and name not in RULED]
 
 
-def decide(machine: str, number: int, *arguments: int, forks: bool = True, architecture: int = 0) -> int:
+def decide(
+    machine: str, number: int, *arguments: int, forks: bool = True, card: bool = False, architecture: int = 0
+) -> int:
     """What the kernel would do with the call. A step beyond the program or without end would fail here."""
-    steps = PROGRAMS[machine, forks]
+    steps = PROGRAMS[machine, forks, card]
     values = [*arguments, 0, 0, 0, 0, 0, 0][:6]
     data = struct.pack("<iIQ6Q", number, architecture or ARCHITECTURES[machine], 0, *values)
     place = register = 0
@@ -47,6 +55,8 @@ def decide(machine: str, number: int, *arguments: int, forks: bool = True, archi
             (register,) = struct.unpack_from("<I", data, value)
         elif code == 0x06:
             return value
+        elif code == 0x54:
+            register &= value
         elif code == 0x05:
             place += value
         else:
@@ -55,8 +65,8 @@ def decide(machine: str, number: int, *arguments: int, forks: bool = True, archi
     raise AssertionError("the program does not end")
 
 
-def call(machine: str, name: str, *arguments: int, forks: bool = True) -> int:
-    return decide(machine, NAMES[name][list(ARCHITECTURES).index(machine)], *arguments, forks=forks)
+def call(machine: str, name: str, *arguments: int, forks: bool = True, card: bool = False) -> int:
+    return decide(machine, NAMES[name][list(ARCHITECTURES).index(machine)], *arguments, forks=forks, card=card)
 
 
 @pytest.fixture(params=list(ARCHITECTURES))
@@ -141,9 +151,59 @@ def test_arguments_decide(machine: str, name: str, arguments: tuple[int, ...], d
     assert call(machine, name, *arguments) == decision
 
 
+def test_units_without_a_card_have_the_filter_that_they_always_had() -> None:
+    """Byte for byte: whatever cards need is in a filter of its own."""
+    found = {
+        (name, forks): hashlib.sha256(b"".join(struct.pack("HBBI", *step) for step in PROGRAMS[name, forks, False]))
+        for name in ARCHITECTURES
+        for forks in (True, False)
+    }
+    assert {key: digest.hexdigest()[:16] for key, digest in found.items()} == {
+        ("x86_64", True): "b582d75ba62a1309",
+        ("x86_64", False): "876bb32c7a5f6a27",
+        ("aarch64", True): "8cb5490881fe6365",
+        ("aarch64", False): "4af474bea4b27a63",
+    }
+
+
+def test_a_card_changes_what_ioctl_may_say_and_nothing_else(machine: str) -> None:
+    column = list(ARCHITECTURES).index(machine)
+    for number in range(600):
+        if number != NAMES["ioctl"][column]:
+            for arguments in ((), (1, 1, 1, 1, 1, 1), (0x1000_0000, 0x80, 4, 1 << 40, 1 << 40, 0)):
+                for forks in (True, False):
+                    without = decide(machine, number, *arguments, forks=forks)
+                    assert decide(machine, number, *arguments, forks=forks, card=True) == without
+
+
+@pytest.mark.parametrize(
+    ("request_", "decision"),
+    [
+        (0xC020_462B, seccomp.ALLOW),  # NV_ESC_RM_ALLOC, of 32 bytes …
+        (0xC030_462B, seccomp.ALLOW),  # … and of 48: the size may change with the driver
+        (0xC048_46C8, seccomp.ALLOW),  # NV_ESC_CARD_INFO
+        (0xC008_46D1, ENOTTY),  # NV_ESC_EXPORT_TO_DMABUF_FD: memory that would outlive the unit's own descriptors
+        (0xC020_4659, ENOTTY),  # NV_ESC_RM_BIND_CONTEXT_DMA, of displays
+        (0x8020_462B, ENOTTY),  # read only: no call of this driver
+        (0xC020_6D00, ENOTTY),  # 'm': nvidia-modeset
+        (0xC020_642B, ENOTTY),  # 'd': DRM
+        (0x3000_0001, seccomp.ALLOW),  # UVM_INITIALIZE
+        (37, seccomp.ALLOW),  # UVM_REGISTER_GPU
+        (62, ENOTTY),  # UVM_TOOLS_READ_PROCESS_MEMORY
+        (63, ENOTTY),  # UVM_TOOLS_WRITE_PROCESS_MEMORY
+        (200, ENOTTY),  # the first of UVM's tests
+        (0x5401, seccomp.ALLOW),  # TCGETS, as without a card
+        (0x5412, ENOTTY),  # TIOCSTI
+    ],
+)
+def test_what_a_unit_with_a_card_may_say_to_the_driver(machine: str, request_: int, decision: int) -> None:
+    assert call(machine, "ioctl", 3, request_, card=True) == decision
+    terminal = request_ == 0x5401
+    assert call(machine, "ioctl", 3, request_) == (seccomp.ALLOW if terminal else ENOTTY)
+
+
 def test_jumps_stay_within_what_the_kernel_accepts(machine: str) -> None:
-    for forks in (True, False):
-        steps = seccomp.program(machine, forks=forks)
+    for steps in (PROGRAMS[machine, forks, card] for forks in (True, False) for card in (True, False)):
         assert len(steps) <= 4096
         for place, step in enumerate(steps):
             assert 0 <= step.if_true <= 255
