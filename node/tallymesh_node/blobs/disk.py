@@ -1,10 +1,12 @@
-"""Files of the blob store as the operating system has them: its errors as ours, hashes read in pieces, what is durable.
+"""Files of the blob store as the operating system has them: its errors as ours, hashes read in pieces, what is durable
+and how it gets there.
 
 Nothing here knows what a file is for.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from pathlib import Path
@@ -14,6 +16,10 @@ from blake3 import blake3
 from tallymesh.errors import LocalError
 
 CHUNK_BYTES = 1024 * 1024  # what is read and hashed at once; also the unit of transfer
+_WRITE = 2  # linux/fs.h: SYNC_FILE_RANGE_WRITE, begin to write what is dirty and wait for nothing
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)  # Linux alone; Python's `os` does not have it
+if _sync_file_range is not None:
+    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 class disk:
@@ -41,6 +47,13 @@ def hash_of(path: Path) -> bytes:
         while piece := file.read(CHUNK_BYTES):
             digest.update(piece)
     return digest.digest()
+
+
+def begin_writing(descriptor: int) -> None:
+    """Have the kernel start on what was written to the file, instead of keeping all of it for the fsync at its end.
+    Nothing is promised: what fails here, or is not done, fsync does and says."""
+    if _sync_file_range is not None:
+        _sync_file_range(descriptor, 0, 0, _WRITE)  # 0, 0: the whole file
 
 
 def fsync(path: Path) -> bool:

@@ -471,6 +471,7 @@ class _Taking:
         if blake3(data).digest() != self._plan.hashes[index]:
             raise RemoteError("wrong_bytes", "It sent other bytes than it announced.", peer=self._offer.source.peer_id)
         self._writer.write(index * CHUNK_BYTES, data)
+        self._writer.begin_writing()
         self._plan.came(self._asked.popleft())
         self._received(self._transfer, self._offer, len(data))
 

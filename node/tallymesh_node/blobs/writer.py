@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from tallymesh.ids import BlobId
-from tallymesh_node.blobs.disk import CHUNK_BYTES, disk, private
+from tallymesh_node.blobs.disk import CHUNK_BYTES, begin_writing, disk, private
 from tallymesh_node.blobs.kept import BLOCK
 
 if TYPE_CHECKING:
     from tallymesh_node.blobs.store import BlobStore
+
+BEGIN_BYTES = 8 * CHUNK_BYTES  # written before the disk is set to work on them: few calls, and little left for fsync
 
 
 class BlobWriter:
@@ -34,6 +36,7 @@ class BlobWriter:
         self._lock = threading.Lock()
         self._hash = blake3()
         self._hashed = 0  # bytes in `_hash`, as far as the blob arrived in order
+        self._unbegun = 0  # bytes written since the disk was last set to work
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Put `data` at `offset`; again, if what was there turned out to be wrong."""
@@ -43,12 +46,22 @@ class BlobWriter:
             while done < len(data):
                 done += os.pwrite(self._file.fileno(), memoryview(data)[done:], offset + done)
         with self._lock:
+            self._unbegun += len(data)
             if offset == self._hashed:
                 self._hash.update(data)
                 self._hashed += len(data)
             elif offset < self._hashed:  # the running hash is of other bytes than the file: begin again
                 self._hash = blake3()
                 self._hashed = 0
+
+    def begin_writing(self) -> None:
+        """Set the disk to work where much was written since the last time. It may make its caller wait for a busy
+        disk: a thread is the place for it."""
+        with self._lock:
+            if self._unbegun < BEGIN_BYTES:
+                return
+            self._unbegun = 0
+        begin_writing(self._file.fileno())
 
     def read(self, offset: int, size: int) -> bytes:
         """What a resumed file has there; anything, until its hash was compared."""

@@ -19,7 +19,7 @@ from fakes.peers import TOPIC, peer, peers, proxy, until
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import Source
 from tallymesh.ids import blob_id
-from tallymesh_node.blobs import BlobExchange, BlobStore, open_blobs, transfer
+from tallymesh_node.blobs import BlobExchange, BlobStore, open_blobs, transfer, writer
 from tallymesh_node.blobs.disk import CHUNK_BYTES
 from tallymesh_node.blobs.serving import Header, protocol_name
 from tallymesh_node.blobs.writer import BlobWriter
@@ -45,7 +45,10 @@ def choose(monkeypatch: Patch, way: str) -> None:
     monkeypatch.setattr(transfer, "DIRECT_BYTES", 1 if way == "direct" else NEVER)
 
 
-async def test_many_bytes_go_beside_libp2p_where_the_source_can_be_dialled(tmp_path: Path) -> None:
+async def test_many_bytes_go_beside_libp2p_where_the_source_can_be_dialled(tmp_path: Path, monkeypatch: Patch) -> None:
+    begun: list[int] = []
+    monkeypatch.setattr(writer, "BEGIN_BYTES", 2 * CHUNK_BYTES)
+    monkeypatch.setattr(writer, "begin_writing", begun.append)
     async with peers(2) as networks, exchanges(networks, tmp_path) as (giver, taker):
         blob = giver.put(BIG)
         await fetch(taker, blob, networks[0].source)
@@ -53,6 +56,7 @@ async def test_many_bytes_go_beside_libp2p_where_the_source_can_be_dialled(tmp_p
         assert networks[1].counters.blob_bytes_received == networks[0].counters.blob_bytes_sent == len(BIG)
         assert networks[1].counters.bytes_received < 2 * CHUNK_BYTES  # multiplexed: the first chunk alone
         assert not leftovers(taker)
+        assert len(begun) == 3  # the disk works while more arrives
         await until(lambda: not networks[0]._direct._accepted, 60)
 
 

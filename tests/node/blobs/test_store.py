@@ -15,7 +15,7 @@ import pytest
 
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import BlobId, blob_id
-from tallymesh_node.blobs import BlobStore, kept, store
+from tallymesh_node.blobs import BlobStore, disk, kept, store, writer
 from tallymesh_node.blobs.disk import CHUNK_BYTES
 from tallymesh_node.blobs.store import limit
 
@@ -312,6 +312,33 @@ def test_what_was_kept_is_not_used_for_a_blob_said_to_be_smaller(tmp_path: Path)
     assert writer.read(0, 1000) == b""
     writer.discard()
     assert files(tmp_path) == []
+
+
+def test_disk_begins_on_what_arrives_each_time_much_of_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else all of it waits for the fsync at the end, which then takes as long as the disk needs for the whole."""
+    monkeypatch.setattr(writer, "BEGIN_BYTES", 2000)
+    begun: list[int] = []
+    monkeypatch.setattr(writer, "begin_writing", begun.append)
+    blobs = BlobStore(tmp_path)
+    arriving = blobs.writer(blob_id(DATA), len(DATA))
+    told = []
+    for at in range(0, len(DATA), 1024):
+        arriving.write(at, DATA[at : at + 1024])
+        arriving.begin_writing()
+        told.append(len(begun))
+    assert told == [0, 1, 1, 2]
+    assert set(begun) == {arriving._file.fileno()}
+    arriving.discard()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a call of Linux")
+def test_kernel_knows_the_call_that_begins_to_write(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb", buffering=0) as file:
+        file.write(DATA)
+        assert disk._sync_file_range(file.fileno(), 0, 0, disk._WRITE) == 0
+        disk.begin_writing(file.fileno())
 
 
 def test_two_writers_of_one_blob_do_not_share_a_file(tmp_path: Path) -> None:
