@@ -10,9 +10,8 @@ import trio
 
 from fakes.virtual_chain import CHAIN_ID, STARTED, URL, VirtualChain
 from tallymesh.network import Network
-from tallymesh_ledger.chain import Rpc, Sender
+from tallymesh_ledger.chain import Rpc
 from tallymesh_ledger.chain.outbox import MemoryOutbox
-from tallymesh_ledger.deploy import deploy
 from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.embedded_chain import development_parameters
 from tallymesh_node.enrolment import Enrolment
@@ -52,7 +51,7 @@ async def a_node(chain: VirtualChain, class_delay_s: int = 0, **options) -> Asyn
     """Enrolled, with a slot bought, and every transaction of that final."""
     parameters = msgspec.structs.replace(development_parameters(), class_delay_s=class_delay_s)
     async with chain.rpc() as rpc:
-        contracts = await deploy(Sender(rpc, chain.key), parameters)
+        contracts = await chain.contracts(parameters)
         network = Network(
             name="virtual", chain_id=CHAIN_ID, rpc_urls=(URL,), contracts=contracts, parameters=parameters
         )

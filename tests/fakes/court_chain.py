@@ -25,7 +25,7 @@ from tallymesh.network import Network
 from tallymesh.parameters import Parameters
 from tallymesh.units import Unit
 from tallymesh_ledger import court, merkle
-from tallymesh_ledger.chain import Sender
+from tallymesh_ledger.chain import Rpc, Sender
 from tallymesh_ledger.court import Case, Charge, Ruling, Statement, Word
 from tallymesh_ledger.deploy import deploy
 from tallymesh_ledger.eip712 import Domains
@@ -49,19 +49,38 @@ DISPUTED = 2  # position of the unit that is accused
 
 
 async def admitted(
-    bank: Sender, network: Network, keys: Iterable[AccountKey], *, staked: Iterable[AccountKey]
-) -> dict[bytes, EscrowChain]:
-    """Each account's way to its chain, with coin and tokens from the bank; those that are staked have a slot, too."""
-    chains = {}
-    for key in keys:
-        chain = chains[key.address] = EscrowChain(bank.rpc, network, key)
-        await bank.send(key.address, value=COIN)
-        await chain.contracts.token.transfer(bank, key.address, 10**6)
-    for key in staked:
-        chain = chains[key.address]
-        await chain.contracts.registry.buy_slots(chain.sender, key.address, 1)
-        await chain.contracts.registry.set_class(chain.sender, CLASS)
-    return chains
+    virtual: VirtualChain,
+    rpc: Rpc,
+    parameters: Parameters,
+    keys: Iterable[AccountKey],
+    *,
+    staked: Iterable[AccountKey],
+) -> tuple[Network, dict[bytes, EscrowChain]]:
+    """A network on that new chain, and each account's way to it, with coin and tokens from the bank; those that are
+    staked have a slot, too, and the class of it counts."""
+    keys, staked = tuple(keys), tuple(staked)
+
+    def chains_of(network: Network) -> dict[bytes, EscrowChain]:
+        return {key.address: EscrowChain(rpc, network, key) for key in keys}
+
+    async def story() -> Network:
+        bank = Sender(rpc, virtual.key)
+        network = Network("test", CHAIN_ID, (URL,), await deploy(bank, parameters), parameters)
+        chains = chains_of(network)
+        for account, chain in chains.items():
+            await bank.send(account, value=COIN)
+            await chain.contracts.token.transfer(bank, account, 10**6)
+        for key in staked:
+            chain = chains[key.address]
+            await chain.contracts.registry.buy_slots(chain.sender, key.address, 1)
+            await chain.contracts.registry.set_class(chain.sender, CLASS)
+        await trio.sleep(parameters.class_delay_s + 1)
+        virtual.call("evm_mine")
+        return network
+
+    who = (tuple(key.address for key in keys), tuple(key.address for key in staked))
+    network = await virtual.begin(("admitted", parameters, who), story)
+    return network, chains_of(network)
 
 
 class Quarrel(ABC):
@@ -197,19 +216,15 @@ class CourtChain(Quarrel):
         virtual.close()
 
     async def _prepare(self) -> None:
-        bank = Sender(self.rpc, self.virtual.key)
-        contracts = await deploy(bank, self.parameters)
-        self.network = Network("test", CHAIN_ID, (URL,), contracts, self.parameters)
-        self.domains = Domains.of(self.network)
         staked = (WORKER, *AUDITORS)
-        self.chains = dict(await admitted(bank, self.network, (*staked, PAYER), staked=staked))
+        self.network, chains = await admitted(self.virtual, self.rpc, self.parameters, (*staked, PAYER), staked=staked)
+        self.domains = Domains.of(self.network)
+        self.chains = dict(chains)
         for account, chain in self.chains.items():
             claiming, judging = claims_of(chain, self.network), court_of(chain, self.network)
             assert isinstance(claiming, ContractClaims)
             assert isinstance(judging, ContractCourt)
             self.claims[account], self.court[account] = claiming, judging
-        await trio.sleep(self.parameters.class_delay_s + 1)
-        await self.mine()
 
     async def mine(self, blocks: int = 1) -> None:
         await trio.lowlevel.checkpoint()

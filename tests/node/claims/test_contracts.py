@@ -13,19 +13,17 @@ import trio
 
 from fakes.claims import BOND
 from fakes.court_chain import admitted
-from fakes.virtual_chain import CHAIN_ID, URL, VirtualChain
+from fakes.virtual_chain import VirtualChain
 from fakes.worker_scene import CLASS, key_of
 from tallymesh.errors import ChainError
 from tallymesh.exchange import Opening
 from tallymesh.ids import ZERO32
 from tallymesh.messages import Assign, Lease, Order, Tally
-from tallymesh.network import Network
 from tallymesh.parameters import Parameters
 from tallymesh_ledger import claims, merkle, sampling
-from tallymesh_ledger.chain import Seating, Sender
+from tallymesh_ledger.chain import Seating
 from tallymesh_ledger.chain.fees import GasPolicy
 from tallymesh_ledger.claims import CLAIM_TALLY, ClaimState, Finding, Heard
-from tallymesh_ledger.deploy import deploy
 from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.jobs import job_id, seat_id
 from tallymesh_node.claims.chain import ContractClaims, claims_of
@@ -50,18 +48,13 @@ class Chain:
         self.claims: dict[bytes, ContractClaims] = {}
 
     async def prepare(self) -> None:
-        bank = Sender(self.rpc, self.virtual.key)
-        contracts = await deploy(bank, PARAMETERS)
-        self.network = Network("test", CHAIN_ID, (URL,), contracts, PARAMETERS)
-        self.domains = Domains.of(self.network)
         staked = (WORKER, *AUDITORS)
-        self.chains = await admitted(bank, self.network, (*staked, PAYER), staked=staked)
+        self.network, self.chains = await admitted(self.virtual, self.rpc, PARAMETERS, (*staked, PAYER), staked=staked)
+        self.domains = Domains.of(self.network)
         for account, chain in self.chains.items():
             found = claims_of(chain, self.network)
             assert isinstance(found, ContractClaims)
             self.claims[account] = found
-        await trio.sleep(5)
-        self.mine()
 
     def mine(self, blocks: int = 1) -> None:
         for _ in range(blocks):
