@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -96,11 +98,18 @@ class Quick:
         return Raw(bytes(output), tuple(self._log(log) for log in result.logs), int(result.gas_used))
 
     def ask(self, to: bytes, data: bytes) -> bytes:
+        with self.undone():
+            try:
+                return bytes(self._evm.message_call(checksum(bytes(20)), checksum(to), calldata=data, gas=GAS))
+            except RuntimeError as error:
+                raise _reverted(error) from None
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """What happens inside, the clock's moves left out, did not happen afterwards."""
         mark = self._evm.snapshot()
         try:
-            return bytes(self._evm.message_call(checksum(bytes(20)), checksum(to), calldata=data, gas=GAS))
-        except RuntimeError as error:
-            raise _reverted(error) from None
+            yield
         finally:
             self._evm.revert(mark)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
 
-from fakes.contract_world import NOBODY, Done, Job, World
+from fakes.contract_world import NOBODY, Done, Job, Quick, World
 from tallymesh.amounts import WEI_PER_TOKEN
 from tallymesh.messages import Lease, RelayedBond, RelayedWithdraw, Release
 from tallymesh.parameters import Parameters
@@ -43,7 +44,8 @@ class Quarrel:
         by_signer: bool = False,
         spare: int = 0,
     ) -> None:
-        self.world = world = World(parameters=parameters)
+        self.engine = Quick()
+        self.world = world = World(self.engine, parameters)
         self.claims: Any = Caller(world.claims)
         self.accusations: Any = Caller(world.accusations)
         self.court = world.court
@@ -77,6 +79,10 @@ class Quarrel:
         return self.job.workers[0]
 
     # Calls.
+
+    def undone(self) -> AbstractContextManager[None]:
+        """What is called inside did not happen afterwards."""
+        return self.engine.undone()
 
     def call(self, function: str, *arguments: Any, by: Any) -> Done:
         return self.world.call("JobEscrow", function, *arguments, by=by)
