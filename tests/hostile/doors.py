@@ -164,10 +164,10 @@ REQUESTS: dict[str, str] = {
 SERVING: dict[str, str] = {
     "node/tallymesh_node/auditor/service.py::AuditorService.run": "audit",
     "node/tallymesh_node/blobs/transfer.py::BlobExchange.__init__": "/blob/2",
-    "node/tallymesh_node/blobs/transfer.py::BlobExchange._serve_direct": "/direct/1",
+    "node/tallymesh_node/blobs/transfer.py::BlobExchange._serve_direct": "/direct/2",
     "node/tallymesh_node/carriers/serving.py::Carrier.open": "carry_terms, carry",
     "node/tallymesh_node/claims/serving.py::Serving.open": "claim_unit",
-    "node/tallymesh_node/network/direct.py::Direct.take_over": "/direct/1",
+    "node/tallymesh_node/network/direct.py::Direct.take_over": "/direct/2",
     "node/tallymesh_node/network/gossip.py::Gossip.__init__": "/offers",
     "node/tallymesh_node/network/host.py::Libp2pNetwork.__init__": "/request/1, dialback",
     "node/tallymesh_node/network/host.py::Libp2pNetwork.serve": "the roles' door",

@@ -38,11 +38,12 @@ class Pipe(Protocol):
         or TooSlowError when it takes longer than `each_s` to take a chunk, or to ask for the next."""
 
     async def take(
-        self, ask: Callable[[], Ask | None], use: Callable[[memoryview], None], each_s: float, ahead: int
+        self, ask: Callable[[], Ask | None], use: Callable[[memoryview, int], None], each_s: float, ahead: int
     ) -> None:
         """Send what `ask` returns and pass the bytes that answer, as many as it says, to `use`, until `ask` returns
-        None; `ahead` questions are on their way at a time where that helps. Both may be called in another thread, where
-        they may hash and write; what `use` is given is valid until it returns. TooSlowError after `each_s`."""
+        None; `ahead` questions are on their way at a time where that helps. `use` is called once or more often for each
+        answer, with its bytes so far and where the new ones begin; they are valid until it returns. Both may be called
+        in another thread, where they may hash and write. TooSlowError after `each_s`."""
 
     def round_trip_s(self) -> float:
         """0 where asking ahead would not help."""
@@ -82,14 +83,14 @@ class StreamPipe:
                 span = None
 
     async def take(
-        self, ask: Callable[[], Ask | None], use: Callable[[memoryview], None], each_s: float, ahead: int
+        self, ask: Callable[[], Ask | None], use: Callable[[memoryview, int], None], each_s: float, ahead: int
     ) -> None:
         while (asked := ask()) is not None:
             with trio.fail_after(each_s):
                 if asked[0]:
                     await self._wire.send_frame(asked[0])
                 data = memoryview(await self._wire.read_exactly(asked[1]))
-            await trio.to_thread.run_sync(use, data)
+            await trio.to_thread.run_sync(use, data, 0)
 
     def round_trip_s(self) -> float:
         return 0.0

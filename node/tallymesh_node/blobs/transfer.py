@@ -449,6 +449,7 @@ class _Taking:
         self._asked: deque[int] = deque()
         self._unasked = unasked
         self._one = unasked  # and then no more
+        self._hash = blake3()  # of the chunk that is coming
 
     def ask(self) -> Ask | None:
         if self._one:
@@ -464,11 +465,16 @@ class _Taking:
         self._asked.append(index)
         return msgspec.msgpack.encode(index), self._plan.length(index)
 
-    def use(self, data: memoryview) -> None:
+    def use(self, data: memoryview, new: int) -> None:
+        """`data` is what came of the oldest chunk so far, new from `new` on."""
         if not self._asked:
             return  # the first chunk came unasked, and was here
         index = self._asked[0]
-        if blake3(data).digest() != self._plan.hashes[index]:
+        self._hash.update(data[new:])
+        if len(data) < self._plan.length(index):
+            return
+        digest, self._hash = self._hash.digest(), blake3()
+        if digest != self._plan.hashes[index]:
             raise RemoteError("wrong_bytes", "It sent other bytes than it announced.", peer=self._offer.source.peer_id)
         self._writer.write(index * CHUNK_BYTES, data)
         self._writer.begin_writing()

@@ -7,7 +7,8 @@ inside Noise, and the keys of both directions come from the two (HKDF-SHA256). W
 fails the handshake and never learns them. Nonces count up and keys live as long as the socket: a record that is
 changed, left out, repeated or moved ends it. This module does not know what travels.
 
-A record: 4 bytes, big endian, the length of what follows; the ciphertext with its 16 bytes of tag.
+A record: 4 bytes, big endian, the length of what follows; the ciphertext with its 16 bytes of tag. A part of a file is
+as many records of PIECE_BYTES as it fills, and one of the rest: one side opens one while the other seals the next.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ from tallymesh_node.network.mends import MendedTCP, shielded
 
 log = logging.getLogger(__name__)
 
-RECORD_BYTES = 1024 * 1024  # of plain bytes: a chunk of a blob. Larger ones are no faster, and take memory
+RECORD_BYTES = 1024 * 1024  # of plain bytes: the longest frame, a blob's list of chunks, has half of it
+PIECE_BYTES = 256 * 1024  # a quarter of a chunk: smaller ones cost more of both sides, larger ones make one side wait
 ASK_BYTES = 16  # of a frame that asks for a part of a file
 SECRET_BYTES = 32
 TAG_BYTES = 16
@@ -70,7 +72,7 @@ T = TypeVar("T")
 
 
 def direct_protocol(topic: str) -> str:
-    return f"/{topic}/direct/1"
+    return f"/{topic}/direct/2"
 
 
 class DirectSocket:
@@ -119,10 +121,9 @@ class DirectSocket:
         each_s: float,
         pace: Pace = UNPACED,
     ) -> NoReturn:
-        """Answer each frame with the part of a file that `place` reads out of it, a record of at most RECORD_BYTES,
-        beginning with the part `first`, each when `pace` lets it go; in one visit to a thread, where a chunk costs no
-        turn of trio's loop. Ends with RemoteError when the peer leaves or `place` raises it, TooSlowError when a turn
-        takes longer than `each_s`."""
+        """Answer each frame with the part of a file that `place` reads out of it, beginning with the part `first`, each
+        when `pace` lets it go; in one visit to a thread, where a chunk costs no turn of trio's loop. Ends with
+        RemoteError when the peer leaves or `place` raises it, TooSlowError when a turn takes longer than `each_s`."""
 
         def work() -> NoReturn:
             span = first
@@ -132,21 +133,25 @@ class DirectSocket:
                     span = place(bytes(self._receive(ASK_BYTES)))
                 pace.wait_in_thread(span[1])
                 self._deadline = time.monotonic() + each_s
-                piece = self._room(span[1])
-                if os.preadv(descriptor, [piece], span[0]) != span[1]:
-                    raise RemoteError("unreachable", "The blob's file became shorter.", peer=self.peer_id)
-                self._send(piece)
+                offset, left = span
+                while left:
+                    piece = self._room(min(left, PIECE_BYTES))
+                    if os.preadv(descriptor, [piece], offset) != len(piece):
+                        raise RemoteError("unreachable", "The blob's file became shorter.", peer=self.peer_id)
+                    self._send(piece)
+                    offset, left = offset + len(piece), left - len(piece)
                 span = None
 
         never: NoReturn = await self._in_thread(work)
         return never
 
     async def take(
-        self, ask: Callable[[], Ask | None], use: Callable[[memoryview], None], each_s: float, ahead: int
+        self, ask: Callable[[], Ask | None], use: Callable[[memoryview, int], None], each_s: float, ahead: int
     ) -> None:
-        """Send what `ask` returns and pass the record that answers, of exactly the size that it says, to `use`, until
-        `ask` returns None; with as many questions on their way as `ahead` says. In one visit to a thread, where both
-        are called. TooSlowError where a record takes longer than `each_s`."""
+        """Send what `ask` returns and pass the bytes that answer, of exactly the size that it says, to `use` as they
+        come (all so far, and where the new ones begin), until `ask` returns None; with as many questions on their way
+        as `ahead` says. In one visit to a thread, where both are called. TooSlowError where an answer takes longer than
+        `each_s`."""
 
         def work() -> None:
             sizes: deque[int] = deque()
@@ -158,10 +163,13 @@ class DirectSocket:
                     sizes.append(asked[1])
                 if not sizes:
                     return
-                data = self._receive(sizes[0])
-                if len(data) != sizes.popleft():
-                    raise RemoteError("bad_message", "A record of another size than asked.", peer=self.peer_id)
-                use(data)
+                size = sizes.popleft()
+                data = self._room(size)
+                for at in range(0, size, PIECE_BYTES):
+                    end = min(size, at + PIECE_BYTES)
+                    if len(self._receive(end - at, data[at:end])) != end - at:
+                        raise RemoteError("bad_message", "A record of another size than asked.", peer=self.peer_id)
+                    use(data[:end], at)
 
         await self._in_thread(work)
 
@@ -242,8 +250,8 @@ class DirectSocket:
         self._set_timeout()
         self._socket.sendall(whole)
 
-    def _receive(self, limit: int) -> memoryview:
-        """The next record's bytes, valid until the one after it."""
+    def _receive(self, limit: int, into: memoryview | None = None) -> memoryview:
+        """The next record's bytes, at most `limit`: at the beginning of `into`, or valid until the record after it."""
         head = bytearray(_LENGTH.size)
         self._fill(memoryview(head))
         (size,) = _LENGTH.unpack(head)
@@ -254,7 +262,7 @@ class DirectSocket:
         sealed = memoryview(self._sealed_in)[:size]
         self._fill(sealed)
         plain_size = size - TAG_BYTES
-        plain = self._room(plain_size)
+        plain = self._room(plain_size) if into is None else into[:plain_size]
         try:
             self._in.decrypt_into(_NONCE.pack(0, self._received), sealed, None, plain)
         except InvalidTag:

@@ -135,7 +135,7 @@ async def test_peer_that_is_silent_or_sends_drop_by_drop_is_too_slow() -> None:
         asks = iter([(b"", 1000)])
         try:
             with pytest.raises(trio.TooSlowError):
-                await near.take(lambda: next(asks, None), lambda data: None, 0.2, 1)
+                await near.take(lambda: next(asks, None), lambda data, new: None, 0.2, 1)
         finally:
             stop.set()
             dripping.join()
@@ -146,7 +146,7 @@ async def test_time_that_writing_took_is_not_the_peers_fault(monkeypatch: pytest
     now = [0.0]
     monkeypatch.setattr(direct, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
-    def use(data: memoryview) -> None:
+    def use(data: memoryview, new: int) -> None:
         now[0] += 1000.0  # a disk that is busy
 
     async with between() as (near, far):
@@ -159,7 +159,9 @@ async def test_as_many_questions_are_on_their_way_as_were_to_be_ahead() -> None:
     asks = iter([(bytes([number]), 1) for number in range(5)])
     got: list[bytes] = []
     async with between() as (near, far), trio.open_nursery() as nursery:
-        nursery.start_soon(near.take, lambda: next(asks, None), lambda data: got.append(bytes(data)), 60.0, 3)
+        nursery.start_soon(
+            near.take, lambda: next(asks, None), lambda data, new: got.append(bytes(data[new:])), 60.0, 3
+        )
         size = len(sealed(b"x")[0])
         far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 60, 0))  # s: else it waits for good
         for _ in range(3):
@@ -177,8 +179,56 @@ async def test_record_of_another_size_than_was_asked_for_is_refused() -> None:
     async with between() as (near, far):
         far.sendall(sealed(b"four")[0])
         with pytest.raises(RemoteError) as error:
-            await near.take(lambda: next(asks, None), lambda data: None, 60.0, 1)
+            await near.take(lambda: next(asks, None), lambda data, new: None, 60.0, 1)
         assert error.value.code == "bad_message"
+
+
+async def test_part_of_a_file_comes_in_records_of_which_each_is_used_as_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One side works on the first while the other makes the next, with no more than one part on its way."""
+    monkeypatch.setattr(direct, "PIECE_BYTES", 4)
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789abcdef")
+    came: list[tuple[bytes, int]] = []
+    asks = iter([(b"a", 10), (b"b", 4), (b"c", 0)])
+    spans = {b"a": (3, 10), b"b": (0, 4), b"c": (0, 0)}
+    server = socket.create_server(("127.0.0.1", 0))
+    ends = [socket.create_connection(server.getsockname()), server.accept()[0]]
+    giver, taker = (
+        DirectSocket(end, PEER, keys, trio.CapacityLimiter(1), lambda: None)
+        for end, keys in zip(ends, (KEYS, KEYS[::-1]), strict=True)
+    )
+    descriptor = os.open(path, os.O_RDONLY)
+
+    async def give() -> None:
+        with pytest.raises(RemoteError):
+            await giver.give(descriptor, None, spans.__getitem__, 60.0)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(give)
+        await taker.take(lambda: next(asks, None), lambda data, new: came.append((bytes(data), new)), 60.0, 1)
+        await taker.abort()
+    os.close(descriptor)
+    await giver.abort()
+    server.close()
+    assert came == [(b"3456", 0), (b"3456789a", 4), (b"3456789abc", 8), (b"0123", 0)]
+    assert (giver._sent, taker._received) == (4, 4)
+
+
+@pytest.mark.parametrize("second", [b"45", b"45678"], ids=["shorter", "longer"])
+async def test_later_record_of_another_size_than_was_asked_for_is_refused(
+    monkeypatch: pytest.MonkeyPatch, second: bytes
+) -> None:
+    monkeypatch.setattr(direct, "PIECE_BYTES", 4)
+    asks = iter([(b"", 7)])
+    came: list[bytes] = []
+    async with between() as (near, far):
+        far.sendall(b"".join(sealed(b"0123", second)))
+        with pytest.raises(RemoteError) as error:
+            await near.take(lambda: next(asks, None), lambda data, new: came.append(bytes(data)), 60.0, 1)
+        assert error.value.code == ("bad_message" if len(second) < 3 else "too_large")
+    assert came == [b"0123"]
 
 
 class Noise:
