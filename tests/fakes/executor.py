@@ -63,7 +63,10 @@ class FakeExecutor:
         missing = wanted - set(inputs)
         if missing:
             raise Failure("inputs", f"{len(missing)} inputs of unit {name[:4].hex()} were not given.")
-        content = {key: inputs[key].read_bytes() for key in wanted}
+        try:
+            content = {key: inputs[key].read_bytes() for key in wanted}
+        except FileNotFoundError as error:  # room was made meanwhile
+            raise Failure("inputs", f"An input is not here: {error.filename}.") from None
         for key, data in content.items():
             assert blake3(data).digest() == key, "an input is not what its name says"
         self.ran.append(name)

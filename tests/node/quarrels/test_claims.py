@@ -3,8 +3,6 @@ journals."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,75 +10,20 @@ import pytest
 import trio
 from msgspec.structs import replace
 
-from fakes.chain import DOMAINS, FakeChain
-from fakes.claim_scene import ClaimScene, Story
+from fakes.chain import DOMAINS
+from fakes.claim_scene import Story
 from fakes.claims import COURT
-from fakes.court import FakeCourt
-from fakes.executor import honest
-from fakes.worker_scene import CLASS
+from fakes.trial_scene import Trial, lie
 from tallymesh import exchange, wire
-from tallymesh.ids import BlobId
 from tallymesh.messages import Lease
-from tallymesh.units import Unit, decode_unit, encode, unit_id
+from tallymesh.units import decode_unit, encode, unit_id
 from tallymesh_ledger.claims import Heard
-from tallymesh_ledger.eip712 import keccak
 from tallymesh_ledger.jobs import seat_id
 from tallymesh_node.claims.kept import Kept
 from tallymesh_node.claims.record import AUDITOR, CallLine, DrawnLine, Line
-from tallymesh_node.cores import Cores
 from tallymesh_node.lines import EndLine
-from tallymesh_node.quarrels.service import QuarrelsService
-from tallymesh_node.worker.policy import SettlePolicy
 
 LOCK = 100
-
-
-def lie(unit: Unit, inputs: Mapping[BlobId, bytes]) -> tuple[bytes, dict[str, float]]:
-    output, metrics = honest(unit, inputs)
-    return b"a lie" + output, metrics
-
-
-class Trial(ClaimScene):
-    """Every node of a claim with its quarrels."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.quarrels: dict[str, QuarrelsService] = {}
-        self.courts: dict[str, FakeCourt] = {}
-
-    def may_fetch(self, holder: str, asker: str, blob: BlobId, ticket: bytes) -> bool:
-        service = self.quarrels.get(holder)
-        found = service is not None and service.may_fetch(asker, blob, ticket)
-        return found or super().may_fetch(holder, asker, blob, ticket)
-
-    @asynccontextmanager
-    async def quarrelling(self, *nodes: Any) -> AsyncIterator[trio.CancelScope]:
-        async with trio.open_nursery() as nursery:
-            for node in nodes:
-                await nursery.start(self.make(node).run)
-            yield nursery.cancel_scope
-            nursery.cancel_scope.cancel()
-
-    def make(self, node: Any) -> QuarrelsService:
-        court = self.courts[node.peer_id] = FakeCourt(self.chain, node.key.address)
-        service = self.quarrels[node.peer_id] = QuarrelsService(
-            network=self.network.networks[node.peer_id],
-            blobs=node.blobs,
-            executor=node.executor,
-            chain=FakeChain(self.chain, node.key.address),
-            court=court,
-            journal=node.journal,
-            domains=DOMAINS,
-            key=node.key,
-            parameters=self.parameters,
-            cores=Cores(1),
-            source_of=self.sources.get,
-            account_of=self.accounts.get,
-            numeric_class=lambda: CLASS,
-            drawing=SettlePolicy(withdraw_idle_wei=1),
-            hash_of=lambda peer: keccak(peer.encode()),
-        )
-        return service
 
 
 async def tried(tmp_path: Path, *, liars: tuple[int, ...], cheat: bool, silent_s: float = 0.0) -> tuple[Trial, Story]:

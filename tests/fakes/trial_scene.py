@@ -1,0 +1,70 @@
+"""The claim of claim_scene.py with every node's quarrels: what an auditor finds goes before the Court."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from fakes.chain import DOMAINS, FakeChain
+from fakes.claim_scene import ClaimScene
+from fakes.court import FakeCourt
+from fakes.executor import honest
+from fakes.worker_scene import CLASS
+from tallymesh.ids import BlobId
+from tallymesh.units import Unit
+from tallymesh_ledger.eip712 import keccak
+from tallymesh_node.cores import Cores
+from tallymesh_node.quarrels.service import QuarrelsService
+from tallymesh_node.worker.policy import SettlePolicy
+
+
+def lie(unit: Unit, inputs: Mapping[BlobId, bytes]) -> tuple[bytes, dict[str, float]]:
+    output, metrics = honest(unit, inputs)
+    return b"a lie" + output, metrics
+
+
+class Trial(ClaimScene):
+    """Every node of a claim with its quarrels."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.quarrels: dict[str, QuarrelsService] = {}
+        self.courts: dict[str, FakeCourt] = {}
+
+    def may_fetch(self, holder: str, asker: str, blob: BlobId, ticket: bytes) -> bool:
+        service = self.quarrels.get(holder)
+        found = service is not None and service.may_fetch(asker, blob, ticket)
+        return found or super().may_fetch(holder, asker, blob, ticket)
+
+    @asynccontextmanager
+    async def quarrelling(self, *nodes: Any) -> AsyncIterator[trio.CancelScope]:
+        async with trio.open_nursery() as nursery:
+            for node in nodes:
+                await nursery.start(self.make(node).run)
+            yield nursery.cancel_scope
+            nursery.cancel_scope.cancel()
+
+    def make(self, node: Any) -> QuarrelsService:
+        court = self.courts[node.peer_id] = FakeCourt(self.chain, node.key.address)
+        service = self.quarrels[node.peer_id] = QuarrelsService(
+            network=self.network.networks[node.peer_id],
+            blobs=node.blobs,
+            executor=node.executor,
+            chain=FakeChain(self.chain, node.key.address),
+            court=court,
+            journal=node.journal,
+            domains=DOMAINS,
+            key=node.key,
+            parameters=self.parameters,
+            cores=Cores(1),
+            source_of=self.sources.get,
+            account_of=self.accounts.get,
+            numeric_class=lambda: CLASS,
+            drawing=SettlePolicy(withdraw_idle_wei=1),
+            hash_of=lambda peer: keccak(peer.encode()),
+        )
+        return service
