@@ -6,8 +6,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,7 +22,7 @@ from hostile.inputs import NASTY, cut, hostile
 from hostile.targets import spec
 from tallymesh import api, units
 from tallymesh.ids import ZERO32, blob_id
-from tallymesh_node.http import answers, crowd
+from tallymesh_node.http import answers, crowd, server
 
 PATIENCE_S = 120.0
 
@@ -63,6 +63,13 @@ def closed(connection: socket.socket) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def wait_until(condition: Callable[[], bool], why: str = "") -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, why
+        time.sleep(0.01)
 
 
 BLOB = blob_id(b"a blob")
@@ -160,10 +167,35 @@ def test_silent_and_slow_strangers_keep_nobody_out(served: Served, client: httpx
             assert client.get("/v1/node").status_code == 200
         assert served.crowd.strangers <= crowd.MAX_STRANGERS
         assert len(os.listdir("/proc/self/fd")) - before <= len(lines) + crowd.MAX_STRANGERS + 8  # both ends are here
-    deadline = time.monotonic() + PATIENCE_S
-    while served.crowd.strangers:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: not served.crowd.strangers)
+
+
+@pytest.mark.parametrize("in_turns", [True, False])
+def test_a_question_that_waits_with_many_strangers_behind_it_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_turns: bool
+) -> None:
+    """The loop stood still: all of them are in the kernel's queue, and come in before anybody's words are read."""
+    monkeypatch.setattr(crowd.Crowd.__init__, "__defaults__", (64, 512))
+    if not in_turns:
+        monkeypatch.setattr(server, "ENTER_A_TURN", server.BACKLOG)
+    with serve(FakeNode(tmp_path)) as served:
+        with ExitStack() as stack:
+
+            def stand_still() -> socket.socket:
+                owner = stack.enter_context(line(served))
+                owner.sendall(head(served, "GET /v1/node", "Connection: close"))
+                for _ in range(100):
+                    stack.enter_context(line(served))
+                return owner
+
+            owner = served.do(stand_still)
+            answer = b""
+            with suppress(ConnectionError):
+                while part := owner.recv(65536):
+                    answer += part
+            assert answer.startswith(b"HTTP/1.1 200") is in_turns
+            wait_until(lambda: served.crowd.strangers == 64)
+        wait_until(lambda: not served.crowd.strangers)
 
 
 def test_who_knows_the_token_is_bounded_too_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,10 +232,5 @@ def test_a_reader_that_takes_nothing_is_cut(
     known = served.crowd.known
     with line(served) as connection:
         connection.sendall(head(served, f"GET /v1/blobs/{name}"))
-        deadline = time.monotonic() + PATIENCE_S
-        while served.crowd.known <= known:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        while served.crowd.known > known:
-            assert time.monotonic() < deadline, "it holds its connection, its file and a chunk for ever"
-            time.sleep(0.02)
+        wait_until(lambda: served.crowd.known > known)
+        wait_until(lambda: served.crowd.known <= known, "it holds its connection, its file and a chunk for ever")

@@ -2,7 +2,9 @@
 strangers (any program of this machine, any page in the owner's browser).
 
 A stranger that comes too many makes the longest waiting one go. So a flood, slow or silent, keeps nobody out: whoever
-has the token is known with the first request, which takes milliseconds. This module does not know what is asked.
+has the token is known with the first request. That takes three turns of the loop, however long a turn may be, and a few
+come in a turn (`ENTER_A_TURN` in server.py): who asks at once is known long before the strangers behind it have pushed
+it to the front. This module does not know what is asked.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Final, cast
 
 from tallymesh.errors import LocalError
 
-MAX_STRANGERS: Final = 64  # a descriptor and some kB each; the 65th pushes the first one out
+MAX_STRANGERS: Final = 128  # a descriptor and some kB each; one more pushes the first one out, 32 turns after it came
 MAX_KNOWN: Final = 512  # with the token: programs that forget to close; a process may have 1,024 descriptors
 
 

@@ -27,6 +27,7 @@ from tallymesh_node.http.answers import Handler, errors_to_answers, json_answer
 from tallymesh_node.http.crowd import Counted, Crowd
 from tallymesh_node.http.facade import NodeFacade
 from tallymesh_node.http.metrics import CONTENT_TYPE, Metrics
+from tallymesh_node.http.turns import make_brisk
 
 if TYPE_CHECKING:  # libp2p's trio-typing hides trio's own annotations from mypy
     from trio_typing import TaskStatus
@@ -37,7 +38,8 @@ MAX_HEADER_BYTES: Final = 16 * 1024  # a token, a host and a few words
 SHUTDOWN_S: Final = 2.0  # open answers get this long when the node stops; event streams are cut
 KEEPALIVE_S: Final = 60.0
 LINGER_S: Final = 2.0  # a refused body is read on this long, so that its sender sees the answer and not a reset
-BACKLOG: Final = 128
+BACKLOG: Final = 128  # connections that wait in the kernel …
+ENTER_A_TURN: Final = 4  # … from where so many come in at once (crowd.py says why)
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})  # for supervisors: no token, and nothing is told
 
 
@@ -67,6 +69,7 @@ class ApiServer:
             access = Access(self.token, host_names(self._host, port, self._hosts))
             published = Published(self._home, self.url, self.token)
             async with trio_asyncio.open_loop() as loop:
+                make_brisk(loop)
                 # By default trio-asyncio ends the program over an error of any one connection.
                 loop.set_exception_handler(_report)
                 runner = web.AppRunner(
@@ -99,7 +102,9 @@ class ApiServer:
         made = runner.server
         assert made is not None
         loop = asyncio.get_running_loop()
-        return await loop.create_server(lambda: Counted(made(), self.crowd), sock=listener, backlog=BACKLOG)
+        door = await loop.create_server(lambda: Counted(made(), self.crowd), sock=listener, backlog=ENTER_A_TURN)
+        listener.listen(BACKLOG)  # asyncio has one number for both
+        return door
 
     def _listen(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
