@@ -2,18 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from fakes.fixtures import market, market_payer
 
-import pytest
-
-from fakes.payer_scene import PayerNode, Scene
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return Scene(tmp_path)
-
-
-@pytest.fixture
-def payer(scene: Scene) -> PayerNode:
-    return PayerNode(scene)
+__all__ = ["market", "market_payer"]
