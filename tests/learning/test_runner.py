@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy
 import pytest
+import torch
 
 from programs.bench import Bench, config
 from tallymesh import values
@@ -21,6 +22,7 @@ from tallymesh_learning.runtime import canary, profile, runner
 from tallymesh_learning.runtime.pool import UnitPool
 from tallymesh_learning.runtime.runner import run_unit
 from tallymesh_learning.runtime.work import UnitFailure
+from tallymesh_learning.steps import map as mapping
 
 
 def test_a_map_unit_returns_its_value_and_what_it_logged(bench: Bench) -> None:
@@ -72,8 +74,8 @@ def test_bytes_may_be_printed_and_what_is_no_text_is_escaped(bench: Bench) -> No
 @pytest.mark.parametrize(
     ("function", "code", "says"),
     [
-        ("raises", "program", "ValueError: cannot use 5"),
-        ("leaves", "program", "sys.exit(3)"),
+        ("raises", "program", "ValueError: cannot use 5. The item was 5."),
+        ("leaves", "program", "sys.exit(3). The item was 5."),
         ("returns_object", "program", "returned value['a']"),
         ("dies", "limits", "by signal 9"),
         ("missing", "program", "AttributeError"),
@@ -84,6 +86,20 @@ def test_a_failing_function_says_whose_fault_it_is(bench: Bench, function: str, 
         bench.call(function, 5)
     assert caught.value.code == code
     assert says in caught.value.sentence
+
+
+def test_the_item_of_a_failing_call_is_shown_in_a_few_words_however_big_it_is() -> None:
+    shown = mapping.shown
+    assert shown([5, 0]) == "[5, 0]"
+    assert shown("x" * 100_000) == "'" + "x" * 27 + "..." + "x" * 28 + "'"
+    assert shown(bytes(10**6)) == "b'" + "\\x00" * 20 + "'… (1000000 bytes)"
+    assert shown(numpy.zeros((3, 4))) == "an array of float64 of shape (3, 4)"
+    assert shown({"image": torch.zeros(2, 2)}) == "{'image': a tensor of torch.float32 of shape (2, 2)}"
+    deep: Any = ["x" * 50] * 1000
+    for _ in range(60):
+        deep = [deep, deep]
+    assert len(shown(deep)) <= mapping.SHOWN_MAX
+    assert len(shown([["y" * 60] * 6] * 6)) == mapping.SHOWN_MAX
 
 
 def test_a_traceback_shows_the_users_frames_and_no_others(bench: Bench) -> None:

@@ -91,7 +91,8 @@ def test_a_program_with_type_hints_runs_and_mypy_reads_it_with_the_project(tmp_p
     [
         (
             "failing_map",
-            r"The call for input 2 failed \(program\): ZeroDivisionError: division by zero\nTraceback[\s\S]*"
+            r"The call for input 2 failed \(program\): ZeroDivisionError: division by zero\. The item was "
+            r"\[5, 0\]\.\nTraceback[\s\S]*"
             r'line 10, in aspect\n[\s\S]*geometry\.py", line 3, in ratio\n    return a / b\n[\s\S]*ZeroDivisionError',
         ),
         (

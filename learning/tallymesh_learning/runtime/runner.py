@@ -26,6 +26,7 @@ from tallymesh_learning.runtime.work import PROBE_KEY_BYTES, Emit, Result, UnitF
 
 MAX_LINE: Final = 4000  # characters of one printed line; a longer one is cut into several
 MAX_TRACEBACK: Final = 20_000  # characters
+MAX_SAID: Final = 1600  # characters of what an exception says; with the item beside it a node takes 2,000
 MAX_METRICS: Final = 100  # names of one unit: they become columns
 RUNTIME: Final = "tallymesh"  # module name in the entries of the runtime's own steps
 STEPS: Final = ("initialise", "segment", "client", "aggregate", "evaluate", "loss_check")
@@ -57,7 +58,7 @@ def run_unit(folder: Path, emit: Emit, steps: Sequence[str] = STEPS) -> bool:
             result = _run(work, steps)
             metrics = canonical_json({name: v for name, v in {**logged, **result.metrics}.items() if math.isfinite(v)})
     except (Exception, SystemExit) as error:
-        _write(out / "failure", canonical_json(_failure(error)))
+        _write(out / "failure", canonical_json(_failure(error, work.about if work is not None else "")))
         return False
     finally:
         lines.finish()
@@ -133,10 +134,10 @@ def _step(unit: Unit, steps: Sequence[str]) -> Any:
     return import_module(f"tallymesh_learning.steps.{name}").run
 
 
-def _failure(error: BaseException) -> dict[str, str]:
+def _failure(error: BaseException, about: str = "") -> dict[str, str]:
     if isinstance(error, UnitFailure):
         return {"code": error.code, "sentence": _plain(error.sentence), "traceback": _plain(_user_frames(error))}
-    text = _text(error)
+    text = _text(error)[:MAX_SAID]
     code, sentence = "program", f"{type(error).__name__}: {text}"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in text):
         code, sentence = "limits", f"Not enough memory: {sentence}"
@@ -144,7 +145,9 @@ def _failure(error: BaseException) -> dict[str, str]:
         sentence = text
     elif isinstance(error, SystemExit):
         sentence = f"The program ended itself with sys.exit({text})."
-    return {"code": code, "sentence": _plain(sentence[:2000]), "traceback": _plain(_user_frames(error))}
+    if about:
+        sentence = f"{sentence}{'' if sentence.endswith(('.', '!', '?')) else '.'} {about}"
+    return {"code": code, "sentence": _plain(sentence), "traceback": _plain(_user_frames(error))}
 
 
 def _text(error: BaseException) -> str:

@@ -48,6 +48,7 @@ class Work:
         self.emit = emit
         self.probe_key = probe_key
         self.seconds: dict[str, float] = {}
+        self.about = ""  # a sentence on what the user's code was given, for whoever reads why it failed
         self._folder = folder
 
     def blob(self, blob: bytes) -> bytes:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from typing import Any
+import reprlib
+from typing import Any, Final
 
 from tallymesh import program, values
 from tallymesh.errors import RemoteError
 from tallymesh_learning.runtime import numeric
 from tallymesh_learning.runtime.work import Result, UnitFailure, Work
+
+SHOWN_MAX: Final = 200  # characters of an item in the sentence that says what went wrong with it
 
 
 def run(work: Work) -> Result:
@@ -21,6 +24,7 @@ def run(work: Work) -> Result:
             kwargs = _kwargs(work)
         except (RemoteError, ValueError) as error:
             raise UnitFailure("inputs", f"The item cannot be read: {error}") from None
+    work.about = f"The item was {shown(item)}."  # before the function may change it
     with work.timed("import"):
         function = program.resolve(work.unit.entry)
     with work.timed("compute"):
@@ -28,6 +32,29 @@ def run(work: Work) -> Result:
         value = function(item, **kwargs)
     with work.timed("save"):
         return Result(values.encode(value, what="returned value"), {})
+
+
+class _Short(reprlib.Repr):
+    """Items may have gigabytes: no more of one is made into text than is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, 60, 60
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        return repr(value) if len(value) <= 20 else f"{value[:20]!r}… ({len(value)} bytes)"
+
+    def repr_ndarray(self, value: Any, level: int) -> str:
+        return f"an array of {value.dtype} of shape {tuple(value.shape)}"
+
+    def repr_Tensor(self, value: Any, level: int) -> str:
+        return f"a tensor of {value.dtype} of shape {tuple(value.shape)}"
+
+
+def shown(item: Any) -> str:
+    """An item in at most SHOWN_MAX characters."""
+    text = _Short().repr(item)
+    return text if len(text) <= SHOWN_MAX else text[: SHOWN_MAX - 1] + "…"
 
 
 def _kwargs(work: Work) -> dict[str, Any]:

@@ -204,16 +204,17 @@ class Watching:
         """A unit gave no output there. Whose fault? The payer's own node tries where it may be the program's."""
         driver = self.driver
         code, sentence = held.failures[position]
-        unit = held.units[position]
+        unit, which = held.units[position], self._which(held, position)
+        sentence += which
         if driver.book.over:
             pass  # whose fault it is changes nothing any more
         elif code == "inputs" and (gone := losses.missing(driver, unit)):
             await losses.end_without(driver, gone)
             return
-        elif code in FAULTS_OF_PROGRAM and driver.own.available:
+        elif code in FAULTS_OF_PROGRAM and driver.own.tries:
             failure = await driver.own.try_unit(unit, held.lease.work_ms)
             if failure is not None:
-                await driver.closing.fail(failure.code, failure.sentence, failure.traceback)
+                await driver.closing.fail(failure.code, failure.sentence + which, failure.traceback)
                 return
             failed_on = self._failed_on(code)
             if len(failed_on) >= FAILURES_WITH_OWN:
@@ -231,6 +232,10 @@ class Watching:
                 await driver.closing.fail(code, sentence, "")
                 return
         await self.give_up(held, f"unit_{code}", f"Its unit gave no output: {sentence}")
+
+    def _which(self, held: Held, position: int) -> str:
+        """A map's unit is one input of its owner's, who looks for it in a list."""
+        return f" It was input {held.nodes[position].index}." if self.driver.book.spec.kind == "map" else ""
 
     def _failed_on(self, code: str) -> set[bytes]:
         """Accounts of this job on which units, be it others than here, failed that way."""

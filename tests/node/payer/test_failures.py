@@ -142,7 +142,7 @@ async def test_a_unit_that_runs_out_of_its_limit_is_the_programs_fault_and_no_sl
 async def test_a_program_that_raises_fails_the_job_with_its_traceback(scene: Scene, payer: PayerNode) -> None:
     peers = scene.crowd(5)
     spec = payer.spec("map", items=12)
-    error = Failure("program", "ValueError: 7", "Traceback …\n  File mine.py, line 3\nValueError: 7")
+    error = Failure("program", "ValueError: 7.", "Traceback …\n  File mine.py, line 3\nValueError: 7")
     bad = list(Plan(spec).ready())[7].unit_id
     assert payer.executor is not None
     for executor in [payer.executor, *(peer.working for peer in peers), *(peer.auditing for peer in peers)]:
@@ -153,6 +153,7 @@ async def test_a_program_that_raises_fails_the_job_with_its_traceback(scene: Sce
         view = await payer.wait(job, "failed")
         assert view.problem is not None
         assert (view.problem.code, view.problem.traceback) == ("program", error.traceback)
+        assert view.problem.sentence == "ValueError: 7. It was input 7."
         assert payer.service.trust.resting("worker") == {}, "the next job gets its workers at once"
         last = payer.service.events(job, 0)[-1]
         assert last.kind == "done" or any(e.kind == "done" for e in payer.service.events(job, 0))
