@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +219,32 @@ def test_a_call_that_python_would_refuse_is_refused_before_it_is_paid_for(
     assert says in caught.value.sentence
     assert "scaled(x, *, scale)" in caught.value.sentence
     assert not served.payer.views
+
+
+@pytest.mark.parametrize(
+    ("call", "remedy"),
+    [
+        (lambda: tallymesh.map(area, [1], bugdet="1"), "Did you mean budget=?"),
+        (lambda: tallymesh.map(area, [1], budget="1", max_prise="1"), "Did you mean max_price=?"),
+        (lambda: tallymesh.map(area, [1], budget="1", colour="red"), "Pass its other arguments to map by name"),
+        (lambda: tallymesh.train(area, area, [1], bugdet="1"), "Did you mean budget=?"),  # type: ignore[call-arg]
+        (lambda: tallymesh.train(area, area, [1], epochz=3), "help(tallymesh.train) lists them."),  # type: ignore[call-arg]
+    ],
+    ids=["map", "map beside a right one", "map, nothing like it", "train", "train, nothing like it"],
+)
+def test_a_keyword_that_nobody_knows_is_refused_with_the_one_that_was_meant(
+    served: Served, call: Callable[[], Any], remedy: str
+) -> None:
+    with pytest.raises(CallerError) as caught:
+        call()
+    assert caught.value.code == "bad_arguments"
+    assert remedy in caught.value.remedy
+    assert not served.payer.views
+
+
+def test_a_call_that_is_wrong_in_another_way_is_pythons_to_refuse() -> None:
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'inputs'"):
+        tallymesh.map(area)  # type: ignore[call-arg]
 
 
 async def waits(x: int) -> int:

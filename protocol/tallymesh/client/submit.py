@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tallymesh import amounts, api, units, wheels
 from tallymesh.client import building, resolving
-from tallymesh.client.edge import edge
+from tallymesh.client.edge import edge, meant
 from tallymesh.client.job import Job
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import blob_id
@@ -385,5 +385,13 @@ def _check_arguments(function: Callable[..., Any], kwargs: Mapping[str, Any]) ->
         raise CallerError(
             "bad_arguments",
             f"map calls {name}(item{given}), and {name}{plain} does not take that: {error}.",
-            remedy="Pass its other arguments to map by name: tallymesh.map(function, inputs, scale=2.0).",
+            remedy=_option_meant(signature, kwargs)
+            or "Pass its other arguments to map by name: tallymesh.map(function, inputs, scale=2.0).",
         ) from None
+
+
+def _option_meant(signature: inspect.Signature, kwargs: Mapping[str, Any]) -> str:
+    """Where the function has no such argument, because it is a misspelt option of map's own."""
+    unknown = [name for name in kwargs if name not in signature.parameters]
+    near = [said for name in unknown if (said := meant(name, sorted(_OURS), "map")).startswith("Did")]
+    return near[0] if near else ""
