@@ -10,6 +10,8 @@ test that fails without it. This module knows libp2p's insides and nothing of Ta
    frozen peer is noticed by pings of the muxer.
 6. `_Stream`: credit goes back in halves of a window, not after each read.
 7. `MendedRaw`: a connection that has ended is asked for more once, not 100 times; `MendedTCP` dials such ones.
+8. A small request costs half: locks that are free cost no turn (quick.py), and of streams that open and close nobody is
+   told who does nothing then.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from tallymesh_node.network.places import Block, block_of, most_crowded
+from tallymesh_node.network.quick import quicken_muxed, quicken_muxer, quicken_socket, quicken_stream
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +131,16 @@ class MendedSwarm(Swarm):  # type: ignore[misc]
             finally:
                 self._half_open.pop(raw, None)
         return None
+
+    async def notify_opened_stream(self, stream: INetStream) -> None:
+        quicken_stream(stream)
+        await super().notify_opened_stream(stream)
+
+    async def _notify(self, method: str, *args: Any) -> None:
+        """The original starts a task for each listener and event. None of a host's listeners does anything when a
+        stream opens or closes, and there are five, on both sides, for each request."""
+        if method not in ("opened_stream", "closed_stream"):
+            await super()._notify(method, *args)
 
 
 class MendedPubsub(Pubsub):  # type: ignore[misc]
@@ -292,6 +305,7 @@ class _Buffers(dict[int, bytearray]):
         bounded = _Buffer(buffer)
         bounded.stream = self._streams[stream_id]
         bounded.stream.__class__ = _Stream  # libp2p makes them where no class can be named
+        quicken_muxed(bounded.stream)
         super().__setitem__(stream_id, bounded)
 
 
@@ -301,6 +315,7 @@ class MendedYamux(yamux.Yamux):  # type: ignore[misc]
     def __init__(self, *args: Any, sent: Callable[[int], None], received: Callable[[int], None], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.stream_buffers = _Buffers(self.streams)
+        quicken_muxer(self)
         self._sent = sent
         self._received = received
 
@@ -314,7 +329,7 @@ class MendedYamux(yamux.Yamux):  # type: ignore[misc]
                 await self.give_up()
                 raise MuxedStreamError("the peer reads nothing")
             self._sent(len(data))
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()  # writing gave up the turn
 
     async def _read_data_body(self, length: int) -> bytes:
         if length > MAX_FRAME_BYTES:
@@ -387,6 +402,12 @@ class MendedUpgrader(TransportUpgrader):  # type: ignore[misc]
         self._count = {"sent": sent, "received": received}
         self._take_over = take_over
         self.muxer_multistream.add_transport(direct, _Direct)
+
+    async def upgrade_security(
+        self, raw_conn: IRawConnection, is_initiator: bool, peer_id: ID | None = None
+    ) -> ISecureConn:
+        quicken_socket(raw_conn)
+        return await super().upgrade_security(raw_conn, is_initiator, peer_id)
 
     async def upgrade_connection(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
         plain = await super().upgrade_connection(conn, peer_id)  # negotiates; the object is not started yet
