@@ -339,7 +339,8 @@ def _parse(
     try:
         return parsers[name](value, base)
     except (ValueError, CallerError) as error:
-        raise CallerError("bad_config", f"{where}: {name} = {value!r}: {error}") from None
+        said = ", ".join(map(str, value)) if isinstance(value, tuple) else repr(value)  # of the command line
+        raise CallerError("bad_config", f"{where}: {name} = {said}: {error}") from None
 
 
 def _where(path: Path, source: str, name: str, table: str = "") -> str:

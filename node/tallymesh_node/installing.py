@@ -21,6 +21,21 @@ KEPT = (
     "TALLYMESH_NETWORK",
     "TALLYMESH_PASSWORD_FILE",
 )  # paths: they are looked up
+PATHS = ("--network", "--home", "--config", "--password-file")  # options of `tallymesh node start`
+
+
+def rooted(arguments: Sequence[str], base: Path) -> list[str]:
+    """Of `tallymesh node start`, with the paths among them absolute: a service begins in another folder than whoever
+    installs it."""
+    found: list[str] = []
+    for word in arguments:
+        name, sign, value = word.partition("=")
+        if found and found[-1] in PATHS:
+            word = str(base / Path(word).expanduser())
+        elif name in PATHS and sign:
+            word = f"{name}={base / Path(value).expanduser()}"
+        found.append(word)
+    return found
 
 
 def unit_file(arguments: Sequence[str], environment: Mapping[str, str], *, python: str = sys.executable) -> str:

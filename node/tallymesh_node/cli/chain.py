@@ -42,9 +42,9 @@ def network(
     """
     if context.invoked_subcommand:
         return
+    found = Source(network, rpc, index)
     from tallymesh_ledger.index import Queries
 
-    found = Source(network, rpc, index)
     with found.index(offline=offline) as database, database.read() as connection:
         told = {**_file(found.network), **_market(Queries(connection))}
     told |= {"on_chain": None, "differences": []} if offline else found.ask(lambda rpc: _chain(rpc, found.network))
@@ -68,9 +68,9 @@ def sync(
       tallymesh index sync
       tallymesh index sync --follow --index postgresql://mesh@db.example/ledger
     """
+    found = Source(network, rpc, index)
     from tallymesh_ledger.index import Database, Follower
 
-    found = Source(network, rpc, index)
     with Database(found.index_url) as database:
         progress = found.catch_up(database)
         _say(database.shown, progress, json_)
@@ -87,9 +87,9 @@ def rebuild(network: NetworkFile = None, rpc: RpcUrl = None, index: IndexUrl = N
       tallymesh index rebuild
       tallymesh index rebuild --index postgresql://mesh@db.example/ledger
     """
+    found = Source(network, rpc, index)
     from tallymesh_ledger.index import Database
 
-    found = Source(network, rpc, index)
     with Database(found.index_url) as database:
         _say(database.shown, found.catch_up(database, rebuild=True), json_)
 

@@ -58,9 +58,9 @@ def history(
     """
     if csv_ and json_:
         raise CallerError("two_formats", "--csv and --json are two forms of the same.", remedy="Choose one.")
-    from tallymesh_ledger.index import Queries
-
     found = Source(network, rpc, index)
+    from tallymesh_ledger.index import Queries  # slow to import: after what is refused at once
+
     account = found.account(address)
     first = source.since(since, time.time())
     with found.index(offline=offline) as database, database.read() as connection:
@@ -98,11 +98,11 @@ def earnings(
       tallymesh earnings 0x7c5e… --per week --since 2026-01-01
       tallymesh earnings --json | jq '.periods[-1].earned_wei'
     """
+    found = Source(network, rpc, index)
     from tallymesh import amounts
     from tallymesh_ledger.index import Queries
     from tallymesh_ledger.keys import checksum
 
-    found = Source(network, rpc, index)
     account = found.account(address)
     with found.index(offline=offline) as database, database.read() as connection:
         periods = Queries(connection).earned(account, _SECONDS[per], since=source.since(since, time.time()))

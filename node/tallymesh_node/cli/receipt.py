@@ -54,9 +54,9 @@ def receipt(
         raise CallerError(
             "no_receipt", "Name one receipt, or a proof with --check.", remedy="See 'tallymesh receipt --help'."
         )
+    found = Source(network, rpc, index)
     from tallymesh_ledger.index import Queries
 
-    found = Source(network, rpc, index)
     with found.index(offline=offline) as database, database.read() as connection:
         queries = Queries(connection)
         if check is not None:

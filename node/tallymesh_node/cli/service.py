@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ SYSTEMD_S = 60.0  # for one answer of systemd; it takes milliseconds
 
 
 def install(
+    context: typer.Context,
     arguments: Annotated[
         list[str] | None,
         typer.Argument(help="For 'node start', after '--': -- --stake 1 --cores 2", show_default=False),
@@ -29,8 +30,9 @@ def install(
     """Make this machine's node a service of yours: it starts by itself and comes back when it dies.
 
     Nothing of it needs root. A service of a user ends at logout unless you say 'loginctl enable-linger' once. Settings
-    stay in config.toml; TALLYMESH_HOME and the other paths of this shell are written into the service. Exit code 1
-    where it could not be started: the file is there then, and the next step is named.
+    stay in config.toml; TALLYMESH_HOME and the other paths of this shell are written into the service. What such a node
+    could not start with is refused: words that 'node start' does not have, no network file. Exit code 1 where it could
+    not be started: the file is there then, and the next step is named.
 
     \b
     Examples:
@@ -38,19 +40,21 @@ def install(
       tallymesh node install --print
       tallymesh node install --remove
     """
-    from tallymesh_node.installing import unit_file, unit_path
+    from tallymesh_node.installing import rooted, unit_file, unit_path
 
     path = unit_path(os.environ)
     if remove:
         _remove(path, json_)
         return
-    text = unit_file(arguments or [], os.environ)
+    words = rooted(arguments or [], Path.cwd())
+    text = unit_file(words, os.environ)
     if print_:
         if json_:
             say_json({"path": str(path), "text": text})
         else:
             print(text, end="")
         return
+    _check(context.find_root().command, words)
     _write(path, text)
     said = _systemctl("daemon-reload")
     if start and not said:
@@ -69,6 +73,23 @@ def install(
         )
     if said and start:
         raise typer.Exit(1)  # a script that goes on would believe that a node runs
+
+
+def _check(commands: Any, words: list[str]) -> None:
+    """What would end the node at each start, where that can be seen now. `commands` are the program's."""
+    from tallymesh import network
+    from tallymesh_node.config import load
+
+    said = commands.commands["node"].commands["start"].make_context("tallymesh node start", list(words)).params
+    settings = load({"network": said["network"], "home": said["home"]}, file=said["config"])
+    try:
+        network.load(settings.network)
+    except CallerError as error:
+        raise CallerError(
+            error.code,
+            f"The service's node could not start. {error.sentence}",
+            remedy="Copy the network's file to that place, or name it: tallymesh node install -- --network FILE",
+        ) from None
 
 
 def _write(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ MINUTES_PER_DAY = 24 * 60
 MINUTES_PER_WEEK = 7 * MINUTES_PER_DAY
 MAX_SPANS = 28  # four a day: what people say is shorter, and each look goes through all of them
 
+_FORMS = "write 22:00-07:00, 'mon-fri 19:00-23:30' or 'sat,sun'"
 _SPAN = re.compile(r"(?:(?P<days>[a-z][a-z,-]*))?\s*(?:(?P<first>\d\d?:\d\d)\s*-\s*(?P<last>\d\d?:\d\d))?")
 
 
@@ -77,8 +78,8 @@ def _second_of_week(moment: datetime) -> float:
 def _parse(text: str) -> list[tuple[int, int]]:
     found = _SPAN.fullmatch(text.strip().lower())
     if found is None or not (found["days"] or found["first"]):
-        raise ValueError(f"{text!r} is no span: write 22:00-07:00, 'mon-fri 19:00-23:30' or 'sat,sun'")
-    days = _days(found["days"] or "mon-sun", text)
+        raise ValueError(f"{text!r} is no span of time: {_FORMS}")
+    days = _days(found["days"] or "mon-sun")
     first, last = (0, MINUTES_PER_DAY) if not found["first"] else (_minute(found["first"]), _minute(found["last"]))
     if first == last:
         raise ValueError(f"{text!r} begins when it ends: leave the hours out to allow the whole day")
@@ -87,12 +88,12 @@ def _parse(text: str) -> list[tuple[int, int]]:
     return [(day * MINUTES_PER_DAY + first, day * MINUTES_PER_DAY + last) for day in days]
 
 
-def _days(text: str, whole: str) -> list[int]:
+def _days(text: str) -> list[int]:
     chosen: set[int] = set()
     for part in text.split(","):
         names = part.split("-")
         if len(names) > 2 or not all(name in DAYS for name in names):
-            raise ValueError(f"{whole!r}: a day is one of {', '.join(DAYS)}")
+            raise ValueError(f"{part!r} is no day ({', '.join(DAYS)}): {_FORMS}")
         first, last = DAYS.index(names[0]), DAYS.index(names[-1])
         chosen.update((first + step) % 7 for step in range((last - first) % 7 + 1))
     return sorted(chosen)

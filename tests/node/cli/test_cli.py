@@ -313,6 +313,27 @@ def network(home: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("history", ACCOUNT),
+        ("earnings", ACCOUNT),
+        ("receipt", "3f2a9c01:12"),
+        ("network",),
+        ("index", "sync"),
+        ("index", "rebuild"),
+    ],
+    ids=" ".join,
+)
+def test_that_there_is_no_network_file_is_said_before_anything_slow_is_loaded(
+    home: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tallymesh_ledger.index", None)  # who imports it now gets an ImportError
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["error"]["code"] == "no_network"
+
+
 def test_balance_shows_tokens_and_json_has_wei(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def read(network: Network, rpc: str | None, accounts: list[bytes]) -> list[Balance]:
         assert rpc == "http://chain"

@@ -12,14 +12,27 @@ import pytest
 
 from fakes.shell import CliRunner
 from tallymesh.errors import CallerError
+from tallymesh.network import Contracts, Network, save
 from tallymesh_node.cli.app import app
-from tallymesh_node.installing import unit_file, unit_path
+from tallymesh_node.installing import rooted, unit_file, unit_path
 
 ODD = ["--home", '/srv/a "b" 100% $HOME\\x', "--announce", "/ip4/1.2.3.4/tcp/4001"]
 
 
 def values(text: str, name: str) -> list[str]:
     return [line.partition("=")[2] for line in text.splitlines() if line.startswith(f"{name}=")]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A node's folder with a network file, systemd's of its owner, and no systemd."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("TALLYMESH_HOME", str(tmp_path / "home"))
+    save(
+        Network("test", 5, ("http://127.0.0.1:1",), Contracts(*("0x" + "11" * 20,) * 3)), tmp_path / "home/network.json"
+    )
+    return tmp_path / "home"
 
 
 def test_the_service_starts_the_same_command_again_and_keeps_its_folders() -> None:
@@ -67,7 +80,7 @@ def test_systemd_takes_the_file_as_it_is(tmp_path: Path, arguments: list[str]) -
 
 
 def test_install_writes_the_file_where_systemd_looks_and_remove_takes_it_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a systemctl that writes down how it was called: no test may start a service of this machine's user."""
     calls, tools = tmp_path / "calls", tmp_path / "bin"
@@ -75,8 +88,6 @@ def test_install_writes_the_file_where_systemd_looks_and_remove_takes_it_away(
     (tools / "systemctl").write_text(f'#!/bin/sh\necho "$*" >> {calls}\n')
     (tools / "systemctl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("TALLYMESH_HOME", str(tmp_path / "home"))
     path = unit_path({"XDG_CONFIG_HOME": str(tmp_path / "config")})
     done = CliRunner().invoke(app, ["node", "install", "--", "--stake", "1"])
     assert done.exit_code == 0, done.output
@@ -91,9 +102,7 @@ def test_install_writes_the_file_where_systemd_looks_and_remove_takes_it_away(
     assert CliRunner().invoke(app, ["node", "install", "--remove"]).exit_code == 1
 
 
-def test_where_systemd_does_not_answer_the_next_step_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+def test_where_systemd_does_not_answer_the_next_step_is_named(tmp_path: Path, home: Path) -> None:
     done = CliRunner().invoke(app, ["node", "install"])
     assert done.exit_code == 1, "a script that goes on would believe that a node runs"
     told = CliRunner().invoke(app, ["node", "install", "--json"])
@@ -113,3 +122,31 @@ def test_a_service_that_cannot_be_removed_is_a_refusal(tmp_path: Path, monkeypat
     done = CliRunner().invoke(app, ["node", "install", "--remove", "--json"])
     assert done.exit_code == 1
     assert json.loads(done.output)["error"]["code"] == "disk"
+
+
+def test_a_machine_without_a_network_file_gets_no_service_that_could_not_start(tmp_path: Path, home: Path) -> None:
+    (home / "network.json").rename(tmp_path / "mynet.json")
+    for words in ([], ["--", "--stake", "1"], ["--", "--network", "elsewhere.json"]):
+        done = CliRunner().invoke(app, ["node", "install", "--json", *words])
+        assert done.exit_code == 1
+        error = json.loads(done.output)["error"]
+        assert error["code"] == "no_network"
+        assert "tallymesh node install -- --network FILE" in error["remedy"]
+    assert not (tmp_path / "config").exists()
+    for words in (["--network", str(tmp_path / "mynet.json")], [f"--network={tmp_path / 'mynet.json'}"]):
+        assert CliRunner().invoke(app, ["node", "install", "--no-start", "--", *words]).exit_code == 0
+
+
+def test_words_that_no_node_starts_with_make_no_service(tmp_path: Path, home: Path) -> None:
+    done = CliRunner().invoke(app, ["node", "install", "--", "--stakes", "1"])
+    assert done.exit_code == 2
+    assert "--stakes" in done.output
+    assert not (tmp_path / "config").exists()
+
+
+def test_paths_mean_the_same_file_where_the_service_begins(tmp_path: Path) -> None:
+    words = ["--network", "mynet.json", "--home=my node", "--stake", "1", "--config", "/etc/t.toml"]
+    here = str(tmp_path)
+    assert rooted(words, tmp_path) == [
+        "--network", f"{here}/mynet.json", f"--home={here}/my node", "--stake", "1", "--config", "/etc/t.toml",
+    ]  # fmt: skip

@@ -78,6 +78,14 @@ def test_a_limit_that_makes_no_sense_is_refused_and_changes_nothing(home: Path) 
     assert not (home / orders.NAME).exists()
 
 
+def test_hours_that_are_none_are_refused_in_a_sentence_with_what_to_write() -> None:
+    shown = CliRunner().invoke(app, ["node", "limit", "--hours", "foo", "--json"])
+    assert json.loads(shown.output)["error"]["sentence"] == (
+        "tallymesh node limit: hours = foo: 'foo' is no day (mon, tue, wed, thu, fri, sat, sun): "
+        "write 22:00-07:00, 'mon-fri 19:00-23:30' or 'sat,sun'"
+    )
+
+
 def test_what_holds_is_shown_in_words_that_say_what_a_zero_means(home: Path) -> None:
     shown = run("limit", "--hand-over", "0")
     rows = dict(line.split(None, 1) for line in shown.splitlines())
