@@ -31,8 +31,11 @@ from tallymesh_learning.runtime.pool import Done, UnitPool
 from tallymesh_learning.runtime.work import UnitFailure
 
 ALGORITHMS: Final = ("fedavg", "sequential")
-# The strict numeric profile shows no GPU, so that every recomputation gives the same bits.
-_NO_GPU: Final = "Units compute on the CPU: leave out .cuda() and .to('cuda'), or ask torch.cuda.is_available() first."
+# A job is tried here on the CPU, whatever it will run on: under the strict numeric profile no GPU is shown.
+_NO_GPU: Final = (
+    "Units compute on the CPU: leave out .cuda() and .to('cuda'), or ask torch.cuda.is_available() first. (Of a job "
+    "with Require(gpu=1) model and batches are moved to the card for you; it is tried here first, on the CPU.)"
+)
 TIMED_STEPS: Final = 10  # of the unit that is timed: enough for a mean, few enough for a large model
 MAX_ROUNDS: Final = 100_000
 MAX_CLIENTS: Final = 2_000  # an aggregation unit names each of them (units.MAX_UNIT_BYTES)
@@ -60,6 +63,7 @@ def prepare_training(
     batched: bool = False,
     packages: Packages = wheels.NONE,
     pool: UnitPool | None = None,
+    gpu: bool = False,
 ) -> PreparedJob:
     """A training job.
 
@@ -68,7 +72,8 @@ def prepare_training(
     a training unit; without it one is timed (by `pool` where the caller has one already). `prepare(batch)` changes
     each batch that is trained on. `trainer` and `aggregator` are subclasses of `ClientTrainer` and `ServerAggregator`
     (federated.py). `batched` tries whether clients can be computed together (cohort.py); the package is the same.
-    `packages` travel with the job.
+    `packages` travel with the job. With `gpu` its units compute on GPUs; here it is tried on the CPU all the same, and
+    work is in reference-seconds of a core.
 
     CallerError where something is wrong with what was passed, the user's own exceptions included.
     """
@@ -102,6 +107,8 @@ def prepare_training(
         builder.measure(spec)
         if batched:
             builder.together(spec)
+        if gpu:
+            spec = replace(spec, profile=profile.profile_hash(profile.GPU))
         title = name or getattr(model, "__qualname__", "model")
         return PreparedJob(replace(spec, name=title), builder.blobs)
     finally:

@@ -25,6 +25,7 @@ from tallymesh_node.config import Config
 from tallymesh_node.interfaces import Failure
 from tallymesh_node.machine import Machine
 from tallymesh_node.market.publisher import Capacity
+from tallymesh_node.proving import Proving
 
 log = logging.getLogger(__name__)
 
@@ -40,19 +41,27 @@ class Canary(msgspec.Struct, frozen=True, kw_only=True):
     cpu_score: int
 
 
-def from_machine(machine: Machine, config: Config, canary: Canary | None, *, confirmed: bool) -> Capacity:
-    """The offer's contents: never more than the machine has, never more than the owner allows."""
+def from_machine(
+    machine: Machine, config: Config, canary: Canary | None, *, confirmed: bool, proving: Proving | None = None
+) -> Capacity:
+    """The offer's contents: never more than the machine has, never more than the owner allows. With `proving` the node
+    sells its proven cards: a unit on each, under their class, with a core beside it."""
     memory = max(0, machine.memory_mib - RESERVED_MIB)
     disk = machine.disk_mib
+    cores = min(machine.cores, config.cores) if config.cores else machine.cores
+    numeric_class = bytes.fromhex(canary.numeric_class) if canary else bytes(32)
+    if proving is not None:
+        cores = min(cores, max(1, len(proving.sold)))
+        numeric_class = proving.numeric_class or bytes(32)
     return Capacity(
-        cores=min(machine.cores, config.cores) if config.cores else machine.cores,
+        cores=cores,
         memory_mib=min(memory, config.memory_mib) if config.memory_mib else memory,
         disk_mib=min(disk, config.disk_gib * 1024) if config.disk_gib else disk,
-        gpus="",  # whatever there is: gpus.py says why
+        gpus=proving.offered if proving is not None else "",
         cpu_score=canary.cpu_score if canary else 0,
         ask_price=config.ask_price_wei_per_second,
-        numeric_class=bytes.fromhex(canary.numeric_class) if canary else bytes(32),
-        provisional=not (canary and confirmed),
+        numeric_class=numeric_class,
+        provisional=not (canary and confirmed and (proving is None or proving.sold)),
     )
 
 

@@ -27,6 +27,7 @@ ROLES: Final = ("worker", "audit", "submit")
 SANDBOXES: Final = ("warm", "strict")
 NEARBY: Final = ("auto", "yes", "no")
 PACKAGES: Final = ("any", "base")
+SELLS: Final = ("cpu", "gpu")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 PREFIX: Final = "TALLYMESH_"
 MAX_FILE_BYTES: Final = 256 * 1024  # a config has a few lines; anything bigger is another file
@@ -79,6 +80,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     password_file: Path | None = None
     sandbox: str = "warm"  # jobs are forks of one warm template; strict: each has one of its own, 210 MB
     packages: str = "any"  # wheels that travel with a job run in its sandbox; base: no unit that brings some is taken
+    sell: str = "cpu"  # what units compute on; gpu: those of jobs that ask for one, each on a card of its own
     log_level: str = "info"
     client: ClientConfig = ClientConfig()
 
@@ -216,6 +218,12 @@ def _packages(value: Any, base: Path) -> str:
     return str(value)
 
 
+def _sell(value: Any, base: Path) -> str:
+    if value not in SELLS:
+        raise ValueError(f"what is sold is one of {', '.join(SELLS)}")
+    return str(value)
+
+
 _PARSERS: Final[dict[str, Callable[[Any, Path], Any]]] = {
     "home": _path,
     "network": _path,
@@ -244,6 +252,7 @@ _PARSERS: Final[dict[str, Callable[[Any, Path], Any]]] = {
     "password_file": _path,
     "sandbox": _sandbox,
     "packages": _packages,
+    "sell": _sell,
     "log_level": _level,
 }
 _CLIENT_PARSERS: Final[dict[str, Callable[[Any, Path], Any]]] = {"node": _text, "token_file": _path}

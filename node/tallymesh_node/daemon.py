@@ -40,6 +40,7 @@ from tallymesh_node.config import Config, changed
 from tallymesh_node.cores import Cores
 from tallymesh_node.enrolment import Enrolment
 from tallymesh_node.escrow import EscrowChain
+from tallymesh_node.gpus import cards, obstacle
 from tallymesh_node.holders import holders_of
 from tallymesh_node.http import ApiServer
 from tallymesh_node.limits import Limits, Stance
@@ -61,6 +62,7 @@ from tallymesh_node.network import (
     open_network,
 )
 from tallymesh_node.payer import PayerService
+from tallymesh_node.proving import Proving
 from tallymesh_node.purse import Purse
 from tallymesh_node.quarrels import QuarrelsService
 from tallymesh_node.quarrels.chain import court_of
@@ -103,6 +105,8 @@ class Node:
         self.reachability = Reachability(None, "checking")
         self._canary: Canary | None = None
         self._confirmed = False
+        self._classed = trio.Event()  # the class of the cores is confirmed
+        self.proving: Proving | None = None  # of a node that sells cards
         self._cpus: frozenset[int] = frozenset(os.sched_getaffinity(0))  # that foreign code is on
         self._confined: frozenset[int] = frozenset()  # templates that were told so
         self.settings = config  # with what the owner changed since
@@ -126,6 +130,7 @@ class Node:
             at_once=lends,
             admit=self.room.admit,
             base_only=self._base_only,
+            cards=cards() if lends and self.config.sell == "gpu" else (),
         )
 
     async def run(self, task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -168,6 +173,8 @@ class Node:
             # How many of these run is up to `Cores`, whose owner may allow more later.
             most = max(self.machine.cores, slots) if lends else slots
             self.executor = await stack.enter_async_context(self.open_executor(self.home / "spool", self.blobs, most))
+            if lends and self.config.sell == "gpu":
+                self._open_proving()
             self.book = OfferBook(Opener(self.domains, time.time), self.chain, time.time, own=self.account.address)
             self.network: Libp2pNetwork = await stack.enter_async_context(
                 open_network(
@@ -197,6 +204,24 @@ class Node:
             self._open_carriers(binding)
             self._open_roles(self.exchange, journal, slots)
             await self._serve(task_status)
+
+    def _open_proving(self) -> None:
+        executor = self.executor
+        self.proving = Proving(
+            executor,
+            executor.cards.all,
+            driver=self.machine.gpus[0].driver if self.machine.gpus else "",
+            prove_card=executor.cards.prove,
+            obstacle=lambda: obstacle(executor.cards.all, bounded=executor.bounds_memory),
+            changed=self._found_cards,
+        )
+        executor.doubt = self.proving.is_sound
+
+    async def _prove(self) -> None:
+        """Once it is known what the cores compute, which is a part of the class."""
+        await self._classed.wait()
+        assert self.proving is not None
+        await self.proving.run(self._numeric_class())
 
     def _open_roles(self, exchange: BlobExchange, journal: SqlJournal, slots: int) -> None:
         self.cores = Cores(slots)
@@ -306,6 +331,8 @@ class Node:
             nursery.start_soon(self.book.run, REFRESH_S if self.config.submits else REFRESH_IDLE_S)
             canaries = Canaries(self.machine, self.executor.run_task, self.executor.pool.wanted)
             nursery.start_soon(canaries.run, self._found_class)
+            if self.proving is not None:
+                nursery.start_soon(self._prove)
             await self.steward.look()  # before anything is offered, taken or run
             nursery.start_soon(self.steward.run)
             if self.config.works:
@@ -358,7 +385,16 @@ class Node:
     def _found_class(self, canary: Canary, confirmed: bool) -> None:
         self._canary = canary
         self._confirmed = confirmed
-        self.enrolment.set_class(bytes.fromhex(canary.numeric_class))
+        if confirmed:
+            self._classed.set()
+        if self.proving is None:  # else the account's class is that of its cards
+            self.enrolment.set_class(bytes.fromhex(canary.numeric_class))
+        self._sell()
+
+    def _found_cards(self) -> None:
+        assert self.proving is not None
+        if self.proving.sold:
+            self.enrolment.set_class(self.proving.numeric_class)
         self._sell()
 
     # What the owner allows.
@@ -384,9 +420,12 @@ class Node:
 
     def _sell(self) -> None:
         """What there is, within what the owner allows now."""
-        self.capacity = from_machine(self.machine, self.settings, self._canary, confirmed=self._confirmed)
+        self.capacity = from_machine(
+            self.machine, self.settings, self._canary, confirmed=self._confirmed, proving=self.proving
+        )
         if self.config.works:
-            self.publisher.offer(self.capacity if self.steward.stance.lends else None)
+            something = self.proving is None or bool(self.proving.sold)
+            self.publisher.offer(self.capacity if something and self.steward.stance.lends else None)
 
     def _obey(self, limits: Limits, stance: Stance) -> None:
         """The steward's word, once a second. What protects the owner's own money goes on whatever it is: settling,
@@ -414,7 +453,7 @@ class Node:
 
     def _confine(self, limits: Limits) -> None:
         """Foreign code stays on as many cores as the owner lends, however many threads it starts."""
-        templates = frozenset(template.pid for template in self.executor.pool.templates)
+        templates = frozenset(template.pid for template in self.executor.templates)
         everywhere = frozenset(os.sched_getaffinity(0))
         cpus = some_cores(min(limits.cores, len(everywhere)), everywhere)
         if templates and (self.cores.busy or (cpus, templates) != (self._cpus, self._confined)):

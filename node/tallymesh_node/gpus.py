@@ -1,48 +1,107 @@
-"""GPUs: what is said of them to the owner and to others, and which files of /dev belong to which, so that a sandbox can
-be shown the cards that are leased and no other.
+"""GPUs: which cards the driver runs, which files of /dev belong to which, so that a sandbox can be shown the card that
+is leased and no other, and what stands in the way of lending them at all.
 
-None is offered: a unit computes on the CPU (its numeric profile hides every GPU, and its system call filter lets
-nothing talk to a driver), and an offer that lists what no unit can use would be paid for nothing. `binds` serves
-`scripts/gpu_check`, which shows what a card gives twice. See docs/decisions/units-on-gpus.md.
-
-By what NVIDIA's driver says in /proc/driver/nvidia (documented in its README, "The proc interface"). This module binds
-nothing. Cards that are split (MIG) are left out: their parts have files of their own, under /dev/nvidia-caps.
+By what NVIDIA's driver says in /proc/driver/nvidia (documented in its README, "The proc interface"). This module runs
+and binds nothing: whether a card computes, proving.py finds out. Cards that are split (MIG) are left out: their parts
+have files of their own, under /dev/nvidia-caps. See docs/decisions/units-on-gpus.md.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from tallymesh.api import Problem
 from tallymesh.errors import CallerError
+from tallymesh_learning.runtime import profile
 from tallymesh_node.machine import Gpu
 
-_PROC = Path("/proc/driver/nvidia/gpus")
-_DEVICES = Path("/dev")
-SHARED = ("nvidiactl", "nvidia-uvm")  # of the driver itself: every process that computes opens both
+PROC = Path("/proc/driver/nvidia/gpus")
+DEVICES = Path("/dev")
+# Of the driver itself: every process that computes opens both. nvidia-uvm-tools stays away: it is for profilers, and
+# reads other processes.
+SHARED = ("nvidiactl", "nvidia-uvm")
 MAX_CARDS = 64
 MAX_TEXT = 64 * 1024
+CUDA_LIBRARY = "libtorch_cuda.so"  # only builds of torch for CUDA bring it
 
 
-def told(present: Sequence[Gpu]) -> str:
-    """For the owner of a machine with GPUs; "" without any."""
+def told(present: Sequence[Gpu], sold: str = "", *, selling: bool = False) -> str:
+    """For the owner of a machine with GPUs; "" without any. `sold` is what the offer says of them; `selling` whether
+    the owner wants it to."""
     if not present:
         return ""
-    names = ", ".join(f"{gpu.name} ({gpu.memory_mib} MiB, driver {gpu.driver})" for gpu in present)
-    return f"{names}: not offered, for units compute on the CPU"
+    listed = ", ".join(f"{gpu.name} ({gpu.memory_mib} MiB, driver {gpu.driver})" for gpu in present)
+    if sold:
+        return f"{listed}: offered, as {sold}"
+    return f"{listed}: not offered" + ("" if selling else "; node start --sell gpu lends them instead of cores")
 
 
-def check_order(count: int) -> None:
-    """CallerError `no_gpus` for a job that asks for some: it would wait for ever, or be paid and computed on CPUs."""
-    if count:
+def check_order(count: int, ordered: bytes) -> None:
+    """CallerError where what a job asks for and what its units compute under (`ordered`, a profile's hash) do not go
+    together: it would wait for ever, or be paid for a card and computed without one."""
+    of_cards = profile.kind_of(ordered) == profile.GPU
+    if count > 1:
+        raise CallerError(
+            "too_many_gpus", f"A unit computes on one card, and the job asks for {count}.", remedy="Require(gpu=1)"
+        )
+    if count and not of_cards:
         raise CallerError(
             "no_gpus",
-            f"The job asks for {count} GPU{'s' * (count != 1)}, and units compute on the CPU.",
-            remedy="Leave gpu= out of Require.",
+            "The job asks for a GPU, and its units were prepared for CPUs.",
+            remedy="Prepare it again with require=tallymesh.Require(gpu=1), or leave gpu= out.",
         )
+    if of_cards and not count:
+        raise CallerError(
+            "no_gpus",
+            "The job's units were prepared for a GPU, and it asks for none.",
+            remedy="Prepare it again without gpu=, or ask for one: require=tallymesh.Require(gpu=1).",
+        )
+
+
+def obstacle(
+    found: Sequence[Card], *, bounded: bool, devices: Path = DEVICES, torch: Path | None = None
+) -> Problem | None:
+    """What keeps every card here from being lent, as far as can be seen without trying; None where nothing does.
+    `bounded`: whether control groups bound units' memory. `torch`: its folder, by default that of this installation."""
+    if not found:
+        return Problem(
+            code="no_gpus",
+            sentence="The driver runs no card here that could be lent.",
+            remedy="Install NVIDIA's driver (nvidia-smi must list the card; cards split by MIG are not lent), or start "
+            "without --sell gpu.",
+        )
+    if not (_torch_folder() if torch is None else torch).joinpath("lib", CUDA_LIBRARY).exists():
+        return Problem(
+            code="torch_without_cuda",
+            sentence="The installed torch is built for CPUs only, so no unit could use a card.",
+            remedy="Install torch's build for CUDA into the node's environment, of the same release.",
+        )
+    closed = [name for name in names(found) if not os.access(devices / name, os.R_OK | os.W_OK)]
+    if closed:
+        return Problem(
+            code="gpu_files",
+            sentence=f"These files of the driver are missing in {devices}, or closed to the node: {', '.join(closed)}.",
+            remedy="nvidia-modprobe -u -c 0 makes them; others must be able to read and write them (mode 0666).",
+        )
+    if not bounded:
+        return Problem(
+            code="no_groups",
+            sentence="This machine makes no control groups for the node, and nothing else bounds the memory of a unit "
+            "that uses a card.",
+            remedy="Run the node as root, or as the only process of a service with Delegate=memory.",
+        )
+    return None
+
+
+def _torch_folder() -> Path:
+    spec = importlib.util.find_spec("torch")
+    return Path(spec.origin).parent if spec is not None and spec.origin else Path("/nonexistent")
 
 
 class Card(msgspec.Struct, frozen=True):
@@ -52,7 +111,7 @@ class Card(msgspec.Struct, frozen=True):
     minor: int
 
 
-def cards(proc: Path = _PROC) -> tuple[Card, ...]:
+def cards(proc: Path = PROC) -> tuple[Card, ...]:
     """Those that the driver runs, by number. Without a driver there are none."""
     found = []
     for place in sorted(proc.glob("*/information"))[:MAX_CARDS]:
@@ -74,13 +133,15 @@ def _parse(text: str) -> Card | None:
     return Card(uuid, int(minor)) if re.fullmatch(r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", uuid) else None
 
 
-def binds(leased: Sequence[Card], devices: Path = _DEVICES) -> list[str]:
-    """Arguments of bubblewrap, to stand after its `--dev`: the files of these cards and what all cards share. Nothing
-    at all where none is leased: the driver alone is a large door."""
-    if not leased:
-        return []
-    names = [*SHARED, *(f"nvidia{card.minor}" for card in leased)]
-    return [word for name in names for word in ("--dev-bind", str(devices / name), f"/dev/{name}")]
+def names(leased: Sequence[Card]) -> list[str]:
+    """Of the files of these cards and of what all cards share. Nothing at all where none is leased: the driver alone is
+    a large door."""
+    return [*SHARED, *(f"nvidia{card.minor}" for card in leased)] if leased else []
+
+
+def binds(leased: Sequence[Card], devices: Path = DEVICES) -> list[str]:
+    """Arguments of bubblewrap, to stand after its `--dev`, that show these files."""
+    return [word for name in names(leased) for word in ("--dev-bind", str(devices / name), f"/dev/{name}")]
 
 
 def _text(path: Path) -> str:

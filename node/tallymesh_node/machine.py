@@ -31,12 +31,6 @@ class Gpu(msgspec.Struct, frozen=True):
     memory_mib: int
     driver: str
 
-    @property
-    def shown(self) -> str:
-        """As an offer has it: ``name:memory MiB:driver``."""
-        name = self.name.replace(":", " ").replace(";", " ")
-        return f"{name}:{self.memory_mib}:{self.driver}"
-
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """All that a node could sell, before its owner's limits. `disk_mib` is what is free where the data folder lies."""

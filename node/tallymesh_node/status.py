@@ -49,7 +49,8 @@ class NodeStatus:
         """Joined (where there is anybody to join), and the first offer out where the node works."""
         node = self._node
         joined = bool(node.network.peers) or not node.network_file.bootstrap or self._is_bootstrap()
-        offers = node.publisher.published > 0 or not node.steward.stance.lends
+        nothing = node.proving is not None and node.proving.over and not node.proving.sold  # and why is told
+        offers = node.publisher.published > 0 or not node.steward.stance.lends or nothing
         return joined and (not node.config.works or offers)
 
     def _is_bootstrap(self) -> bool:
@@ -79,12 +80,20 @@ class NodeStatus:
             sandbox=sandbox.sentence if sandbox else "being checked",
             reachable=node.reachability.sentence,
             nearby=self.nearby(),
-            gpus=told(node.machine.gpus),
+            gpus=self.gpus(),
+            gpu_profile=profile.profile_hash(profile.GPU).hex(),
             offer=_shown(offer) if offer else {},
             probation=self.probation(),
             problems=tuple(self.problems()),
             counters=self.counters(),
         )
+
+    def gpus(self) -> str:
+        proving = self._node.proving
+        if proving is None:
+            return told(self._node.machine.gpus)
+        sentence = told(self._node.machine.gpus, proving.offered, selling=True)
+        return sentence if proving.over else f"{sentence} yet, they are being tried"
 
     def nearby(self) -> str:
         """Peers of the local network."""
@@ -96,7 +105,7 @@ class NodeStatus:
 
     def problems(self) -> list[Problem]:
         node = self._node
-        found = list(node.enrolment.problems)
+        found = [*node.enrolment.problems, *(node.proving.problems if node.proving is not None else [])]
         refused = node.database.refused
         if refused is not None:  # while it lasts nothing is signed: no lease, no receipt, no Accept
             found.append(Problem(code=refused.code, sentence=refused.sentence, remedy=refused.remedy))

@@ -228,6 +228,7 @@ class NodeView(View, frozen=True):
     reachable: str  # yes, no: …, checking
     offer: dict[str, Any]
     numeric_profile: str = ""  # hash (hex) of the profile that its sandboxes compute under
+    gpu_profile: str = ""  # and of that under which units of jobs compute that ask for a GPU
     base: dict[str, str] = {}  # what units find there: python (minor version), machine, and packages' versions
     probation: ProbationView | None = None
     problems: tuple[Problem, ...] = ()

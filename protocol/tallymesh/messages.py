@@ -59,7 +59,7 @@ class Offer(Message, frozen=True, kw_only=True):
     cores: U16  # units side by side
     memory_mib: U32
     disk_mib: U32
-    gpus: Text  # "name:memory MiB:driver" joined by ";", empty for none
+    gpus: Text  # as tallymesh.cards has them, empty for none
     cpu_score: U32  # thousandths of the reference core
     ask_price: U96  # wei per reference-second
     addresses: Text  # multiaddrs joined by ","

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from tallymesh import amounts
+from tallymesh import amounts, cards
 from tallymesh.messages import Offer
 
 # A lease gets this much more than an even share of the units, so that a peer that is faster than the others can go on
@@ -160,6 +160,7 @@ _ADVICE: Final = {
     "too_little_memory": "Ask for less memory in require=.",
     "too_little_disk": "Ask for less disk in require=.",
     "too_few_cores": "Ask for fewer cores in require=.",
+    "no_gpus": "Leave gpu= out of require=, or wait for offers of owners who sell GPUs.",
     "too_few_gpus": "Ask for fewer GPUs in require=.",
     "base_only": "Do without requires=, or wait for offers of other owners.",
     "cores_taken": "It begins when other work of theirs ends.",
@@ -234,6 +235,16 @@ def _staked(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
     return None
 
 
+def _kind(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
+    """Units compute on cards or on cores, and what they give differs: an owner sells one or the other."""
+    sold = cards.count(c.offer.gpus)
+    if r.gpus and not sold:
+        return "no_gpus", "Its owner sells no GPU."
+    if sold and not r.gpus:
+        return "sells_gpus", "It sells GPUs, to jobs that ask for one."
+    return ("too_few_gpus", f"{sold} < {r.gpus}.") if sold < r.gpus else None
+
+
 def _class(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None:
     if c.offer.provisional:
         return "provisional", "Its numeric class is still being measured."
@@ -264,9 +275,6 @@ def _hardware(r: MatchRequest, c: Candidate, now: int) -> tuple[str, str] | None
         return "too_little_disk", f"{offer.disk_mib / 1024:.1f} < {r.disk_mib / 1024:.1f} GiB."
     if offer.cores < r.cores:
         return "too_few_cores", f"{offer.cores} < {r.cores}."
-    gpus = len([gpu for gpu in offer.gpus.split(";") if gpu])
-    if gpus < r.gpus:
-        return "too_few_gpus", f"{gpus} < {r.gpus}."
     if c.free_cores < r.cores:
         return "cores_taken", f"{c.free_cores} of its {offer.cores} cores are free."
     return None
@@ -285,6 +293,7 @@ _CHECKS: tuple[Check, ...] = (
     _busy,
     _distrust,
     _staked,
+    _kind,
     _class,
     _reachable,
     _packages,

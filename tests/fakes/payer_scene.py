@@ -178,7 +178,7 @@ class Scene:
         found = []
         for peer in self.peers:
             if peer.offers:
-                accounts, share = registry.class_weight(CLASS, besides=peer.key.address)
+                accounts, share = registry.class_weight(peer.numeric_class, besides=peer.key.address)
                 slots = registry.slots_of(peer.key.address)
                 found.append(
                     Candidate(
@@ -220,8 +220,12 @@ class Peer:
         works: bool = True,
         audit: AuditHandler | None = None,
         seconds: float = 1.0,
+        numeric_class: bytes = CLASS,
+        gpus: str = "",
     ) -> None:
         self.scene = scene
+        self.numeric_class = numeric_class
+        self.gpus = gpus
         self.key = key_of(number)
         self.peer_id = f"peer-{number}"
         self.network: FakeNetwork = scene.network.join(self.peer_id)
@@ -239,7 +243,7 @@ class Peer:
         self.auditor: AuditorService  # the same, unless scripted
         self._nursery: trio.Nursery | None = None
         if slots:
-            scene.chain.stake(self.key.address, slots, CLASS)
+            scene.chain.stake(self.key.address, slots, numeric_class)
 
     def __repr__(self) -> str:
         return f"<Peer {self.peer_id}>"
@@ -248,12 +252,12 @@ class Peer:
         return Offer(
             account=self.key.address,
             peer_id_hash=ZERO32,
-            numeric_class=CLASS,
+            numeric_class=self.numeric_class,
             provisional=False,
             cores=self.cores.count,
             memory_mib=4096,
             disk_mib=10_000,
-            gpus="",
+            gpus=self.gpus,
             cpu_score=1000,
             ask_price=self.ask if self.works else 10**15,
             addresses=self.network.addresses[0],

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tallymesh.errors import CallerError
+from tallymesh_learning.runtime import profile
+from tallymesh_node import gpus
 from tallymesh_node.capacity import from_machine
 from tallymesh_node.config import load
 from tallymesh_node.doctor import machine as doctor
-from tallymesh_node.gpus import Card, binds, cards, told
+from tallymesh_node.gpus import CUDA_LIBRARY, Card, binds, cards, check_order, names, obstacle, told
 from tallymesh_node.machine import Gpu, Machine
 
 UUID = "GPU-5a2c9b1e-0d3f-4e6a-9b7c-1122334455{:02x}"
@@ -62,15 +65,95 @@ def test_only_the_leased_cards_are_shown_and_none_without_a_lease(tmp_path: Path
     assert binds([], tmp_path) == []
 
 
-def test_a_gpu_that_no_unit_can_use_is_told_to_its_owner_and_offered_to_nobody(tmp_path: Path) -> None:
+def test_a_gpu_that_is_not_sold_is_told_to_its_owner_and_offered_to_nobody(tmp_path: Path) -> None:
     found = Gpu("NVIDIA H200", 143_771, "570.86.15")
     here = Machine(cores=4, memory_mib=8192, disk_mib=10_240, cpu="x", architecture="x", gpus=(found, found))
     config = load({"home": tmp_path}, environment={})
     assert from_machine(here, config, None, confirmed=False).gpus == ""
     sentence = told(here.gpus)
     assert sentence.count("NVIDIA H200 (143771 MiB, driver 570.86.15)") == 2
-    assert sentence.endswith("not offered, for units compute on the CPU")
-    assert [(each.state, each.sentence) for each in doctor.gpus(here)] == [("note", sentence)]
+    assert sentence.endswith("not offered; node start --sell gpu lends them instead of cores")
+    assert [(each.state, each.sentence) for each in doctor.gpus(here, config)] == [("note", sentence)]
     none = Machine(cores=4, memory_mib=8192, disk_mib=10_240, cpu="x", architecture="x")
     assert told(none.gpus) == ""
-    assert doctor.gpus(none) == []
+    assert doctor.gpus(none, config) == []
+    assert told(here.gpus, "2*H200").endswith("offered, as 2*H200")
+
+
+@pytest.fixture
+def ready(tmp_path: Path) -> Path:
+    """A machine with one card and all that it needs, as files of this user."""
+    add(tmp_path / "proc", "0000:4e:00.0", 1)
+    (tmp_path / "dev").mkdir()
+    for name in names([Card(UUID.format(1), 1)]):
+        (tmp_path / "dev" / name).touch()
+    (tmp_path / "torch" / "lib").mkdir(parents=True)
+    (tmp_path / "torch" / "lib" / CUDA_LIBRARY).touch()
+    return tmp_path
+
+
+def code(place: Path, *, bounded: bool = True) -> str:
+    found = obstacle(cards(place / "proc"), bounded=bounded, devices=place / "dev", torch=place / "torch")
+    if found is None:
+        return ""
+    assert found.sentence
+    assert found.remedy
+    return found.code
+
+
+def test_a_machine_that_has_everything_may_try_its_cards(ready: Path) -> None:
+    assert code(ready) == ""
+
+
+def test_without_a_card_none_is_lent(ready: Path) -> None:
+    (ready / "proc" / "0000:4e:00.0" / "information").unlink()
+    assert code(ready) == "no_gpus"
+
+
+def test_with_torch_for_cpus_none_is_lent(ready: Path) -> None:
+    (ready / "torch" / "lib" / CUDA_LIBRARY).unlink()
+    assert code(ready) == "torch_without_cuda"
+
+
+@pytest.mark.parametrize("name", ["nvidiactl", "nvidia-uvm", "nvidia1"])
+def test_without_one_of_the_drivers_files_none_is_lent(ready: Path, name: str) -> None:
+    (ready / "dev" / name).unlink()
+    assert code(ready) == "gpu_files"
+
+
+def test_where_no_control_group_bounds_memory_none_is_lent(ready: Path) -> None:
+    assert code(ready, bounded=False) == "no_groups"
+
+
+def test_doctor_says_what_is_in_the_way_of_selling_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Machine(cores=4, memory_mib=8192, disk_mib=10_240, cpu="x", architecture="x")
+    config = load({"home": tmp_path, "sell": "gpu"}, environment={})
+    monkeypatch.setattr(doctor, "cards", lambda: ())
+    (found,) = doctor.gpus(here, config)
+    assert (found.state, found.code) == ("fix", "no_gpus")
+    assert found.remedy
+
+
+CPU, GPU = (profile.profile_hash(kind) for kind in profile.KINDS)
+
+
+@pytest.mark.parametrize(
+    ("count", "ordered", "refused"),
+    [
+        (0, CPU, ""), (1, GPU, ""), (1, CPU, "no_gpus"), (1, b"?" * 32, "no_gpus"), (0, GPU, "no_gpus"),
+        (2, GPU, "too_many_gpus"),
+    ],
+)  # fmt: skip
+def test_what_a_job_asks_for_and_what_its_units_need_go_together(count: int, ordered: bytes, refused: str) -> None:
+    if not refused:
+        check_order(count, ordered)
+        return
+    with pytest.raises(CallerError) as caught:
+        check_order(count, ordered)
+    assert caught.value.code == refused
+    assert caught.value.remedy
+
+
+def test_the_tools_of_profilers_are_shown_to_nobody() -> None:
+    """They read and write the memory of other processes."""
+    assert "nvidia-uvm-tools" not in gpus.names([Card(UUID.format(0), 0)])

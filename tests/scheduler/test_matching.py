@@ -40,6 +40,8 @@ def request(**more: object) -> MatchRequest:
     return MatchRequest(**(fields | more))
 
 
+GPUS = "2*NVIDIA H200:143771:570.86.15:48.1:52.3"
+
 REFUSED = {
     "own_node": candidate(owner=b"\xaa" * 20),
     "expired": candidate(offered=offer(expires=NOW)),
@@ -53,6 +55,7 @@ REFUSED = {
     "unreachable": candidate(unreachable="Port 4001 is closed."),
     "too_little_memory": candidate(offered=offer(memory_mib=512)),
     "too_few_cores": candidate(offered=offer(cores=0)),
+    "sells_gpus": candidate(offered=offer(gpus=GPUS)),
     "cores_taken": candidate(free_cores=0),
     "base_only": candidate(base_only=True),
     "too_expensive": candidate(offered=offer(ask_price=51)),
@@ -65,6 +68,31 @@ def test_an_offer_that_does_not_fit_is_rejected_with_its_reason(code: str) -> No
     assert [(r.account, r.code) for r in found.rejections] == [(REFUSED[code].offer.account, code)]
     assert found.rejections[0].sentence
     assert [p.candidate.peer_id for p in found.proposals] == ["peer9"]
+
+
+REFUSED_WITH_GPUS = {
+    "no_gpus": candidate(),
+    "too_few_gpus": candidate(offered=offer(gpus="1*NVIDIA H200:143771:570.86.15:48.1:52.3")),
+    "other_class": candidate(offered=offer(gpus=GPUS, numeric_class=b"\6" * 32)),
+    "class_pending": candidate(offered=offer(gpus=GPUS), chain_class=b""),
+    "provisional": candidate(offered=offer(gpus=GPUS, provisional=True)),
+}
+
+
+@pytest.mark.parametrize("code", REFUSED_WITH_GPUS)
+def test_a_job_that_asks_for_gpus_goes_to_proven_ones_of_its_class_alone(code: str) -> None:
+    refused = REFUSED_WITH_GPUS[code]
+    found = match(request(gpus=2), [refused, candidate(9, offer(9, gpus=GPUS))], NOW, 0)
+    assert [(r.account, r.code) for r in found.rejections] == [(refused.offer.account, code)]
+    assert found.rejections[0].sentence
+    assert [p.candidate.peer_id for p in found.proposals] == ["peer9"]
+
+
+@pytest.mark.parametrize("text", ["NVIDIA H200", "0*NVIDIA H200:1:1:1.0:1.0", "x" * 61, "1*a:1:1:nan:1.0", ";;;"])
+def test_an_offer_whose_gpus_cannot_be_read_sells_none(text: str) -> None:
+    found = match(request(gpus=1), [candidate(1, offer(1, gpus=text))], NOW, 0)
+    assert [r.code for r in found.rejections] == ["no_gpus"]
+    assert advice(found.rejections).startswith("Leave gpu= out")
 
 
 def test_who_takes_the_base_set_only_is_asked_for_jobs_without_packages() -> None:

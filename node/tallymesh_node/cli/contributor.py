@@ -113,6 +113,7 @@ def start(
     cores: Annotated[int | None, typer.Option(help="Units side by side; 0 to decide by the machine.")] = None,
     memory_mib: Annotated[int | None, typer.Option(help="Memory for all units together.")] = None,
     disk_gib: Annotated[int | None, typer.Option(help="Disk for blobs.")] = None,
+    sell: Annotated[str | None, typer.Option(help="What units compute on: cpu, or gpu (an account sells one).")] = None,
     ask_price: Annotated[str | None, typer.Option(help="MESH per core-hour: 0.02.")] = None,
     network: Annotated[Path | None, typer.Option(help="The network file.")] = None,
     home: Annotated[Path | None, typer.Option(help="The node's folder: keys, journal, blobs.")] = None,
@@ -144,6 +145,7 @@ def start(
         "cores": cores,
         "memory_mib": memory_mib,
         "disk_gib": disk_gib,
+        "sell": sell,
         "ask_price": ask_price,
         "network": network,
         "home": home,
@@ -211,8 +213,8 @@ def summary(view: NodeView) -> list[tuple[str, str]]:
     """The lines that a start shows."""
     numeric = f"class {view.numeric_class[:8]}" + (" (being checked)" if view.provisional else "")
     without = " · unstaked" if view.probation is None else " · on probation"
-    stake = f" · {view.slots} slot{'s' * (view.slots != 1)}" if view.staked else without
-    stake = stake if "worker" in view.roles else ""  # nobody needs any to submit
+    stake = f" · {view.slots} slot{'s' * (view.slots != 1)} of stake" if view.staked else without
+    stake = stake if view.staked or "worker" in view.roles else ""  # nobody needs any to submit
     return [
         ("node", f"{view.peer_id} on {view.network}, {', '.join(view.roles)}"),
         ("wallet", f"{view.account}{stake}"),

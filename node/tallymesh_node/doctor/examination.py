@@ -25,7 +25,7 @@ async def examine(config: Config, say: Callable[[Finding], None] = lambda findin
 
     here = await trio.to_thread.run_sync(measure, config.home)
     learn(machine.folder(config.home, here), machine.memory(config, here), *machine.allowed(config, here))
-    learn(*machine.gpus(here))
+    learn(*machine.gpus(here, config))
     process = holder(config.home)
     if process is not None:
         learn(*(await trio.to_thread.run_sync(place.node, config.home, process))[0])

@@ -14,8 +14,9 @@ import psutil
 from tallymesh_node.capacity import from_machine, shortfalls
 from tallymesh_node.config import Config
 from tallymesh_node.doctor.findings import Finding, fix, note, ok
-from tallymesh_node.gpus import told
+from tallymesh_node.gpus import cards, obstacle, told
 from tallymesh_node.machine import Machine
+from tallymesh_node.sandbox import groups
 from tallymesh_node.sandbox.status import check_sandbox
 
 LEAST_DISK_MIB = 1024  # a program, a data set, a few checkpoints; the journal must never wait for room
@@ -83,9 +84,14 @@ def memory(config: Config, machine: Machine) -> Finding:
     return ok("memory", f"{offered} MiB to offer, {free} free now")
 
 
-def gpus(machine: Machine) -> list[Finding]:
-    """Nothing where there is none: most machines are like that."""
-    return [note("gpus", told(machine.gpus))] if machine.gpus else []
+def gpus(machine: Machine, config: Config) -> list[Finding]:
+    """Nothing where there is none, and none is to be sold: most machines are like that."""
+    if config.sell != "gpu":
+        return [note("gpus", told(machine.gpus))] if machine.gpus else []
+    found = obstacle(cards(), bounded=groups.find() is not None)
+    if found is not None:
+        return [fix("gpus", found.code, found.sentence, found.remedy)]
+    return [note("gpus", f"{told(machine.gpus, selling=True)} yet: the node tries them when it starts (node status)")]
 
 
 def allowed(config: Config, machine: Machine) -> list[Finding]:

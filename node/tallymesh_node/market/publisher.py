@@ -18,7 +18,6 @@ from tallymesh_ledger.keys import AccountKey
 from tallymesh_node.market.envelope import Binding, seal
 
 MAX_ADDRESS_BYTES = 90  # addresses are the only part of an offer that grows; the first that fit are named
-MAX_GPU_BYTES = 60
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +26,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     cores: int
     memory_mib: int
     disk_mib: int
-    gpus: str = ""
+    gpus: str = ""  # as tallymesh.cards shows them
     cpu_score: int = 0  # thousandths of the reference core
     ask_price: int = 0  # wei per reference-second
     numeric_class: bytes = ZERO32
@@ -96,7 +95,7 @@ class Publisher:
             cores=capacity.cores,
             memory_mib=capacity.memory_mib,
             disk_mib=capacity.disk_mib,
-            gpus=_first_that_fit(capacity.gpus.split(";"), ";", MAX_GPU_BYTES),
+            gpus=capacity.gpus,
             cpu_score=capacity.cpu_score,
             ask_price=capacity.ask_price,
             addresses=_first_that_fit(self._addresses(), ",", MAX_ADDRESS_BYTES),

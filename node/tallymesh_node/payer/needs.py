@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tallymesh import wheels
+from tallymesh import cards, wheels
 from tallymesh_ledger.newcomers import room_wei
 from tallymesh_node.payer import replicas
 from tallymesh_node.payer.ordering import PRICE_ANY
@@ -123,8 +123,13 @@ class Needs:
         for held in self.driver.book.all():
             if held.state is not LeaseState.REFUSED:
                 return held.lease.numeric_class
-        own = self.driver.tools.numeric_class()
-        offered = Counter(c.offer.numeric_class for c in candidates if not c.offer.provisional and c.slots)
+        own = self.driver.own.numeric_class
+        gpus = bool(self.driver.book.order.gpus)
+        offered = Counter(
+            c.offer.numeric_class
+            for c in candidates
+            if not c.offer.provisional and c.slots and bool(cards.count(c.offer.gpus)) == gpus
+        )
         if own in offered or not offered:
             return own or bytes(32)
         return max(sorted(offered), key=lambda each: offered[each])
@@ -135,7 +140,7 @@ class Needs:
         In a federated job whoever takes part is given each round's aggregate, and may not audit it. Where this node
         cannot recompute, so many accounts stay without a seat as two of three verdicts need: else nobody is left."""
         driver = self.driver
-        judges = driver.own.available and numeric_class == driver.tools.numeric_class()
+        judges = driver.own.available and numeric_class == driver.own.numeric_class
         if judges or driver.book.spec.kind != "federated":
             return None
         staked = {c.offer.account for c in candidates if c.slots and c.chain_class == numeric_class}

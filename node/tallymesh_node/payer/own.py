@@ -1,7 +1,8 @@
 """What the payer's node runs itself, in its own sandbox: recomputations, loss checks, and the metrics of each round.
 
 Nobody is paid for these, and nobody can be slashed for them. Without an executor nothing here happens, and the job's
-report says so.
+report says so. Of a job whose units compute on GPUs it recomputes nothing, whatever it has itself: that is for peers of
+their class. Losses and metrics, which no bit hangs on, it measures on its cores.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from tallymesh.api import Problem
@@ -19,6 +21,7 @@ from tallymesh.ids import ZERO32, BlobId
 from tallymesh.plan import CLIENT, participants
 from tallymesh.units import Unit
 from tallymesh_learning import side
+from tallymesh_learning.runtime import profile
 from tallymesh_node.interfaces import Failure, Outcome
 from tallymesh_node.payer.held import AT_WORK, Held
 from tallymesh_node.payer.records import Checked, Ending, Evaluated, Recomputed, Record, Unsteady
@@ -56,10 +59,20 @@ class OwnUnits:
         return self.driver.tools.executor is not None
 
     @property
+    def numeric_class(self) -> bytes:
+        """Inside which this node's own bits say something of the job's; b"" for none."""
+        return b"" if self.driver.book.order.gpus else self.driver.tools.numeric_class()
+
+    @property
     def judges(self) -> bool:
         """Whether it runs them as the workers do: only inside one numeric class are bits the same."""
         leased = next((held.lease.numeric_class for held in self.driver.book.all()), b"")
-        return self.available and leased == self.driver.tools.numeric_class()
+        return self.available and not self.driver.book.order.gpus and leased == self.numeric_class
+
+    @property
+    def tries(self) -> bool:
+        """Whether a unit that failed elsewhere may be tried here, to see whose fault it is."""
+        return self.available and not self.driver.book.order.gpus
 
     def checks(self, held: Held) -> bool:
         """Whether outputs of this seat get a loss check on arrival."""
@@ -88,6 +101,8 @@ class OwnUnits:
             inputs = {name: tools.blobs.path(name) for name in names_of(unit)}
         except KeyError as error:
             raise Failure("inputs", f"An input is not in this node's store: {error}") from None
+        if book.order.gpus:
+            unit = msgspec.structs.replace(unit, profile=profile.profile_hash())
         async with self.driver.own_limit:
             outcome = await tools.executor.run(book.id, unit, inputs, limits_of(book.order, work_ms, tools.parameters))
         self._broken = None

@@ -211,7 +211,7 @@ class Watching:
         elif code == "inputs" and (gone := losses.missing(driver, unit)):
             await losses.end_without(driver, gone)
             return
-        elif code in FAULTS_OF_PROGRAM and driver.own.available:
+        elif code in FAULTS_OF_PROGRAM and driver.own.tries:
             failure = await driver.own.try_unit(unit, held.lease.work_ms)
             if failure is not None:
                 await driver.closing.fail(failure.code, failure.sentence + which, failure.traceback)

@@ -66,9 +66,11 @@ def build(
     extra: Sequence[Path] = (),
     packages: Path | None = None,
     writable: Path | None = None,
+    devices: Sequence[str] = (),
 ) -> Command:
     """The outer sandbox around ``python -m module *arguments``. `extra` folders are importable in it too; `packages` is
-    the folder of unpacked sets, `writable` the only one that what runs there may write to (OUT)."""
+    the folder of unpacked sets, `writable` the only one that what runs there may write to (OUT); `devices` are
+    bubblewrap's arguments that show the files of a card (gpus.binds)."""
     binary = bubblewrap()
     search = [*(str(folder) for folder in extra), *_import_folders()]
     shown = list(_outermost([*_python_folders(), *_package_folders(), *(str(folder) for folder in extra)]))
@@ -85,7 +87,7 @@ def build(
         argv += ["--ro-bind-try", place, place]
     for place in shown:
         argv += ["--ro-bind", os.path.realpath(place), place]
-    argv += ["--proc", "/proc", "--dev", "/dev", "--dir", f"{OURS}/root"]
+    argv += ["--proc", "/proc", "--dev", "/dev", *devices, "--dir", f"{OURS}/root"]
     argv += ["--ro-bind", os.path.realpath(spool), f"{OURS}/spool"]
     shown_packages = ["--ro-bind", os.path.realpath(packages)] if packages is not None else ["--dir"]
     argv += [*shown_packages, f"{OURS}/packages"]

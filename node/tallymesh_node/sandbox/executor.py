@@ -13,11 +13,12 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import msgspec
 import trio
@@ -28,8 +29,10 @@ from tallymesh.ids import BlobId
 from tallymesh.units import Unit, encode
 from tallymesh.wheels import Wheel
 from tallymesh_learning.runtime import profile
+from tallymesh_node.gpus import DEVICES, Card, binds, names
 from tallymesh_node.interfaces import Failure, Limits, OnLine, OnMetric, Outcome
 from tallymesh_node.sandbox import groups, outputs
+from tallymesh_node.sandbox.cards import PROOF, Cards
 from tallymesh_node.sandbox.command import Command, build
 from tallymesh_node.sandbox.jobs import Ended, JobSandbox, RunningUnit
 from tallymesh_node.sandbox.logs import Logs
@@ -38,7 +41,7 @@ from tallymesh_node.sandbox.pool import Pool
 from tallymesh_node.sandbox.spool import SET, Spool
 from tallymesh_node.sandbox.status import SandboxStatus
 from tallymesh_node.sandbox.strict import StrictPool
-from tallymesh_node.sandbox.zygote import CONTROL
+from tallymesh_node.sandbox.zygote import CONTROL, Zygote
 
 GRACE_S = 5.0  # beyond the unit's own limit, before a job's process that does not enforce it is killed
 # For a killed unit to be gone; measured 2 to 15 ms. On a starved machine the job's process answers late, and is not
@@ -51,6 +54,12 @@ LATENCIES_KEPT = 1000
 INLINE_BYTES = 1 << 20  # larger outputs are read and stored in a thread
 FORM_CHECK = "tallymesh:loss_check"  # the step that says `form` of another unit's output
 TASKS = {"canary": "tallymesh_learning.runtime.canary:run"}  # functions of the runtime that `run_task` may name
+CARD_TASKS = {  # and those of `run_card_task`
+    name: f"tallymesh_learning.runtime.card:{name}" for name in ("measure", "fill", "leftovers", "others", "greedy")
+}
+CARD_WARM = "tallymesh_learning.runtime.warm:load"  # what a card's template does first: nothing that wakes CUDA
+NO_GROUP = "The machine makes no control group, which alone bounds the memory of a unit with a card."
+BAD_CARD = "The card that the unit computed on does not compute as it did: it is lent no more."
 
 _REASONS = {
     "wall": "It ran longer than {0.wall_s:g} s.",
@@ -70,6 +79,17 @@ class Counters(msgspec.Struct):
     start_s: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
 
 
+class _Place(NamedTuple):
+    """Where a unit runs: a job's sandbox, of the pool that made it, and the card that it holds meanwhile."""
+
+    pool: Pool
+    sandbox: JobSandbox
+    card: Card | None = None
+
+
+RunTask = Callable[[str], Awaitable[bytes]]
+
+
 class SandboxExecutor:
     """Implements `Executor`. Use as an async context manager; inside it a template is kept alive, from the beginning
     or, without `at_once`, from when something is to run first: that one waits two seconds, and until then nothing costs
@@ -81,6 +101,10 @@ class SandboxExecutor:
     `extra` the folders that they are imported from: for other runtimes, and for tests of what a hostile unit can do.
     `strict`: no two jobs are forks of one template (strict.py). `admit` is asked before packages of jobs are unpacked
     (packages.py); a unit that has some is refused where `base_only` says so of its job.
+
+    `cards`: those that units of the `GPU` profile may have once they are proven. Each has a template of its own, in an
+    outer sandbox that shows this card alone, whose files are in `devices`; `begin` and `card_warm` name other functions
+    there as `run` and `warm` do. `doubt` is asked about a card on which a program failed: False withdraws it.
     """
 
     def __init__(
@@ -97,15 +121,24 @@ class SandboxExecutor:
         at_once: bool = True,
         admit: Callable[[int], None] = lambda size: None,
         base_only: Callable[[bytes], bool] = lambda job: False,
+        cards: Sequence[Card] = (),
+        devices: Path = DEVICES,
+        begin: str | None = None,
+        card_warm: str = CARD_WARM,
     ) -> None:
         self.counters = Counters()
+        self.cards = Cards(cards)
+        self.doubt: Callable[[Card, RunTask], Awaitable[bool]] | None = None
+        self._devices = devices
         self._folder = spool
         self._put = put
         self._slots = trio.CapacityLimiter(slots)
         self._arguments = ["--control", CONTROL]
         self._arguments += ["--run", run] if run else []
-        self._arguments += ["--warm", warm] if warm is not None else []
         self._arguments += ["--cpus", ",".join(str(cpu) for cpu in sorted(cpus))] if cpus else []
+        self._card_arguments = [*self._arguments, "--warm", card_warm]
+        self._card_arguments += ["--begin", begin] if begin is not None else []
+        self._arguments += ["--warm", warm] if warm is not None else []
         self._extra = tuple(extra)
         self._strict = strict
         self._at_once = at_once
@@ -115,6 +148,7 @@ class SandboxExecutor:
         self._names = itertools.count(1)
         self._groups = groups.find()
         self._pool: Pool | None = None
+        self._card_pools: dict[Card, Pool] = {}
         self._spool: Spool | None = None
         self._stack = AsyncExitStack()
 
@@ -129,6 +163,11 @@ class SandboxExecutor:
             pool = StrictPool if self._strict else Pool
             self._pool = pool(self._spool, self._nursery, self._command, at_once=self._at_once)
             self._nursery.start_soon(self._pool.supervise)
+            for card in self.cards.all:
+                command, prefix = partial(self._card_command, card), f"c{card.minor}"
+                of_card = pool(self._spool, self._nursery, command, at_once=False, prefix=prefix)
+                self._card_pools[card] = of_card
+                self._nursery.start_soon(of_card.supervise)
             self._stack = stack.pop_all()
         return self
 
@@ -160,6 +199,16 @@ class SandboxExecutor:
         return self._pool
 
     @property
+    def templates(self) -> list[Zygote]:
+        """All that live, of cards, too."""
+        return [each for pool in (self.pool, *self._card_pools.values()) for each in pool.templates]
+
+    @property
+    def bounds_memory(self) -> bool:
+        """Whether the kernel bounds the memory of each unit by a control group: without that none has a card."""
+        return self._groups is not None
+
+    @property
     def packages(self) -> Packages:
         """The unpacked packages of jobs."""
         assert self._packages is not None, "the executor is used outside `async with`"
@@ -185,7 +234,8 @@ class SandboxExecutor:
         missing = wanted - set(inputs)
         if missing:
             raise Failure("inputs", f"{len(missing)} of the unit's {len(wanted)} inputs are not here.")
-        if unit.profile != profile.profile_hash():
+        kind = profile.kind_of(unit.profile)
+        if not kind:
             here, asked = profile.profile_hash().hex()[:8], unit.profile.hex()[:8]
             raise Failure("sandbox", f"The unit asks for the numeric profile {asked}, this machine has {here}.")
         files = {"unit": encode(unit), **({"probe": probe_key} if probe_key else {})}
@@ -194,7 +244,8 @@ class SandboxExecutor:
         logs = Logs(limits.lines, on_line, on_metric)
         try:
             async with self.packages.used(found, inputs) as name:
-                return await self._run(job, files | ({SET: name.encode()} if name else {}), blobs, limits, logs, "")
+                files |= {SET: name.encode()} if name else {}
+                return await self._run(job, files, blobs, limits, logs, "", place=self._place(job, kind))
         except Failure as failure:
             if failure.code == "form" and unit.entry != FORM_CHECK:  # only a check has a say on forms
                 raise Failure("program", failure.sentence, failure.traceback) from None
@@ -216,10 +267,31 @@ class SandboxExecutor:
         limits = limits or Limits()
         kept: list[bytes] = []
         job = f"task/{name}/{next(self._names)}".encode()
+        place = self._place(job, profile.CPU)
         try:
-            await self._run(job, {"payload": payload}, {}, limits, Logs(0, None, None), task, keep=kept.append)
+            await self._run(job, {"payload": payload}, {}, limits, Logs(0, None, None), task, place, keep=kept.append)
         finally:
             await self.close_job(job)
+        return kept[0]
+
+    async def run_card_task(
+        self, card: Card, name: str, payload: bytes = b"", *, limits: Limits, on_line: OnLine | None = None
+    ) -> bytes:
+        """The same of CARD_TASKS, with `card` alone, proven or not: how the node tries it. Waits for it."""
+        async with self._slots, self.cards.one(card):
+            return await self._task_on(card, name, payload, limits, on_line)
+
+    async def _task_on(self, card: Card, name: str, payload: bytes, limits: Limits, on_line: OnLine | None) -> bytes:
+        """With slot and card in hand."""
+        kept: list[bytes] = []
+        job = f"card/{name}/{next(self._names)}".encode()
+        pool, logs = self._card_pools[card], Logs(limits.lines, on_line, None)
+        try:
+            async with pool.job(job) as sandbox:
+                place = _Place(pool, sandbox, card)
+                await self._once(place, {"payload": payload}, {}, limits, logs, CARD_TASKS[name], keep=kept.append)
+        finally:
+            await pool.close_job(job)
         return kept[0]
 
     async def prepare(self, job: bytes) -> None:
@@ -230,7 +302,20 @@ class SandboxExecutor:
 
     async def close_job(self, job: bytes) -> None:
         """See `Executor.close_job`. Units of the job that still run fail with code `sandbox`."""
-        await self.pool.close_job(job)
+        for pool in (self.pool, *self._card_pools.values()):
+            await pool.close_job(job)
+
+    @asynccontextmanager
+    async def _place(self, job: bytes, kind: str) -> AsyncIterator[_Place]:
+        """Where a unit of this profile runs, held as long as it does."""
+        if kind == profile.CPU:
+            async with self.pool.job(job) as sandbox:
+                yield _Place(self.pool, sandbox)
+            return
+        async with self.cards.one() as card:
+            pool = self._card_pools[card]
+            async with pool.job(job) as sandbox:
+                yield _Place(pool, sandbox, card)
 
     async def _run(
         self,
@@ -240,31 +325,60 @@ class SandboxExecutor:
         limits: Limits,
         logs: Logs,
         task: str,
+        place: AbstractAsyncContextManager[_Place],
         *,
         keep: Callable[[bytes], None] | None = None,
     ) -> Outcome:
-        """One unit from its inputs to its outcome, within a slot. `keep` takes the output instead of the store."""
+        """One unit within a slot, in its place."""
+        async with self._slots, place as found:
+            try:
+                return await self._once(found, files, blobs, limits, logs, task, keep=keep)
+            except Failure as failure:
+                if failure.code != "program" or found.card is None or await self._is_sound(found.card):
+                    raise
+                raise Failure("sandbox", BAD_CARD) from None
+
+    async def _is_sound(self, card: Card) -> bool:
+        """Whether a card on which a program failed computes as it did when it was proven."""
+        if self.doubt is None:
+            return True
+        sound = await self.doubt(card, lambda task: self._task_on(card, task, b"", PROOF, None))
+        if not sound:
+            self.cards.withdraw(card)
+        return sound
+
+    async def _once(
+        self,
+        place: _Place,
+        files: Mapping[str, bytes],
+        blobs: Mapping[str, Path],
+        limits: Limits,
+        logs: Logs,
+        task: str,
+        *,
+        keep: Callable[[bytes], None] | None = None,
+    ) -> Outcome:
+        """One unit from its inputs to its outcome. `keep` takes the output instead of the store."""
         name = f"u{next(self._names)}"
         assert self._spool is not None
-        async with self._slots, self.pool.job(job) as sandbox:
-            unit = RunningUnit()
-            try:
-                await self._add(sandbox.name, name, files, blobs)
-                present = time.monotonic()
-                unit = await self._watch(sandbox, name, limits, logs, task)
-                over = time.monotonic()
-                ended = _judge(unit, limits, logs)
-                assert unit.outputs is not None
-                if ended.output_bytes > INLINE_BYTES:
-                    left, blob = await trio.to_thread.run_sync(self._collect, unit.outputs, limits, keep)
-                else:
-                    left, blob = self._collect(unit.outputs, limits, keep)
-            except Failure:
-                self.counters.units_failed += 1
-                raise
-            finally:
-                unit.close()
-                self._spool.remove(sandbox.name, name)
+        unit, sandbox = RunningUnit(), place.sandbox
+        try:
+            await self._add(sandbox.name, name, files, blobs)
+            present = time.monotonic()
+            unit = await self._watch(place, name, limits, logs, task)
+            over = time.monotonic()
+            ended = _judge(unit, limits, logs)
+            assert unit.outputs is not None
+            if ended.output_bytes > INLINE_BYTES:
+                left, blob = await trio.to_thread.run_sync(self._collect, unit.outputs, limits, keep)
+            else:
+                left, blob = self._collect(unit.outputs, limits, keep)
+        except Failure:
+            self.counters.units_failed += 1
+            raise
+        finally:
+            unit.close()
+            self._spool.remove(sandbox.name, name)
         start_s = max(0.0, (logs.begin_s or over) - present)
         self.counters.units_run += 1
         self.counters.start_s.append(start_s)
@@ -287,11 +401,14 @@ class SandboxExecutor:
             remedy = "Free some space, or choose another data folder."
             raise LocalError("disk", f"A unit's inputs cannot be put in place: {error}.", remedy=remedy) from None
 
-    async def _watch(self, sandbox: JobSandbox, name: str, limits: Limits, logs: Logs, task: str) -> RunningUnit:
+    async def _watch(self, place: _Place, name: str, limits: Limits, logs: Logs, task: str) -> RunningUnit:
         """Fork the unit and pass on what it says until it and all that it started is dead."""
+        sandbox = place.sandbox
+        group = self._groups.open(limits.memory_mib, limits.disk_mib) if self._groups else None
+        if place.card is not None and group is None:
+            raise Failure("sandbox", NO_GROUP)
         pipes = {"events": os.pipe2(os.O_CLOEXEC), "console": os.pipe2(os.O_CLOEXEC)}
         streams = {pipe: trio.lowlevel.FdStream(reader) for pipe, (reader, _) in pipes.items()}
-        group = self._groups.open(limits.memory_mib, limits.disk_mib) if self._groups else None
         given = [writer for _, writer in pipes.values()]
         try:
             unit = await sandbox.start(name, limits, task, [*given, group.entrance] if group else given)
@@ -308,10 +425,10 @@ class SandboxExecutor:
                     await unit.over.wait()
                 if not unit.over.is_set():
                     unit.overdue = True
-                    await self._kill(sandbox, name, unit)
+                    await self._kill(place, name, unit)
                 nursery.cancel_scope.deadline = trio.current_time() + DRAIN_S
         except BaseException:
-            await self._kill(sandbox, name, unit)
+            await self._kill(place, name, unit)
             unit.close()
             raise
         finally:
@@ -319,7 +436,8 @@ class SandboxExecutor:
         logs.finish()
         return unit
 
-    async def _kill(self, sandbox: JobSandbox, name: str, unit: RunningUnit) -> None:
+    async def _kill(self, place: _Place, name: str, unit: RunningUnit) -> None:
+        sandbox = place.sandbox
         with trio.CancelScope(shield=True):
             await sandbox.kill(name)
             with trio.move_on_after(KILL_S):
@@ -327,7 +445,7 @@ class SandboxExecutor:
             if not unit.over.is_set():
                 for neighbour in sandbox.units.values():
                     neighbour.starved = unit.overdue
-                await self.pool.discard(sandbox)
+                await place.pool.discard(sandbox)
 
     def _collect(
         self, folder: int, limits: Limits, keep: Callable[[bytes], None] | None
@@ -347,6 +465,18 @@ class SandboxExecutor:
             arguments=self._arguments,
             extra=self._extra,
             packages=self.packages.folder,
+        )
+
+    def _card_command(self, card: Card, folder: Path | None = None) -> Command:
+        """The same of a template whose jobs have this card, and see no file of another."""
+        assert self._spool is not None
+        return build(
+            folder or self._spool.folder,
+            environment={**profile.environment(profile.GPU), **profile.shown(card.uuid)},
+            arguments=[*self._card_arguments, "--devices", ",".join(names([card]))],
+            extra=self._extra,
+            packages=self.packages.folder,
+            devices=binds([card], self._devices),
         )
 
 

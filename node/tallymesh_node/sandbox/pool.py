@@ -54,8 +54,10 @@ class Pool:
         check: Callable[[], SandboxStatus] = check_sandbox,
         *,
         at_once: bool = True,
+        prefix: str = "",
     ) -> None:
-        """`at_once`: whether a template is started before anything asks for one."""
+        """`at_once`: whether a template is started before anything asks for one. `prefix`: of the folders in the spool,
+        where several pools share it."""
         self.wanted = trio.Event()
         if at_once:
             self.wanted.set()
@@ -68,6 +70,7 @@ class Pool:
         self._command = command
         self._check = check
         self._jobs: dict[bytes, _Slot] = {}
+        self._prefix = prefix
         self._names = itertools.count(1)
         self._jobs_max = JOBS_MAX
         self._changed = trio.Event()
@@ -181,7 +184,7 @@ class Pool:
 
     async def _open(self) -> JobSandbox:
         zygote = await self.wait_ready()
-        name = f"j{next(self._names)}"
+        name = f"{self._prefix}j{next(self._names)}"
         self._spool.open_job(name)
         try:
             sandbox = JobSandbox(name, await zygote.open_job(name), zygote)

@@ -49,8 +49,9 @@ class StrictPool(Pool):
         check: Callable[[], SandboxStatus] = check_sandbox,
         *,
         at_once: bool = True,
+        prefix: str = "",
     ) -> None:
-        super().__init__(spool, nursery, lambda: command(spool.folder), check, at_once=at_once)
+        super().__init__(spool, nursery, lambda: command(spool.folder), check, at_once=at_once, prefix=prefix)
         self._jobs_max = JOBS_MAX
         self._command_for = command
         self._folders = itertools.count(1)
@@ -92,7 +93,7 @@ class StrictPool(Pool):
             await self._changed.wait()
 
     async def _warm_one(self) -> bool:
-        folder = f"t{next(self._folders)}"
+        folder = f"{self._prefix}t{next(self._folders)}"
         self._spool.open_job(folder)
         zygote = await self._start(lambda: self._command_for(self._spool.folder / folder))
         if zygote is None:

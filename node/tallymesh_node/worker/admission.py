@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from tallymesh import amounts, wheels
+from tallymesh import amounts, cards, wheels
 from tallymesh.errors import RemoteError
 from tallymesh.ids import ZERO32
 from tallymesh.messages import Lease, Offer, Order
@@ -121,9 +121,11 @@ def _machine(order: Order, lease: Lease, situation: Situation) -> Refusal | None
         return Refusal("too_little_memory", f"{order.memory_mib} MiB are more than the {offer.memory_mib} offered.")
     if order.disk_mib > offer.disk_mib:
         return Refusal("too_little_disk", f"{order.disk_mib} MiB of disk are more than the {offer.disk_mib} offered.")
-    gpus = len([gpu for gpu in offer.gpus.split(";") if gpu])
+    gpus = cards.count(offer.gpus)
     if order.gpus > gpus:
         return Refusal("too_few_gpus", f"{order.gpus} GPUs are more than the {gpus} offered.")
+    if gpus and not order.gpus:
+        return Refusal("sells_gpus", "This node sells GPUs, to jobs that ask for one.")
     if cores_of(order) > offer.cores:
         return Refusal("too_few_cores", f"{order.cores} cores are more than the {offer.cores} offered.")
     return None

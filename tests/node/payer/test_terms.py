@@ -22,6 +22,7 @@ from tallymesh_node.payer import ordering
         ({"require": api.Require(cores=1 << 16)}, "bad_terms"),
         ({"require": api.Require(gpu=1 << 16)}, "bad_terms"),
         ({"require": api.Require(gpu=1)}, "no_gpus"),
+        ({"require": api.Require(gpu=2)}, "too_many_gpus"),
         ({"deadline_s": 10**19}, "bad_terms"),
     ],
 )

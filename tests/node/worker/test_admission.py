@@ -21,7 +21,7 @@ A, B, C = b"\x0a" * 32, b"\x0b" * 32, b"\x0c" * 32
 
 OFFER = Offer(
     account=b"w" * 20, peer_id_hash=ZERO32, numeric_class=C, provisional=False, cores=4, memory_mib=8192, disk_mib=1000,
-    gpus="H200:141000:560;H200:141000:560", cpu_score=1000, ask_price=1000, addresses="", attestation=ZERO32, seq=1,
+    gpus="2*H200:141000:560:48.1:52.3", cpu_score=1000, ask_price=1000, addresses="", attestation=ZERO32, seq=1,
     issued=NOW, expires=NOW + 60,
 )  # fmt: skip
 ORDER = Order(
@@ -77,6 +77,8 @@ CASES: list[tuple[str, str, Changes]] = [
     ("too_little_disk", "order", {"disk_mib": 1001}),
     ("too_few_gpus", "order", {"gpus": 3}),
     ("too_few_gpus", "offer", {"gpus": ""}),
+    ("too_few_gpus", "offer", {"gpus": "H200:141000:560;H200:141000:560"}),
+    ("sells_gpus", "order", {"gpus": 0}),
     ("too_few_cores", "order", {"cores": 5}),
     ("price_too_low", "lease", {"price": 2399}),
     ("price_too_low", "offer", {"ask_price": 1001}),
