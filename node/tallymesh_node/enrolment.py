@@ -27,7 +27,7 @@ from tallymesh_node.complaints import level
 from tallymesh_node.escrow import EscrowChain
 from tallymesh_node.market.envelope import Binding
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("tallymesh.enrolment")
 
 RETRY_S = 2.0  # while something is missing
 WATCH_S = 30.0  # when all is as it should be
@@ -107,7 +107,9 @@ class Enrolment:
                 )
                 return False
             await registry.buy_slots(self._chain.sender, account, missing)
-            log.info("bought %d slots", missing)
+            self.slots = await registry.live_slots(account)
+            held = f"{self.slots} slot{'s' * (self.slots != 1)}"
+            log.info("bought %d for %s: the account holds %s of stake", missing, amounts.show(needed), held)
         stands = bool(self._wanted_slots or (self._works and self.slots))
         if stands:
             await self._bind(account)

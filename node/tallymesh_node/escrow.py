@@ -30,7 +30,7 @@ from tallymesh_node.interfaces import JobState, SeatEnding, SeatState, SignedLea
 from tallymesh_node.newest import SOON, Newest
 from tallymesh_node.quiet import Quiet
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("tallymesh.escrow")
 
 TELL_S = 3.0  # without an answer: then the owner is told, long before calls that are under way give up
 POLL_S = 1.0  # how often the newest block is looked at; blocks come every few seconds

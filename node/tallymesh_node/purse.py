@@ -20,7 +20,7 @@ from tallymesh_ledger.chain.rewards import Rewards
 from tallymesh_node.complaints import level
 from tallymesh_node.escrow import EscrowChain
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("tallymesh.purse")
 
 PERIODS_MAX = 104  # looked back at the first look: two years of weeks, some hundred small questions
 LOOKS_A_PERIOD = 20

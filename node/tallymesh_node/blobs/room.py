@@ -22,7 +22,7 @@ from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import BlobId
 from tallymesh_node.blobs.store import BlobStore, limit
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("tallymesh.blobs")
 
 FRESH_S = 600.0  # between a blob's coming (or its last use) and the journal line of whoever needs it lie seconds
 LOOK_S = 60.0  # between looks at whether there is room to spare: what is made on this machine does not ask first

@@ -29,7 +29,7 @@ from tallymesh.errors import LocalError
 from tallymesh_node.interfaces import Entry, Journal
 from tallymesh_node.store.journal import SqlJournal
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("tallymesh.store")
 
 SCOPE = "life"  # of the journal
 MARK, RESTORED, AWAY = "mark", "restored", "away"  # kinds of its lines

@@ -1,7 +1,8 @@
-"""When an account without coin has its credit turned into stake by others."""
+"""What an account becomes on the chain: slots that are bought, credit that others turn into stake for want of coin."""
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 import trio
 
 from fakes.chain import DOMAINS
+from tallymesh.api import NodeView
 from tallymesh.errors import RemoteError
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_node import enrolment as module
+from tallymesh_node.cli import contributor
 from tallymesh_node.enrolment import CARRIED_S, Enrolment
 from tallymesh_node.market.envelope import bind
 from tallymesh_node.network.keys import generate
@@ -46,6 +49,61 @@ def enrolment(*, credit: int, coin: int = 0) -> tuple[Enrolment, Asking]:
     found, asking = Enrolment(chain, network, bind(DOMAINS, KEY, generate(), 1), slots=1, works=True), Asking()
     found.asking = asking  # type: ignore[assignment]
     return found, asking
+
+
+class Registry:
+    """Slots of 1 MESH, of which nobody has any."""
+
+    def __init__(self) -> None:
+        self.slots = 0
+
+    async def live_slots(self, account: bytes) -> int:
+        await trio.lowlevel.checkpoint()
+        return self.slots
+
+    async def slot_wei(self) -> int:
+        await trio.lowlevel.checkpoint()
+        return 10**18
+
+    async def buy_slots(self, sender: Any, account: bytes, count: int) -> None:
+        await trio.lowlevel.checkpoint()
+        self.slots += count
+
+    async def peer_of(self, account: bytes) -> tuple[bytes, int]:
+        await trio.lowlevel.checkpoint()
+        return b"", 1
+
+    async def class_of(self, account: bytes) -> tuple[bytes, bytes, int]:
+        await trio.lowlevel.checkpoint()
+        return b"", b"", 0
+
+
+async def test_a_slot_that_was_bought_is_told_in_the_log_and_in_the_status(caplog: pytest.LogCaptureFixture) -> None:
+    async def tokens(account: bytes) -> int:
+        await trio.lowlevel.checkpoint()
+        return 5 * 10**18
+
+    registry = Registry()
+    token = SimpleNamespace(balance_of=tokens)
+    contracts: Any = SimpleNamespace(registry=registry, token=token)
+    chain: Any = SimpleNamespace(account=KEY.address, contracts=contracts, sender=None)
+    found = Enrolment(chain, SimpleNamespace(faucet=""), bind(DOMAINS, KEY, generate(), 1), slots=2)  # type: ignore[arg-type]
+    ours = logging.getLogger("tallymesh")
+    before = ours.level
+    contributor._start_logging("info")  # as a node does
+    try:
+        await found._reconcile()
+    finally:
+        ours.setLevel(before)
+    assert (registry.slots, found.slots) == (2, 2)
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
+    assert said == ["bought 2 for 2 MESH: the account holds 2 slots of stake"]
+    for roles in (("worker",), ("submit",)):
+        view = NodeView(
+            version="", network="", account="0x", peer_id="", addresses=(), roles=roles, started=0.0, peers=0,
+            staked=True, slots=2, numeric_class="", provisional=False, sandbox="", reachable="", offer={},
+        )  # fmt: skip
+        assert dict(contributor.summary(view))["wallet"] == "0x · 2 slots of stake"
 
 
 @pytest.mark.parametrize(("credit", "fee_max"), [(1_050, 50), (5_000, 100)], ids=["the rest", "a tenth"])
