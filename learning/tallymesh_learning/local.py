@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -199,6 +200,10 @@ def _failed(kind: str, event: pools.Event, task: Task | None, beside: str = "The
 
 
 def _pool(options: argparse.Namespace) -> UnitPool:
+    if options.pool is not None:
+        channel = socket.socket(fileno=options.pool)
+        channel.set_inheritable(False)
+        return UnitPool(options.workers, home=options.folder, channel=channel)
     if not options.ray:
         return UnitPool(options.workers)
     from tallymesh_learning.on_ray import RayPool
@@ -210,6 +215,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tallymesh_learning.local", description=__doc__)
     parser.add_argument("folder", type=Path, help="a saved job package; outputs are added to its blobs")
     parser.add_argument("--workers", type=int, default=None, help="units side by side (default: one a core)")
+    parser.add_argument("--pool", type=int, default=None, help="descriptor of the end of a warm pool to go on with")
     parser.add_argument("--ray", action="store_true", help="on the Ray cluster that RAY_ADDRESS names, or that is here")
     parser.add_argument("--batched", action="store_true", help="all clients of a round together: approximate")
     options = parser.parse_args(arguments)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ import numpy
 import pytest
 import torch
 
+from fakes import area
 from programs.bench import Bench, config
 from tallymesh import values
+from tallymesh.capture import capture
 from tallymesh.errors import LocalError
 from tallymesh.units import Input, Unit, canonical_json, encode
 from tallymesh_learning.runtime import canary, profile, runner
@@ -184,6 +188,28 @@ def test_a_pool_leaves_nothing_behind(bench: Bench) -> None:
         assert process is not None
     assert process.returncode is not None
     assert not folder.exists()
+
+
+def test_another_process_goes_on_with_a_warm_pool_and_ends_it(tmp_path: Path) -> None:
+    """What a local training does: the child that runs the job takes over what the job was tried with."""
+    first = UnitPool(1, home=tmp_path)
+    channel = socket.fromfd(first.fileno(), socket.AF_UNIX, socket.SOCK_SEQPACKET)  # as a child gets it
+    process = first.let_go()
+    first.close()
+    assert process.poll() is None
+    started = tmp_path / "started"
+    with UnitPool(1, home=tmp_path, channel=channel) as second:
+        bench = Bench(second)
+        assert bench.call("square", 3) == {"value": 9.0}
+        captured = capture(area.linger)
+        item = Input("item", second.put(values.encode(str(started))))
+        program = second.put(captured.archive)
+        second.submit(Unit(program, captured.entries[0], (item,), b"{}", 1, profile.profile_hash()))
+        while not started.exists():  # its fork is at work when the end comes
+            assert process.poll() is None
+            time.sleep(0.01)
+    assert process.wait(60) == 0
+    assert list(tmp_path.iterdir()) == [started]
 
 
 def test_the_profile_is_known_without_importing_torch() -> None:

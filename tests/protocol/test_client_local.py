@@ -15,7 +15,7 @@ import tallymesh
 from fakes import area as programs
 from fakes import wheels as made
 from tallymesh import CallerError
-from tallymesh.client import jobfile
+from tallymesh.client import jobfile, local
 from tallymesh.client.job import Job
 from tallymesh.client.local import LocalSource
 
@@ -229,3 +229,19 @@ def test_a_trained_model_is_loaded_with_its_weights_and_leaves_the_generators_al
     assert job.result.model_sha in job.result.card
     with pytest.raises(CallerError, match=r"job\.result"):
         job.results()
+    source = job._source
+    assert isinstance(source, LocalSource)
+    folder, warm = source._folder, source._warm
+    assert warm is not None, "it was tried in a process that its job goes on with"
+    assert source._child.args[-1] == str(folder)  # type: ignore[index]
+    source._end()
+    assert warm.returncode == 0
+    assert not folder.exists()
+
+
+def test_a_training_that_cannot_begin_leaves_no_folder() -> None:
+    with pytest.raises(ZeroDivisionError), local.warmed(True) as pool:
+        pool.workers = pool.home.is_dir() / 0
+    assert not pool.home.exists()
+    with local.warmed(False) as pool:
+        assert pool is None

@@ -67,19 +67,25 @@ class Event(NamedTuple):
 class UnitPool:
     """Up to `workers` units side by side. A context manager; not for several threads.
 
-    Inputs are given once with `put` and kept as files in a folder that vanishes with the pool.
+    Inputs are given once with `put` and kept as files in a folder that vanishes with the pool: in `home` where one is
+    given, which then also has what units leave under TMPDIR. A process that was handed the end of another's pool
+    (`fileno`, `let_go`) goes on with it in the same `home`; there the child is not its own, and is warm already.
     """
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(
+        self, workers: int | None = None, *, home: Path | None = None, channel: socket.socket | None = None
+    ) -> None:
         self.workers = max(1, workers or len(os.sched_getaffinity(0)))
-        self._folder = Path(tempfile.mkdtemp(prefix="tallymesh-local-"))
-        (self._folder / "blobs").mkdir()
+        self.home = home
+        self._folder = home / "pool" if home else Path(tempfile.mkdtemp(prefix="tallymesh-local-"))
+        (self._folder / "blobs").mkdir(parents=True, exist_ok=channel is not None)
         self._tickets = 0
         self._running: dict[int, Path] = {}
         self._waiting: list[tuple[int, Path]] = []
         self._process: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
-        self._ready = False
+        self._socket = channel
+        self._ready = channel is not None
+        self._let_go = False
         self._score = 0
 
     def __enter__(self) -> Self:
@@ -188,9 +194,28 @@ class UnitPool:
             if on_event is not None:
                 on_event(event)
 
+    def fileno(self) -> int:
+        """Of this side's end of the warm child, for a process that is to go on with it."""
+        self._wait_ready()
+        assert self._socket is not None
+        return self._socket.fileno()
+
+    def let_go(self) -> subprocess.Popen[bytes]:
+        """Another process has our end now: this side can do no more than to wait for the child, whose parent it is."""
+        assert self._socket is not None
+        assert self._process is not None, "its parent lets it go"
+        assert not self.busy, "what runs would tell nobody"
+        self._socket.close()
+        process, self._socket, self._process, self._let_go = self._process, None, None, True
+        return process
+
     def close(self) -> None:
         """End the child and its forks, and remove the folder. Idempotent."""
+        if self._let_go:
+            return
         if self._socket is not None:
+            if self._process is None:
+                self._wait_gone()
             self._socket.close()  # the child ends when our end is closed, and takes its forks with it
             self._socket = None
         if self._process is not None:
@@ -202,6 +227,15 @@ class UnitPool:
                 self._process.wait()
             self._process = None
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _wait_gone(self) -> None:
+        """Until another's child and all its forks are gone: each of them holds the other end."""
+        assert self._socket is not None
+        with contextlib.suppress(OSError):  # TimeoutError among them: its parent sees to it
+            self._socket.settimeout(END_S)
+            self._socket.shutdown(socket.SHUT_WR)
+            while self._socket.recv(MAX_PACKET):
+                pass
 
     def _fill(self) -> None:
         while self._waiting and len(self._running) < self.workers:
@@ -215,16 +249,23 @@ class UnitPool:
 
     def start(self) -> None:
         """Start the child without waiting until it is ready (2 to 3 s). `submit` does it too."""
-        if self._process is not None:
+        if self._process is not None or self._socket is not None:
             return
         if not sys.platform.startswith("linux"):
             raise LocalError("no_local", "Running units here needs Linux.", remedy="Use a container, WSL2, or a node.")
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environment = {name: os.environ[name] for name in PASSED if name in os.environ} | profile.environment()
+        if self.home is not None:
+            environment["TMPDIR"] = str(self.home)
         # -P: a module of the user in the current folder must come from the archive, never from here.
         command = [sys.executable, "-P", "-m", "tallymesh_learning.runtime.pool", str(theirs.fileno())]
         self._process = subprocess.Popen(  # noqa: S603 - our own module
-            command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            command,
+            env=environment,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is answered by its owner, who ends it
         )
         theirs.close()
         self._socket = mine

@@ -7,6 +7,7 @@ this program; its files vanish with it. No unit runs in this interpreter.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Protocol
 
 import msgspec
 
@@ -33,13 +34,23 @@ END_RAY_S: Final = 20.0  # … and one that takes its tasks back from a cluster,
 TAIL: Final = 2_000  # characters of the child's last words that an error shows
 
 
+class Warm(Protocol):
+    """What a training was tried with, a process that has torch and forks units: its job goes on with the same one, for
+    it takes 2 s to start (`tallymesh_learning.runtime.pool.UnitPool`)."""
+
+    @property
+    def home(self) -> Path | None: ...
+    def fileno(self) -> int: ...
+    def let_go(self) -> subprocess.Popen[bytes]: ...
+
+
 class _Line(msgspec.Struct):
     kind: str
     data: dict[str, Any] = {}
 
 
 class LocalSource:
-    """One job in a child process. Starts it."""
+    """One job in a child process. Starts it; where it has started, `warm` and the folder that is its home are ours."""
 
     outlives = False
 
@@ -51,12 +62,14 @@ class LocalSource:
         *,
         batched: bool = False,
         backend: str = "local",
+        warm: Warm | None = None,
     ) -> None:
         self.backend = backend
-        self._folder = Path(tempfile.mkdtemp(prefix="tallymesh-job-"))
+        self._folder = folder() if warm is None or warm.home is None else warm.home
         PreparedJob(spec, dict(blobs)).save(self._folder)
         command = [sys.executable, "-P", "-m", "tallymesh.client.local_child", *(["--batched"] if batched else [])]
         command += ["--ray"] if backend == "ray" else []
+        command += [f"--pool={warm.fileno()}"] if warm else []
         with (self._folder / "events").open("wb") as out, (self._folder / "errors").open("wb") as errors:
             # -P: a module of the user in the current folder must come from the archive, never from here.
             self._child = subprocess.Popen(  # noqa: S603 - our own module
@@ -64,10 +77,12 @@ class LocalSource:
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=errors,
+                pass_fds=[warm.fileno()] if warm else [],
                 start_new_session=True,  # Ctrl-C is answered here
                 # What it and the units leave goes with the folder, also where they are stopped while they clean up.
                 env={**os.environ, **(cluster() if backend == "ray" else {}), "TMPDIR": str(self._folder)},
             )
+        self._warm = warm.let_go() if warm else None
         self._lines: IO[bytes] = (self._folder / "events").open("rb")
         self._rest = b""
         self._events: list[EventView] = []
@@ -86,7 +101,7 @@ class LocalSource:
             approximate=batched,
         )
         self._end_s = END_RAY_S if backend == "ray" else END_S
-        self._end = weakref.finalize(self, _clean_up, self._child, self._lines, self._folder, self._end_s)
+        self._end = weakref.finalize(self, _clean_up, self._child, self._warm, self._lines, self._folder, self._end_s)
 
     def __repr__(self) -> str:
         return f"<LocalSource {self.job_id} pid={self._child.pid} {self._view.status}>"
@@ -136,7 +151,7 @@ class LocalSource:
 
     def cancel(self) -> None:
         self._cancelled = True
-        _stop(self._child, self._end_s)
+        _stop(self._child, self._warm, self._end_s)
         self._read()
 
     async def ended(self) -> None:
@@ -205,18 +220,51 @@ def cluster() -> dict[str, str]:
     return {"RAY_ADDRESS": str(ray.get_runtime_context().gcs_address)}
 
 
-def _stop(child: subprocess.Popen[bytes], end_s: float) -> None:
-    """Its standard input ends, which it takes as the word to go; killed where it does not."""
+def folder() -> Path:
+    """Of a job: all that it and its units leave on disk. Its maker removes it."""
+    return Path(tempfile.mkdtemp(prefix="tallymesh-job-"))
+
+
+@contextlib.contextmanager
+def warmed(wanted: bool) -> Iterator[Any]:
+    """A pool of units that a training is tried with and its job goes on with; ended where no job began. None where it
+    is not `wanted`."""
+    if not wanted:
+        yield None
+        return
+    from tallymesh_learning.runtime.pool import UnitPool
+
+    home = folder()
+    try:
+        with UnitPool(1, home=home) as pool:
+            yield pool
+    except BaseException:  # a job that began has the folder: nothing fails after that
+        shutil.rmtree(home, ignore_errors=True)
+        raise
+
+
+def _stop(child: subprocess.Popen[bytes], warm: subprocess.Popen[bytes] | None, end_s: float) -> None:
+    """Its standard input ends, which it takes as the word to go; killed where it does not. The warm process, whose only
+    other end it has, goes with it."""
     if child.stdin is not None:
         child.stdin.close()
-    try:
-        child.wait(end_s)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+    for each in (child, warm):
+        if each is None:
+            continue
+        try:
+            each.wait(end_s)
+        except subprocess.TimeoutExpired:
+            each.kill()
+            each.wait()
 
 
-def _clean_up(child: subprocess.Popen[bytes], lines: IO[bytes], folder: Path, end_s: float) -> None:
-    _stop(child, end_s)
+def _clean_up(
+    child: subprocess.Popen[bytes],
+    warm: subprocess.Popen[bytes] | None,
+    lines: IO[bytes],
+    place: Path,
+    end_s: float,
+) -> None:
+    _stop(child, warm, end_s)
     lines.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(place, ignore_errors=True)

@@ -23,6 +23,7 @@ from tallymesh.text import sentence
 from tallymesh.wheels import Packages
 
 if TYPE_CHECKING:
+    from tallymesh.client.local import Warm
     from tallymesh.prepare import PreparedJob
 
 BACKENDS: Final = ("network", "local", "ray")
@@ -150,28 +151,32 @@ def train(
         raise LocalError(
             "no_torch", "Training needs the learning package and torch.", remedy="pip install 'tallymesh[learning]'"
         ) from None
-    prepared = prepare_training(
-        model,
-        loss,
-        data,
-        test,
-        rounds=rounds,
-        clients=clients,
-        partition=partition,
-        algorithm=algorithm,
-        segments=segments,
-        per_round=per_round,
-        local=local,
-        prepare=prepare,
-        trainer=trainer,
-        aggregator=aggregator,
-        batched=batched,
-        seed=seed,
-        work=work,
-        name=name,
-        packages=_packages(requires, "local"),  # its units are tried here, under the profile of this installation
-    )
-    return _submit(prepared, terms, backend, batched=batched)
+    from tallymesh.client import local as here
+
+    with here.warmed(_backend(backend) == "local" and building.folder() is None) as warm:
+        prepared = prepare_training(
+            model,
+            loss,
+            data,
+            test,
+            rounds=rounds,
+            clients=clients,
+            partition=partition,
+            algorithm=algorithm,
+            segments=segments,
+            per_round=per_round,
+            local=local,
+            prepare=prepare,
+            trainer=trainer,
+            aggregator=aggregator,
+            batched=batched,
+            seed=seed,
+            work=work,
+            name=name,
+            pool=warm,
+            packages=_packages(requires, "local"),  # its units are tried here, under the profile of this installation
+        )
+        return _submit(prepared, terms, backend, batched=batched, warm=warm)
 
 
 @edge
@@ -229,7 +234,14 @@ def _packages(requires: Sequence[str], backend: str) -> Packages:
     return resolving.resolve(requires, stated)
 
 
-def _submit(prepared: PreparedJob, terms: api.Terms, backend: str | None, *, batched: bool = False) -> Job:
+def _submit(
+    prepared: PreparedJob,
+    terms: api.Terms,
+    backend: str | None,
+    *,
+    batched: bool = False,
+    warm: Warm | None = None,
+) -> Job:
     folder = building.folder()
     if folder is not None:
         building.keep(prepared, terms, folder)
@@ -241,7 +253,7 @@ def _submit(prepared: PreparedJob, terms: api.Terms, backend: str | None, *, bat
     if chosen != "network":
         from tallymesh.client.local import LocalSource
 
-        source = LocalSource(prepared.spec, name, blobs, batched=batched, backend=chosen)
+        source = LocalSource(prepared.spec, name, blobs, batched=batched, backend=chosen, warm=warm)
         return Job(source.job_id, source)
     from tallymesh.client.session import current
     from tallymesh.client.source import NetworkSource
