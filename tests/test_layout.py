@@ -107,6 +107,7 @@ COMMAND_WITHOUT = {
 }
 
 
+@pytest.mark.slow
 def test_neither_a_command_nor_a_daemon_loads_what_its_start_does_not_need() -> None:
     code = (
         "import json, sys\n"

@@ -9,6 +9,7 @@ import pytest
 
 from fakes.contract_world import Exact, Job, World, gas_report
 
+pytestmark = pytest.mark.slow
 RECEIPTS = 256
 WORKERS = 4
 

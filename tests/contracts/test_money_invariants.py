@@ -295,6 +295,7 @@ EXPECTED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_every_wei_is_where_it_should_be_after_every_act_and_comes_free_at_the_end(seed: int) -> None:
     market = Market(seed)

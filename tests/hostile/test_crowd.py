@@ -32,6 +32,7 @@ async def flood(stack: AsyncExitStack, server: Libp2pNetwork, count: int = FLOOD
         await until(lambda stranger=stranger: stranger.peer_id in server.peers)  # type: ignore[misc]
 
 
+@pytest.mark.slow
 async def test_a_flood_of_whole_handshakes_keeps_nobody_out_and_pushes_no_partner_out() -> None:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(peer(inbound=PLACES))
@@ -56,6 +57,7 @@ async def test_a_flood_of_whole_handshakes_keeps_nobody_out_and_pushes_no_partne
         assert honest.peer_id in server.peers, "who was of use was pushed out by newcomers"
 
 
+@pytest.mark.slow
 async def test_who_came_by_itself_neither_counts_nor_stands_in_the_way_of_what_a_host_dials(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

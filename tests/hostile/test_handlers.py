@@ -30,6 +30,7 @@ def crowd(scene: Scene) -> list[Peer]:
     return scene.crowd(4, cores=2)
 
 
+@pytest.mark.slow
 @virtual
 async def test_whatever_strangers_send_is_refused_and_the_job_ends_as_it_would_without_them(
     scene: Scene, payer: PayerNode
@@ -72,6 +73,7 @@ async def test_whatever_strangers_send_is_refused_and_the_job_ends_as_it_would_w
         assert events == []
 
 
+@pytest.mark.slow
 @virtual
 async def test_a_party_that_lies_about_every_field_gets_a_reason_and_breaks_nothing_of_the_others(
     scene: Scene, payer: PayerNode

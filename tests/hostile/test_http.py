@@ -222,6 +222,7 @@ def test_a_sender_that_stops_in_the_middle_is_cut(served: Served, monkeypatch: p
             assert answer.startswith(b"HTTP/1.1 408"), request
 
 
+@pytest.mark.slow
 def test_a_reader_that_takes_nothing_is_cut(
     served: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ async def test_who_waits_longest_in_its_handshake_makes_room(monkeypatch: pytest
                 assert await honest.request(server.source, "echo", b"still here", timeout_s=PATIENCE_S) == b"still here"
 
 
+@pytest.mark.slow
 async def test_more_silent_connections_than_there_are_slots_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """300 of them, and the handshakes' own deadline far away: who comes after them is served."""
     async with peer() as server, AsyncExitStack() as stack:

@@ -190,6 +190,7 @@ def test_a_pool_leaves_nothing_behind(bench: Bench) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_another_process_goes_on_with_a_warm_pool_and_ends_it(tmp_path: Path) -> None:
     """What a local training does: the child that runs the job takes over what the job was tried with."""
     first = UnitPool(1, home=tmp_path)

@@ -546,6 +546,7 @@ def test_a_job_that_waits_says_why_once_per_reason_where_there_is_no_terminal(
     assert not [thread for thread in threading.enumerate() if thread.name == "tallymesh-reasons"]
 
 
+@pytest.mark.slow
 def test_a_program_that_awaits_is_told_too(served: Served) -> None:
     job = tallymesh.map(area, [0], budget="1")
     code = (
@@ -580,6 +581,7 @@ def test_a_reason_is_news_when_it_stays_and_is_another_one() -> None:
     assert len(news._said_at) <= waiting.KEPT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_awaiting_works_under_asyncio_and_trio(served: Served, loop: str) -> None:
     # In a process of its own: trio-asyncio, which the fake node runs on, replaces asyncio's loop in this one.

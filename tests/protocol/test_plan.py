@@ -79,6 +79,7 @@ def test_every_unit_runs_once_and_belongs_to_the_job(spec: JobSpec) -> None:
         assert belongs(spec, task.unit)
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(SPECS)), st.randoms(use_true_random=False))
 def test_the_order_in_which_outputs_arrive_changes_nothing(name: str, order: random.Random) -> None:
     spec = SPECS[name]

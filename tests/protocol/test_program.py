@@ -145,6 +145,7 @@ def test_imports_inside_functions_and_under_try_are_followed(folder: Folder) -> 
     assert sorted(files_of(capture(late.f))) == ["fallback.py", "helper.py", "late.py"]
 
 
+@pytest.mark.slow
 def test_a_package_that_workers_do_not_have_is_refused_with_line_and_remedy(folder: Folder) -> None:
     folder(
         top="import os\nimport sklearn\ndef f(): pass", inner="def f():\n    import sklearn\n", typo="import helpr\n"
@@ -198,6 +199,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_script_is_cut_down_to_what_its_function_needs(folder: Folder) -> None:
     path = folder(
         train=SCRIPT, helper="def triple(x): return 3 * x", reading="import sklearn\ndef load(): return open(__file__)"

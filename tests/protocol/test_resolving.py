@@ -46,6 +46,7 @@ def resolve(*requires: str) -> tuple[Packages, list[str]]:
     return resolving.resolve(requires, BASE, said.append), said
 
 
+@pytest.mark.slow
 def test_wheels_of_packages_and_what_they_need_but_none_of_the_base_set_are_the_same_each_time(index: Path) -> None:
     found, said = resolve("plot==1.*", "ink", "numpy>=2")
     assert [(wheel.name, wheel.version) for wheel in found.wheels] == [("ink", "0.1"), ("plot", "1.2")]
@@ -82,6 +83,7 @@ def fails(*requires: str) -> TallymeshError:
     return caught.value
 
 
+@pytest.mark.slow
 def test_what_only_pip_can_know_is_read_from_what_it_says() -> None:
     """Each of these starts pip; how its words are read in other cases is the next test's."""
     for requires, code, says in (

@@ -49,6 +49,7 @@ def array_bytes(code: int, dtype: str, shape: tuple[int, ...], body: bytes) -> b
     return _encoder.encode(msgspec.msgpack.Ext(code, _encoder.encode((dtype, shape, body))))
 
 
+@pytest.mark.slow
 @given(nested)
 def test_what_was_encoded_comes_back(value: Any) -> None:
     data = values.encode(value)
@@ -67,6 +68,7 @@ def test_any_bytes_give_a_value_or_a_remote_error(data: bytes) -> None:
     assert peer == "p1"
 
 
+@pytest.mark.slow
 @given(nested, st.integers(0, 200), st.integers(0, 255))
 def test_a_changed_byte_gives_another_value_or_a_remote_error(value: Any, place: int, byte: int) -> None:
     data = bytearray(values.encode(value))
@@ -181,6 +183,7 @@ def test_other_bytes_for_a_value_are_refused(data: bytes) -> None:
         values.decode(data)
 
 
+@pytest.mark.slow
 def test_more_elements_than_allowed_are_refused_before_they_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = b"\xdd" + (values.MAX_ITEMS + 1).to_bytes(4, "big") + b"\x80" * (values.MAX_ITEMS + 1)
     monkeypatch.setattr(values, "_decoder", None)  # would be called if the elements were not counted first

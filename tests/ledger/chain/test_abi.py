@@ -134,6 +134,7 @@ def test_the_embedded_chains_abi_matches_the_interfaces() -> None:
             assert f"function {function}(" in source or function == "eip712Domain"
 
 
+@pytest.mark.slow
 def test_the_client_loads_nothing_that_raises_the_recursion_limit() -> None:
     """py_ecc (below eth-account, web3 and py-evm) allows 100,000 frames: with that a peer's nested message ends the
     process by a stack overflow instead of a RecursionError."""

@@ -74,6 +74,7 @@ async def test_a_url_that_fails_is_passed_over_and_tried_again_later() -> None:
         assert await rpc.call("eth_gasPrice") == GOOD
 
 
+@pytest.mark.slow
 async def test_many_tasks_ask_a_chain_that_is_away_no_more_often_than_one() -> None:
     nodes = Nodes(good=100)
     nodes.say[GOOD] = unreachable

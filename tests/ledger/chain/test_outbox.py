@@ -67,6 +67,7 @@ async def test_two_processes_share_a_file_and_nobody_else_reads_it(tmp_path: Pat
     two.close()
 
 
+@pytest.mark.slow
 async def test_kill_nine_after_keeping_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "sent.sqlite"
     program = (

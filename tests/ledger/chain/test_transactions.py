@@ -75,6 +75,7 @@ async def test_two_processes_that_send_the_same_call_sign_different_bytes(networ
     assert one.hash != two.hash
 
 
+@pytest.mark.slow
 async def test_tasks_of_one_sender_do_not_take_each_others_nonce(contracts: Contracts, account) -> None:
     sender = await account()
     before = await contracts.token.balance_of(HERE)

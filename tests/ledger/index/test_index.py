@@ -63,6 +63,7 @@ def everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
         }
 
 
+@pytest.mark.slow
 async def test_the_moves_of_every_account_add_up_to_what_the_contracts_say(database: Database, chain: Chain) -> None:
     first = job_done(chain)
     second = Job(chain.world, workers=1, positions=3)  # left open: money in seat, reserve, lock
@@ -114,6 +115,7 @@ async def test_a_history_runs_through_the_balances_and_joins_pay_with_its_units(
         assert queries.earned(worker, 86_400, since=chain.world.now + 1) == []
 
 
+@pytest.mark.slow
 async def test_pages_of_any_size_and_a_stop_between_them_give_the_same_index(
     open_database: Callable[[], Database], chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +151,7 @@ async def test_pages_of_any_size_and_a_stop_between_them_give_the_same_index(
         assert max(spans) == size
 
 
+@pytest.mark.slow
 async def test_a_page_that_the_node_refuses_is_halved(database: Database, chain: Chain) -> None:
     job_done(chain)
     chain.mine(200)
@@ -188,6 +191,7 @@ async def test_what_is_not_final_yet_waits(database: Database, chain: Chain) -> 
         assert Queries(connection).totals(stranger)[Purse.TOKENS] == 5
 
 
+@pytest.mark.slow
 async def test_reorganised_blocks_are_taken_back_and_the_others_read(
     open_database: Callable[[], Database], chain: Chain
 ) -> None:
@@ -228,6 +232,7 @@ async def test_a_chain_that_was_begun_anew_is_read_anew(database: Database, chai
         assert Queries(connection).jobs() == []
 
 
+@pytest.mark.slow
 async def test_a_chain_that_moves_while_a_page_is_read_spoils_that_page_only(database: Database, chain: Chain) -> None:
     wind_back = chain.mark()
     job = a_job(chain)

@@ -113,6 +113,7 @@ class Told:
         assert bonds + awards + self.read("Court", "pool") == held, "every wei that the three hold is somebody's"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3, 5])
 def test_over_random_quarrels_every_purse_is_what_the_contracts_say(seed: int, tmp_path: Path) -> None:
     with Database(str(tmp_path / "index.sqlite")) as database:

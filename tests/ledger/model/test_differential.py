@@ -38,6 +38,7 @@ def load(judge: Any) -> Any:
     return importlib.import_module("judge.modules").load
 
 
+@pytest.mark.slow
 def test_contracts_and_model_agree_on_random_calls(judge: Any, load: Any) -> None:
     tally = judge.Tally()
     for number in range(EPISODES):
@@ -55,6 +56,7 @@ def test_contracts_and_model_agree_on_random_calls(judge: Any, load: Any) -> Non
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change[0])
 def test_a_change_of_the_model_is_noticed(judge: Any, load: Any, change: tuple[str, str, str]) -> None:
     module, before, after = change
@@ -64,6 +66,7 @@ def test_a_change_of_the_model_is_noticed(judge: Any, load: Any, change: tuple[s
     assert first_divergence(judge, changed, "bite")
 
 
+@pytest.mark.slow
 def test_a_divergence_shrinks_to_the_calls_that_it_needs_and_is_made_up_again_from_its_seed(
     judge: Any, load: Any
 ) -> None:

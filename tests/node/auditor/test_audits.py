@@ -286,6 +286,7 @@ async def test_a_record_refuses_to_open_before_it_committed(auditor: Auditor, pa
     assert record.state == "opened"
 
 
+@pytest.mark.slow
 async def test_old_audits_are_forgotten(scene: Scene, auditor: Auditor, payer: AuditPayer) -> None:
     async with auditor.run():
         await payer.open_job()

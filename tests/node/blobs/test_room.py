@@ -417,6 +417,7 @@ def killed_at(step: int, work: Callable[[], Any]) -> bool:
     return os.WIFSIGNALED(status)
 
 
+@pytest.mark.slow
 def test_a_kill_between_any_two_steps_leaves_only_whole_blobs_and_confirmed_pins(tmp_path: Path) -> None:
     """Steps of dropping one blob, storing another and pinning a third; whatever is there afterwards is right."""
     big = random.Random(1).randbytes(1 << 21)  # two chunks: it has a list

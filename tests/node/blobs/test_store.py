@@ -77,6 +77,7 @@ def test_blob_is_not_visible_before_it_is_whole(tmp_path: Path) -> None:
     assert blobs.get(blob_id(data)) == data
 
 
+@pytest.mark.slow
 def test_leftovers_of_a_killed_process_are_removed_at_start(tmp_path: Path) -> None:
     code = f"""
 import os, signal

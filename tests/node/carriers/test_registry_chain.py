@@ -37,6 +37,7 @@ async def rpc(tmp_path: Path) -> AsyncIterator[tuple[VirtualChain, Rpc]]:
     chain.close()
 
 
+@pytest.mark.slow
 async def test_bond_and_withdrawal_are_carried_to_the_wei(rpc: tuple[VirtualChain, Rpc]) -> None:
     chain, client = rpc
     parameters = msgspec.structs.replace(development_parameters(), slot_wei=SLOT)

@@ -34,6 +34,7 @@ async def virtual_chain(tmp_path: Path) -> AsyncIterator[VirtualChain]:
     made.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", ["before", "after"])
 async def test_ten_minutes_without_the_chain_lose_and_double_nothing(
     virtual_chain: VirtualChain, caplog: pytest.LogCaptureFixture, cut: str
@@ -86,6 +87,7 @@ async def test_the_owner_is_told_within_seconds_that_the_chain_is_away(virtual_c
         assert node.chain.unavailable == ""
 
 
+@pytest.mark.slow
 async def test_a_caller_that_waits_long_enough_is_answered_when_the_chain_is_back(virtual_chain: VirtualChain) -> None:
     chain = virtual_chain
     async with a_node(chain) as node:
@@ -101,6 +103,7 @@ async def test_a_caller_that_waits_long_enough_is_answered_when_the_chain_is_bac
         assert int(chain.call("eth_getBalance", "0x" + HERE.hex()), 16) == 5
 
 
+@pytest.mark.slow
 async def test_a_node_that_stands_still_is_told_though_it_answers(
     virtual_chain: VirtualChain, caplog: pytest.LogCaptureFixture
 ) -> None:

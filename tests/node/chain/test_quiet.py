@@ -38,6 +38,7 @@ async def fresh(node: Node) -> int:
     return (await node.chain.contracts.registry.stake_of(node.chain.account)).free
 
 
+@pytest.mark.slow
 async def test_a_node_at_rest_asks_for_the_newest_block_and_little_else(virtual_chain: VirtualChain) -> None:
     async with a_node(virtual_chain, class_delay_s=3600) as node:
         node.enrolment.set_class(b"\1" * 32)
@@ -54,6 +55,7 @@ async def test_a_node_at_rest_asks_for_the_newest_block_and_little_else(virtual_
         assert head - node.book.registry.block_number <= 3, "and it is as new as ever"
 
 
+@pytest.mark.slow
 async def test_a_change_by_somebody_else_is_known_as_soon_as_ever(virtual_chain: VirtualChain) -> None:
     async with a_node(virtual_chain) as node:
         await trio.sleep(LATER_S)
@@ -68,6 +70,7 @@ async def test_a_change_by_somebody_else_is_known_as_soon_as_ever(virtual_chain:
         assert await node.chain.free_stake(account) == await fresh(node) > before
 
 
+@pytest.mark.slow
 async def test_nothing_kept_is_believed_after_an_own_transaction_or_without_a_newest_block(
     virtual_chain: VirtualChain,
 ) -> None:
@@ -89,6 +92,7 @@ async def test_nothing_kept_is_believed_after_an_own_transaction_or_without_a_ne
         assert await chain.free_stake(chain.account) > before, "the loop has not seen that block yet"
 
 
+@pytest.mark.slow
 async def test_the_registry_of_a_chain_that_was_taken_back_is_read_again(virtual_chain: VirtualChain) -> None:
     async with a_node(virtual_chain) as node:
         await trio.sleep(LATER_S)
@@ -108,6 +112,7 @@ async def latest(node: Node) -> tuple[int, bytes]:
     return block.number, block.hash
 
 
+@pytest.mark.slow
 async def test_headers_that_deny_what_was_logged_are_believed_no_more(
     virtual_chain: VirtualChain, monkeypatch: pytest.MonkeyPatch
 ) -> None:

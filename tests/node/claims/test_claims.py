@@ -56,6 +56,7 @@ async def test_wherever_the_payer_falls_silent_what_has_a_receipt_is_paid(story:
     assert (story.ended(), story.paid()) == ("paid", 6)
 
 
+@pytest.mark.slow
 async def test_a_payer_that_answers_and_does_not_accept_is_claimed_from(story: Story) -> None:
     async with story.everybody():
         await story.work(units=6, accepted=1)
@@ -105,6 +106,7 @@ async def test_a_seat_that_was_silent_until_its_lease_was_over_is_claimed_within
     assert (story.ended(), story.paid()) == ("paid", 6)
 
 
+@pytest.mark.slow
 async def test_after_the_window_nothing_is_claimed_and_the_owner_is_told(scene: ClaimScene) -> None:
     story = Story(scene)
     async with story.everybody():
@@ -169,6 +171,7 @@ async def test_a_worker_that_cannot_put_up_the_bond_says_so_and_claims_when_it_c
     assert story.paid() == 5, "without an Accept a worker runs two tallies and no further"
 
 
+@pytest.mark.slow
 async def test_a_claim_that_the_contract_refuses_is_tried_a_bounded_number_of_times(story: Story) -> None:
     story.worker.claims.refuse["claim"] = "seat_not_open"
     async with story.everybody():
@@ -192,6 +195,7 @@ async def test_too_few_judges_are_told_and_looked_for_again(scene: ClaimScene) -
         await story.until(story.claim)
 
 
+@pytest.mark.slow
 async def test_no_seat_is_expired_while_its_claim_lives(scene: ClaimScene) -> None:
     story = Story(scene, auditors=4)
     async with story.everybody():

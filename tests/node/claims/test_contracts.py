@@ -113,6 +113,7 @@ async def chain(tmp_path: Path) -> AsyncIterator[Chain]:
     virtual.close()
 
 
+@pytest.mark.slow
 async def test_a_claim_is_made_moved_on_and_paid_through_the_real_contracts(chain: Chain) -> None:
     worker = chain.claims[WORKER.address]
     terms = await worker.terms()

@@ -95,6 +95,7 @@ def test_wrong_usage_is_code_2() -> None:
         call(*command, code=2)
 
 
+@pytest.mark.slow
 def test_version_answers_without_loading_anything_heavy() -> None:
     code = (
         "import sys; sys.argv = ['tallymesh', 'version', '--json']\n"
@@ -259,6 +260,7 @@ def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*ENTRY, *arguments], capture_output=True, text=True, timeout=30, check=False, **more)
 
 
+@pytest.mark.slow
 def test_run_passes_budget_backend_and_arguments_and_returns_the_exit_code(tmp_path: Path) -> None:
     path = script(
         tmp_path,
@@ -278,6 +280,7 @@ def test_run_refuses_what_cannot_work(tmp_path: Path) -> None:
     assert "job.toml" in call("run", path, "--json", code=1)
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_the_scripts_to_answer(tmp_path: Path) -> None:
     path = script(
         tmp_path,
@@ -292,6 +295,7 @@ def test_ctrl_c_is_the_scripts_to_answer(tmp_path: Path) -> None:
     assert child.returncode == 5
 
 
+@pytest.mark.slow
 def test_a_job_file_runs_and_speaks_json(served: Served, tmp_path: Path) -> None:
     finished_map(served)  # leaves the script of what happens
     (tmp_path / "shapes.py").write_text("def area(x, scale=1.0):\n    return scale * x * x\n")
@@ -446,6 +450,7 @@ def test_a_local_network_of_any_size_can_run_jobs_and_finds_its_chain_again(
 # -- node start, as a real process
 
 
+@pytest.mark.slow
 def test_a_start_that_cannot_work_is_one_line(home: Path) -> None:
     done = run("node", "start", "--network", "/nowhere.json")
     assert done.returncode == 1

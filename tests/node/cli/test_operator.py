@@ -163,6 +163,7 @@ def test_without_a_wallet_nothing_is_signed(chain: Chain) -> None:
 # -- history and earnings
 
 
+@pytest.mark.slow
 def test_the_history_of_each_party_of_a_job_adds_up_to_its_balance(chain: Chain) -> None:
     job = job_done(chain)
     chain.mine(2)
@@ -290,6 +291,7 @@ def test_earnings_are_pay_after_fees_per_period(told: Told) -> None:
 # -- receipts
 
 
+@pytest.mark.slow
 def test_a_receipt_is_proven_from_its_leaf_to_what_was_settled(journalled: Told) -> None:
     short = journalled.seat.hex()[:10]
     for position in range(8):
@@ -321,6 +323,7 @@ def test_on_another_machine_only_what_the_chain_has_is_shown_and_it_says_so(told
     assert "SEAT:POSITION" in call("receipt", told.leaves[3].hex(), code=1)
 
 
+@pytest.mark.slow
 def test_a_proof_travels_to_a_machine_that_has_the_chain_alone(told: Told, home: Path, tmp_path: Path) -> None:
     write_journal(home, f"worker/{told.seat.hex()}", told.worker_lines())
     proof = tmp_path / "proof.json"
@@ -385,6 +388,7 @@ def wallet(chain: Chain, home: Path, monkeypatch: pytest.MonkeyPatch) -> Account
     return key
 
 
+@pytest.mark.slow
 def test_stake_is_added_released_and_withdrawn(chain: Chain, wallet: AccountKey) -> None:
     slot, account = chain.world.parameters.slot_wei, checksum(wallet.address)
     bought = call_json("stake", "add", "2")
@@ -428,6 +432,7 @@ def test_credits_are_withdrawn(chain: Chain, told: Told, worker_wallet: AccountK
     assert row["credits_wei"] == "0"
 
 
+@pytest.mark.slow
 def test_rewards_of_past_periods_are_shown_and_collected_once(
     chain: Chain, told: Told, worker_wallet: AccountKey
 ) -> None:
@@ -466,6 +471,7 @@ def test_a_network_without_rewards_says_so(chain: Chain, home: Path) -> None:
 # -- network and index
 
 
+@pytest.mark.slow
 def test_network_tells_chain_contracts_parameters_stakes_and_jobs(chain: Chain, home: Path) -> None:
     job = job_done(chain)
     Told(chain)

@@ -57,6 +57,7 @@ async def chain(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield model
 
 
+@pytest.mark.slow
 async def test_an_accusation_is_made_narrowed_voted_on_and_paid_through_the_real_contracts(chain: Quarrel) -> None:
     payer, worker = chain.court[PAYER.address], chain.court[WORKER.address]
     terms = await payer.terms()
@@ -141,6 +142,7 @@ async def test_an_accusation_is_made_narrowed_voted_on_and_paid_through_the_real
     assert gained == LOCK * 40 // 100 + LOCK * 20 // 100, "as payer, and as whoever proved it"
 
 
+@pytest.mark.slow
 async def test_an_appeal_is_paid_and_called(chain: Quarrel) -> None:
     case = await chain.accuse(steps=1)
     worker = chain.court[WORKER.address]
@@ -170,6 +172,7 @@ async def test_two_leaves_for_one_position_are_fraud(chain: Quarrel) -> None:
     assert await payer.lock_left(chain.lease) == 0
 
 
+@pytest.mark.slow
 async def test_what_brings_less_than_its_gas_is_not_sent(real: CourtChain) -> None:
     policy = GasPolicy(coin_price_wei=10**18)
     key = real.chains[PAYER.address].sender._key
@@ -181,6 +184,7 @@ async def test_what_brings_less_than_its_gas_is_not_sent(real: CourtChain) -> No
     assert caught.value.code == "not_worth_gas"
 
 
+@pytest.mark.slow
 async def test_a_reorganisation_takes_a_case_back(real: CourtChain) -> None:
     payer, began = real.court[PAYER.address], real.now
     mark = real.virtual.call("evm_snapshot")
@@ -192,6 +196,7 @@ async def test_a_reorganisation_takes_a_case_back(real: CourtChain) -> None:
     assert await payer.cases(PAYER.address, began) == []
 
 
+@pytest.mark.slow
 async def test_a_claims_sample_before_the_court_says_which_unit_it_is_about(chain: Quarrel) -> None:
     worker, began = chain.claims[WORKER.address], chain.now
     slots = await worker.witnesses(chain.order, chain.lease)

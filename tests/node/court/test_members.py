@@ -409,6 +409,7 @@ async def test_an_appeal_without_its_panel_is_moved_on_by_the_first_one(scene: C
     assert all(member.counters["panels_right"] == 1 for member in first)
 
 
+@pytest.mark.slow
 async def test_a_case_that_nobody_moves_on_does_not_keep_a_member_for_ever(scene: CourtScene) -> None:
     async with scene.everybody():
         await scene.accuse(steps=1)

@@ -77,6 +77,7 @@ def test_user_namespaces_are_off() -> None:
 # 3: the disk.
 
 
+@pytest.mark.slow
 def test_the_disk_is_full(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     here = f"msgspec.convert({msgspec.to_builtins(HERE)!r}, type=__import__('tallymesh_node.machine').machine.Machine)"

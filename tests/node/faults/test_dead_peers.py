@@ -68,6 +68,7 @@ async def test_a_router_that_restarts_costs_no_worker_its_seat(scene: Scene, pay
         assert sum(paid_units(scene, peer) for peer in peers) == UNITS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_any_two_of_five_workers_may_die_at_any_moment(scene: Scene, payer: PayerNode, seed: int) -> None:
     dice = random.Random(seed)

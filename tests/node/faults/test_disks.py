@@ -37,6 +37,7 @@ def lines(folder: Path) -> list[bytes]:
         return [entry.body for entry in SqlJournal(store).read("a")]
 
 
+@pytest.mark.slow
 async def test_a_log_that_is_torn_anywhere_gives_whole_lines_from_the_first_on(tmp_path: Path) -> None:
     """A power cut in the middle of a write: what was acknowledged before is there, and nothing half."""
     written = await killed(tmp_path)
@@ -54,6 +55,7 @@ async def test_a_log_that_is_torn_anywhere_gives_whole_lines_from_the_first_on(t
     assert len(found) > 5, "it was cut in the middle of what it held"
 
 
+@pytest.mark.slow
 async def test_a_page_that_is_torn_is_found_when_a_node_that_was_killed_starts(tmp_path: Path) -> None:
     await killed(tmp_path)
     with Database(tmp_path):

@@ -47,6 +47,7 @@ async def test_a_payer_whose_backup_is_older_than_its_jobs_end_pays_nobody_twice
             assert view.problem.remedy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.3, 0.7])
 async def test_a_payer_that_is_set_back_while_its_job_runs_convicts_nobody(
     scene: Scene, payer: PayerNode, share: float

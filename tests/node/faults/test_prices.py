@@ -18,6 +18,7 @@ def wages(scene: Scene) -> int:
     return sum(seat.paid_units * seat.price for seat in scene.chain.seats.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [3.0, 0.5])
 async def test_a_price_that_changes_in_mid_job_counts_for_new_leases_alone(
     scene: Scene, payer: PayerNode, factor: float
@@ -45,6 +46,7 @@ async def test_a_price_that_changes_in_mid_job_counts_for_new_leases_alone(
         assert wages(scene) <= int(view.cost_wei) <= int(view.budget_wei)
 
 
+@pytest.mark.slow
 async def test_a_price_over_the_ceiling_in_mid_job_costs_nothing_and_is_told(scene: Scene, payer: PayerNode) -> None:
     """All workers leave and want more than the job may give: it waits and says so, and goes on when they come down."""
     peers = scene.crowd(4, seconds=2.0)

@@ -22,6 +22,7 @@ def sleep_an_hour(scene: Scene, clock: str) -> None:
         running.jump(HOUR_S)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clock", ["stands still", "goes on"])
 async def test_a_machine_that_sleeps_with_all_its_nodes_goes_on_with_the_job(
     scene: Scene, payer: PayerNode, clock: str
@@ -44,6 +45,7 @@ async def test_a_machine_that_sleeps_with_all_its_nodes_goes_on_with_the_job(
         assert sum(paid_units(scene, peer) for peer in peers) == sum(row.accepted for row in view.peers) == UNITS
 
 
+@pytest.mark.slow
 async def test_a_worker_that_slept_is_replaced_and_paid_for_what_it_had_proven(scene: Scene, payer: PayerNode) -> None:
     """Its peers see a machine that is gone; an hour later it is there again, and nobody wants its old units."""
     peers = scene.crowd(4, seconds=2.0)
@@ -70,6 +72,7 @@ async def test_a_worker_that_slept_is_replaced_and_paid_for_what_it_had_proven(s
         await payer.wait(following)
 
 
+@pytest.mark.slow
 async def test_a_payer_that_slept_goes_on_and_pays_nobody_twice(scene: Scene, payer: PayerNode) -> None:
     """Its workers have settled what they hold and left. Frozen as kill -9 and a start leave it, but for its memory."""
     peers = scene.crowd(4, seconds=2.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 
 from fakes import worker_scene
@@ -13,6 +14,7 @@ from tallymesh_node.daemon import LEAVE_S, STOPPED
 UNITS = 40
 
 
+@pytest.mark.slow
 async def test_what_a_stopped_worker_had_begun_runs_elsewhere_within_a_second(scene: Scene, payer: PayerNode) -> None:
     peers = scene.crowd(5, seconds=0.5)
     async with scene.running() as nursery:

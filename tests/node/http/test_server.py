@@ -571,6 +571,7 @@ def test_a_withdrawal_that_makes_no_sense_is_refused(
     assert served.node.withdrawn == []
 
 
+@pytest.mark.slow
 def test_a_withdrawal_may_come_in_pieces(served: Served, client: httpx.Client) -> None:
     def pieces() -> Iterator[bytes]:
         yield b'{"slots": 1, "fee_max'

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import pytest
 import trio
 
 from tallymesh_node.config import changed, load
@@ -79,6 +80,7 @@ async def test_a_pause_and_its_end_take_effect_within_a_second(tmp_path: Path) -
         assert machine.stance.lends
 
 
+@pytest.mark.slow
 async def test_a_pause_for_a_while_ends_without_another_word(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.say(pause=Pause(1.8e9 + 7200))
@@ -119,6 +121,7 @@ async def test_a_word_that_nobody_can_read_stops_the_lending_until_it_is_mended(
         assert steward.error is None
 
 
+@pytest.mark.slow
 async def test_hours_begin_and_end_by_the_owners_clock(tmp_path: Path) -> None:
     machine = Machine(tmp_path, 'hours = ["13:00-14:00"]\nhand_over_s = 60\n')
     async with machine.run():

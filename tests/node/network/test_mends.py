@@ -154,6 +154,7 @@ async def test_hostile_gossip_ends_at_most_its_own_stream() -> None:
                 assert await server.gossip.receive() == (honest.peer_id, kind.encode())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("crash")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("kind", KILLERS)
@@ -224,6 +225,7 @@ async def test_frame_full_of_empty_messages_costs_little() -> None:
 # -- 3. an exception in a stream handler ends the host
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("crash")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("mended", [True, False])
@@ -273,6 +275,7 @@ async def test_hostile_openings_of_streams_end_those_streams_alone() -> None:
             assert await serves(server, attacker), kind
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("crash")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 async def test_without_the_router_such_an_opening_ends_the_program() -> None:

@@ -25,6 +25,7 @@ from tallymesh.ids import BlobId
 from tallymesh.units import Unit
 
 
+@pytest.mark.slow
 async def test_a_cheat_on_every_unit_is_caught_by_its_first(scene: Scene, payer: PayerNode) -> None:
     peers = scene.crowd(5)
     peers[2].working.functions["m:f"] = cheat
@@ -48,6 +49,7 @@ def view_of(view: api.JobView, number: int) -> api.PeerView:
     return next(peer for peer in view.peers if peer.peer_id == f"peer-{number}")
 
 
+@pytest.mark.slow
 async def test_a_cheat_after_an_honest_first_unit_is_caught_by_the_draw(scene: Scene, payer: PayerNode) -> None:
     peers = scene.crowd(5)
     peers[0].working.functions["m:f"] = after_first(cheat)
@@ -125,6 +127,7 @@ def bad_at(position: int) -> Run:
     return run
 
 
+@pytest.mark.slow
 async def test_the_final_model_holds_no_void_unit(scene: Scene, payer: PayerNode) -> None:
     """One of five trains honestly once, then returns noise: everything that used it is computed again."""
     peers = scene.crowd(5)
@@ -159,6 +162,7 @@ async def test_a_cheating_aggregator_is_caught_and_its_rounds_done_again(scene: 
         assert caught(payer, job)
 
 
+@pytest.mark.slow
 async def test_garbage_is_seen_on_arrival_and_its_audit_forced(scene: Scene, payer: PayerNode) -> None:
     def garbage(unit: Unit, inputs: Mapping[BlobId, bytes]) -> tuple[bytes, dict[str, float]]:
         output, metrics = honest(unit, inputs)
@@ -181,6 +185,7 @@ async def test_garbage_is_seen_on_arrival_and_its_audit_forced(scene: Scene, pay
         assert not any(payer.blobs.get(BlobId(bytes.fromhex(name))).startswith(GARBAGE) for name in made)
 
 
+@pytest.mark.slow
 async def test_a_bad_loss_of_an_honest_unit_costs_one_audit(scene: Scene, payer: PayerNode) -> None:
     scene.crowd(5)
     checked: list[Unit] = []

@@ -32,6 +32,7 @@ from tallymesh_node.interfaces import Entry, Failure
 from tallymesh_scheduler.leases import LeaseState
 
 
+@pytest.mark.slow
 async def test_a_worker_that_dies_is_replaced_and_paid_for_what_it_proved(scene: Scene, payer: PayerNode) -> None:
     peers = scene.crowd(5, seconds=2.0)
     async with scene.running() as nursery:
@@ -56,6 +57,7 @@ async def test_a_worker_that_dies_is_replaced_and_paid_for_what_it_proved(scene:
         assert sum(paid_units(scene, peer) for peer in peers) == 40
 
 
+@pytest.mark.slow
 async def test_a_worker_that_falls_silent_but_is_reachable_is_given_up(scene: Scene, payer: PayerNode) -> None:
     peers = scene.crowd(5, seconds=2.0)
     mute = {"peer-2"}
@@ -73,6 +75,7 @@ async def test_a_worker_that_falls_silent_but_is_reachable_is_given_up(scene: Sc
         assert sum(paid_units(scene, peer) for peer in peers) == 20
 
 
+@pytest.mark.slow
 async def test_a_worker_that_is_too_slow_is_given_up(scene: Scene, payer: PayerNode) -> None:
     scene.crowd(4)
     scene.join(9, seconds=10_000)
@@ -87,6 +90,7 @@ async def test_a_worker_that_is_too_slow_is_given_up(scene: Scene, payer: PayerN
         assert slow.problem.code == "too_slow"
 
 
+@pytest.mark.slow
 async def test_a_cheap_worker_that_is_late_each_time_does_not_keep_a_chain_to_itself(
     scene: Scene, payer: PayerNode
 ) -> None:
@@ -107,6 +111,7 @@ async def test_a_cheap_worker_that_is_late_each_time_does_not_keep_a_chain_to_it
         assert "late" in {e.data.get("code") for e in payer.service.events(job, 0) if e.kind == "warning"}
 
 
+@pytest.mark.slow
 async def test_workers_that_take_seats_and_never_start_cost_one_deadline_each(scene: Scene, payer: PayerNode) -> None:
     puppets = [Puppet(scene, number) for number in (7, 8, 9)]
     scene.crowd(4)
@@ -335,6 +340,7 @@ async def test_lost_requests_cost_time_only(scene: Scene, payer: PayerNode, seed
         await payer.wait_empty(job)
 
 
+@pytest.mark.slow
 async def test_a_chain_that_is_away_for_a_minute_delays_and_harms_nobody(scene: Scene, payer: PayerNode) -> None:
     peers = scene.crowd(5)
     async with scene.running() as nursery:
@@ -368,6 +374,7 @@ async def test_a_full_disk_pauses_the_job_and_loses_nothing(scene: Scene, payer:
         assert sum(paid_units(scene, peer) for peer in peers) == 20
 
 
+@pytest.mark.slow
 async def test_a_disk_that_cannot_even_be_read_pauses_one_job(
     scene: Scene, payer: PayerNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -428,6 +435,7 @@ async def test_a_payer_that_restarts_anywhere_goes_on_from_its_journal(
         assert opened == ["open"]
 
 
+@pytest.mark.slow
 async def test_a_job_of_another_network_is_not_driven_and_blames_nobody(
     scene: Scene, payer: PayerNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

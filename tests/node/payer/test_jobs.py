@@ -309,6 +309,7 @@ async def test_a_job_is_not_complete_before_every_unit_is_accepted(
         assert all(book.proven(unit) for unit in book.plan.history())
 
 
+@pytest.mark.slow
 async def test_leases_together_never_promise_more_than_the_wages(scene: Scene, payer: PayerNode) -> None:
     """A budget with little room, two stages, a worker that dies: the scene checks the free wages at every line."""
     peers = scene.crowd(5)

@@ -49,6 +49,7 @@ async def sweep(scene: Scene, payer: PayerNode, sweeping: dict[str, Sweeping]) -
             sweeping[peer.peer_id].sweep(here | audits | await peer.worker.held())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["map", "sequential", "federated"])
 async def test_nothing_that_a_job_still_uses_is_without_somebody_who_says_so(
     scene: Scene, payer: PayerNode, kind: str

@@ -172,6 +172,7 @@ async def test_who_releases_its_slot_before_the_seat_is_taken_is_audited_like_th
         await payer.wait_empty(job)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("work", "items", "most"),
     [(lambda: cheat, 2, 3), (lambda: after_first(cheat), 20, 6)],  # some are asked while those before them are judged

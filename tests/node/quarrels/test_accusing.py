@@ -136,6 +136,7 @@ async def test_grounds_outlive_the_job_until_the_accusation_can_be_made(tmp_path
         await scene.until_state(CaseState.POSTING)
 
 
+@pytest.mark.slow
 async def test_grounds_are_forgotten_when_the_lock_has_ended(tmp_path: Path) -> None:
     scene = await scene_of(tmp_path, members=(11, 12))
     async with scene.everybody(scene.payer):

@@ -52,6 +52,7 @@ def heard(story: Story) -> set[Heard]:
     return {story.chain.contracts.claims.sample_of(story.claim_id, i).heard for i in range(story.found().k)}
 
 
+@pytest.mark.slow
 async def test_a_cheat_that_claims_is_convicted_by_the_auditors_that_were_drawn_for_it(tmp_path: Path) -> None:
     scene, story = await tried(tmp_path, liars=(), cheat=True)
     assert story.ended() == "failed"
@@ -61,6 +62,7 @@ async def test_a_cheat_that_claims_is_convicted_by_the_auditors_that_were_drawn_
     assert scene.quarrels[story.worker.peer_id].counters["cases_against"] >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silent_s", [0.0, COURT.move_window / 2])
 async def test_an_honest_worker_wins_against_an_auditor_that_lies(tmp_path: Path, silent_s: float) -> None:
     """One of the four auditors lies, whichever samples it is drawn for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 
 from fakes.chain import DOMAINS
@@ -31,6 +32,7 @@ async def whole_life(scene: Scene, node: Node, payer: Payer) -> None:
     assert await payer.accept(3) is not None
 
 
+@pytest.mark.slow
 async def test_a_restart_after_any_line_repeats_the_same_bytes(tmp_path: Path) -> None:
     scene = Scene(tmp_path / "first")
     node = Node(scene)
@@ -162,6 +164,7 @@ async def test_a_seat_that_is_over_is_not_taken_up_again(scene: Scene, node: Nod
         assert service.counters["leases_open"] == 0
 
 
+@pytest.mark.slow
 async def test_old_seats_are_forgotten_when_nobody_can_ask_about_them(scene: Scene, node: Node, payer: Payer) -> None:
     async with node.run():
         await payer.agree()

@@ -72,6 +72,7 @@ async def test_no_cores_are_held_for_a_payer_that_cannot_open_its_job(scene: Sce
         await payer.agree(nonce=2)
 
 
+@pytest.mark.slow
 async def test_a_payer_that_never_takes_its_seats_does_not_hold_the_cores_for_good(scene: Scene, node: Node) -> None:
     """Two jobs of one core each on two cores, signed again whenever they run out: nobody else would get one."""
     thieves = [Payer(scene, node, number=number) for number in (60, 70)]

@@ -170,6 +170,7 @@ async def test_what_is_signed_is_on_disk_before_it_leaves(scene: Scene) -> None:
 WRITES = 1 + 2 * UNITS + 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 async def test_kill_9_at_every_write_of_the_signing_path_leaves_no_proof_of_fraud(tmp_path: Path, after: bool) -> None:
     for fatal in range(1, WRITES + 1):
