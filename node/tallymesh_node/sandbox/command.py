@@ -100,6 +100,7 @@ def build(
     if os.geteuid() != 0:
         return Command(tuple(argv), "bubblewrap", dropped=False)
     paths = [str(binary), *shown, str(spool), *(str(each) for each in (packages, writable) if each is not None)]
+    paths += devices[1::3]
     helper = [sys.executable, "-I", "-S", drop.__file__, json.dumps({"paths": paths, "argv": argv})]
     return Command(tuple(helper), "bubblewrap, root given up", dropped=True)
 

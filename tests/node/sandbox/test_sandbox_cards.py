@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import random
+import resource
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
-from tallymesh_node.gpus import Card
+from fakes.sandboxed import INSIDE, JOB, PATIENCE_S, SMALL, Machine, make_unit
+from tallymesh_learning.runtime import profile
+from tallymesh_node.blobs.store import BlobStore
+from tallymesh_node.gpus import Card, names
 from tallymesh_node.interfaces import Failure
+from tallymesh_node.sandbox import SandboxExecutor, groups
 from tallymesh_node.sandbox.cards import Cards
+from tallymesh_node.sandbox.executor import BAD_CARD, NO_GROUP
 
 FIRST, SECOND, THIRD = (Card(f"GPU-{n}", n) for n in range(3))
 
@@ -115,3 +127,122 @@ async def test_who_waits_for_the_last_card_is_told_when_it_is_withdrawn() -> Non
     pool.prove(FIRST)
     async with pool.one() as card:
         assert card == FIRST
+
+
+# In real sandboxes, with files in place of the driver's: harmless, and told apart by what is in them.
+
+DRIVER = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", "nvidia0", "nvidia1", "nvidia2")
+BOUNDED = groups.find() is not None  # without control groups no unit has a card, and that is what is tested there
+
+
+@asynccontextmanager
+async def opened(place: Path, *cards: Card, **options: Any) -> AsyncIterator[Machine]:
+    """An executor with these cards, proven; its templates import no torch."""
+    (place / "dev").mkdir()
+    for name in DRIVER:
+        (place / "dev" / name).write_text(name)
+        (place / "dev" / name).chmod(0o666)
+    store = BlobStore(place / "blobs")
+    given = {"run": "attacker:run_unit", "warm": "", "card_warm": "", "begin": "", "extra": [INSIDE], **options}
+    async with SandboxExecutor(
+        place / "spool", store.put, slots=3, cards=cards, devices=place / "dev", **given
+    ) as running:
+        for card in cards:
+            running.cards.prove(card)
+        with trio.fail_after(PATIENCE_S):
+            yield Machine(running, store, trio.lowlevel.current_trio_token())
+
+
+async def look(machine: Machine, kind: str, job: bytes = JOB, function: str = "with_card", **config: Any) -> Any:
+    config = config or {"names": list(DRIVER)}
+    unit = make_unit(machine.store, function, config)
+    unit = msgspec.structs.replace(unit, profile=profile.profile_hash(kind))
+    done = await machine.executor.run(job, unit, machine.inputs(unit), SMALL)
+    return json.loads(machine.store.get(done.output))
+
+
+@pytest.mark.slow
+async def test_a_unit_sees_the_files_of_the_card_that_it_holds_and_without_one_none(tmp_path: Path) -> None:
+    async with opened(tmp_path, SECOND, THIRD) as machine:
+        without = await look(machine, profile.CPU)
+        assert without["read"] == {}
+        assert not [name for name in without["dev"] if name.startswith("nvidia")]
+        assert without["visible"]["CUDA_VISIBLE_DEVICES"] == ""
+        assert without["addresses"] != resource.RLIM_INFINITY
+        if not BOUNDED:
+            with pytest.raises(Failure, match="control group"):
+                await look(machine, profile.GPU)
+            return
+        seen = await look(machine, profile.GPU)
+        assert seen["read"] == {name: name for name in names([SECOND])}, "each file is what its name says"
+        assert set(seen["dev"]) - set(without["dev"]) == set(names([SECOND]))
+        assert seen["visible"] == profile.shown(SECOND.uuid)
+        assert seen["workspace"] == ":4096:8"
+        assert seen["addresses"] == resource.RLIM_INFINITY, "the control group bounds it"
+        assert seen["filters"] == ["Seccomp:\t2"]
+        async with machine.executor.cards.one(SECOND):  # somebody else has it now
+            other = await look(machine, profile.GPU)
+        assert other["read"] == {name: name for name in names([THIRD])}
+        machine.executor._groups = None
+        with pytest.raises(Failure, match="control group"):
+            await look(machine, profile.GPU)
+        assert not machine.executor.cards.held
+
+
+@pytest.mark.slow
+async def test_a_card_is_given_back_when_its_unit_is_killed_and_no_unit_of_cards_runs_without_one(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path, SECOND) as machine:
+        cards = machine.executor.cards
+        async with trio.open_nursery() as nursery:
+            if BOUNDED:
+
+                async def sleep() -> None:
+                    await look(machine, profile.GPU, function="sleep", seconds=60.0)
+
+                nursery.start_soon(sleep)
+                while not machine.executor._card_pools[SECOND].open_jobs:  # noqa: ASYNC110 - another process
+                    await trio.sleep(0.01)
+                assert cards.held == {SECOND}
+            nursery.cancel_scope.cancel()
+        assert not cards.held
+        cards.withdraw(SECOND)
+        with pytest.raises(Failure, match="lends none"):
+            await look(machine, profile.GPU)
+        assert (await look(machine, profile.CPU))["read"] == {}
+        await machine.executor.close_job(JOB)
+        assert not machine.executor._card_pools[SECOND].open_jobs
+
+
+@pytest.mark.slow
+async def test_a_card_that_does_not_wake_is_the_machines_fault_and_no_foreign_code_ran(tmp_path: Path) -> None:
+    async with opened(tmp_path, SECOND, begin="attacker:broken_driver") as machine:
+        with pytest.raises(Failure) as caught:
+            await look(machine, profile.GPU)
+        assert caught.value.code == "sandbox"
+        if BOUNDED:
+            assert "could not be isolated" in caught.value.sentence
+
+
+@pytest.mark.slow
+async def test_a_program_that_fails_on_a_card_that_changed_is_not_to_blame(tmp_path: Path) -> None:
+    async with opened(tmp_path, SECOND) as machine:
+        asked: list[Card] = []
+        sound = iter((True, False))
+
+        async def doubt(card: Card, run_task: Any) -> bool:
+            asked.append(card)
+            return next(sound)
+
+        machine.executor.doubt = doubt
+        for code in ("program", "sandbox"):
+            with pytest.raises(Failure) as caught:
+                await look(machine, profile.GPU, function="missing", nothing=1)
+            assert caught.value.code == (code if BOUNDED else "sandbox")
+        if BOUNDED:
+            assert asked == [SECOND, SECOND]
+            assert caught.value.sentence == BAD_CARD
+            assert not machine.executor.cards.proven
+        else:
+            assert caught.value.sentence == NO_GROUP

@@ -182,6 +182,23 @@ def surroundings(work: Path, emit: Emit) -> dict[str, Any]:
     }
 
 
+def with_card(work: Path, emit: Emit, names: list[str]) -> dict[str, Any]:
+    """What a unit of a card finds, and what it reads from files of /dev by these names."""
+    found = {name: Path("/dev", name).read_bytes().decode() for name in names if Path("/dev", name).exists()}
+    return {
+        "dev": sorted(os.listdir("/dev")),
+        "read": found,
+        "visible": {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")},
+        "workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+        "addresses": resource.getrlimit(resource.RLIMIT_AS)[0],
+        "filters": [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Seccomp:")],
+    }
+
+
+def broken_driver() -> None:
+    raise OSError("CUDA driver version is insufficient")
+
+
 def namespaces(work: Path, emit: Emit) -> None:
     """Told, and then kept."""
     emit("line", json.dumps({name: os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")}))
