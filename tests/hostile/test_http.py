@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import socket
@@ -9,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 import pytest
+from aiohttp import http_parser
 from hypothesis import given, settings
 
 from fakes.node import FakeNode, Served, serve
@@ -207,6 +210,29 @@ def test_who_knows_the_token_is_bounded_too_and_told(tmp_path: Path, monkeypatch
             each.sendall(head(served, "GET /v1/node"))
             statuses.append(each.recv(100).split(b" ")[1])
         assert statuses == [b"200", b"200", b"200", b"503"]
+
+
+@pytest.mark.parametrize("unpacks", [False, True])
+def test_a_body_that_unpacks_to_a_thousand_times_its_size_is_never_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unpacks: bool
+) -> None:
+    monkeypatch.setattr(server, "UNPACKS", unpacks)
+    unpacked = 0
+    begin = http_parser.DeflateBuffer.__init__
+
+    def counted(self: http_parser.DeflateBuffer, *args: Any, **more: Any) -> None:
+        nonlocal unpacked
+        unpacked += 1
+        begin(self, *args, **more)
+
+    monkeypatch.setattr(http_parser.DeflateBuffer, "__init__", counted)
+    bomb = gzip.compress(bytes(4 << 20))
+    with serve(FakeNode(tmp_path)) as served, httpx.Client(base_url=served.url, trust_env=False) as stranger:
+        for token in ("", f"Bearer {served.token}"):
+            headers = {"Content-Encoding": "gzip", "Authorization": token}
+            answer = stranger.post("/v1/blobs", content=bomb, headers=headers, timeout=PATIENCE_S)
+            assert answer.status_code == (415 if token else 401)
+        assert unpacked == (2 if unpacks else 0)
 
 
 def test_a_sender_that_stops_in_the_middle_is_cut(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

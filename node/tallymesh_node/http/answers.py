@@ -44,6 +44,7 @@ _STATUS_BY_CODE: Final = {
     "not_ready": 503,
     "too_many_connections": 503,
     "too_slow": 408,
+    "encoded": 415,
     "disk": 507,
     "disk_limit": 507,
     "disk_full": 507,
@@ -86,7 +87,9 @@ def refusal(error: TallymeshError) -> web.Response:
 
 async def chunks(request: web.Request, size: int) -> AsyncIterator[bytes]:
     """The body as it comes. CallerError `too_slow` where nothing comes for STALL_S: a sender that stops in the middle
-    would else hold its connection, and what it has sent, for ever."""
+    would else hold its connection, and what it has sent, for ever. CallerError `encoded` where it is packed."""
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise CallerError("encoded", "Bodies are taken as they are, not packed.", remedy="Send no Content-Encoding.")
     parts = request.content.iter_chunked(size)
     while True:
         try:

@@ -40,6 +40,7 @@ KEEPALIVE_S: Final = 60.0
 LINGER_S: Final = 2.0  # a refused body is read on this long, so that its sender sees the answer and not a reset
 BACKLOG: Final = 128  # connections that wait in the kernel …
 ENTER_A_TURN: Final = 4  # … from where so many come in at once (crowd.py says why)
+UNPACKS: Final = False  # aiohttp would unpack a body before anybody is asked for the token: a second of CPU for 2 MB
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})  # for supervisors: no token, and nothing is told
 
 
@@ -80,6 +81,7 @@ class ApiServer:
                     shutdown_timeout=SHUTDOWN_S,
                     keepalive_timeout=KEEPALIVE_S,
                     lingering_time=LINGER_S,
+                    auto_decompress=UNPACKS,
                     max_line_size=MAX_HEADER_BYTES,
                     max_field_size=MAX_HEADER_BYTES,
                 )
