@@ -186,18 +186,17 @@ class Auditing:
         driver = self.driver
         for call in audit.open_calls():
             driver.calling.wait(driver.book.calls[driver.book.orders[held.id, position, call.auditor]])
-        if not audit.idle:
+        own_key = ("recompute", held.id, position)
+        if not audit.idle or own_key in driver.doing:  # this node's own verdict is on its way: nobody else need be paid
             return
         for action in self._actions(held, position, audit, registry):
             if isinstance(action, Order):
                 key = ("call", held.id, position)
                 driver.doing.start(key, self._order, held, closed, position, audit, registry)
             elif isinstance(action, Recompute):
-                own_key = ("recompute", held.id, position)
                 driver.doing.start(own_key, self._recompute, held, position, audit, action.draws)
             elif audit.tied:
                 # Three different ends, and this node cannot side with any: it has no result, so nothing agrees.
-                own_key = ("recompute", held.id, position)
                 driver.doing.start(own_key, driver.commit, Recomputed(held.id, position, NO_OUTPUT, ()))
             else:
                 assert isinstance(action, Stuck)

@@ -100,6 +100,8 @@ class Calls:
         closed = held.seat.tallies[message.tally - 1]
         await self.driver.durable()
         template = await losses.template(self.driver)
+        if calling.audit.outcome is not None:
+            return  # decided without it while the disk was slow: what it needs may be gone with the Accept
         assert held.agreed is not None
         request = AuditRequest(
             audit_order=calling.order.body,

@@ -127,9 +127,10 @@ class OwnUnits:
         Another result than the worker's is computed once more before anybody is accused: where this node contradicts
         itself, or the unit does not end within its limits, the program answers for it and the job ends."""
         claimed = held.audits[position].subject.end
+        unit = held.units[position]  # auditors may decide meanwhile, and then it is forgotten
         try:
-            end = await self._end(held, position)
-            steady = end == claimed or await self._end(held, position) == end
+            end = await self._end(held, unit)
+            steady = end == claimed or await self._end(held, unit) == end
             problem = Ending("failed", NOT_DETERMINISTIC, NOT_DETERMINISTIC_SAYS, NOT_DETERMINISTIC_REMEDY)
         except Failure as failure:
             if failure.code in OURS:
@@ -147,10 +148,10 @@ class OwnUnits:
             found.append(problem)
         await self.driver.commit(*found)
 
-    async def _end(self, held: Held, position: int) -> bytes:
+    async def _end(self, held: Held, unit: Unit) -> bytes:
         """NO_OUTPUT where the program itself gives none. Failure where that is somebody else's fault."""
         try:
-            return (await self.run(held.units[position], held.lease.work_ms)).output
+            return (await self.run(unit, held.lease.work_ms)).output
         except Failure as failure:
             if failure.code == "program":
                 return NO_OUTPUT

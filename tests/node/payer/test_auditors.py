@@ -448,3 +448,60 @@ async def test_no_auditor_gets_adjacent_units_or_what_it_was_given(scene: Scene,
     audits = payer.service.audits(job)
     assert any(audit.auditor == "payer" for audit in audits)
     assert any(audit.auditor != "payer" for audit in audits)
+
+
+async def test_what_this_node_recomputes_already_is_asked_of_nobody_else(scene: Scene, payer: PayerNode) -> None:
+    """An auditor may be had again a moment after the payer's node began: two verdicts would be paid for one."""
+    worker = scene.join(1)
+    auditors = [scene.join(number, works=False) for number in range(2, 7)]
+    assert payer.executor is not None
+    payer.executor.seconds[""] = 20.0
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        for auditor in auditors:
+            payer.service.trust.rest("auditor", auditor.key.address, "It kept silent.", 10.0)
+        job = await payer.submit(payer.spec("map", items=1))
+        await payer.wait(job)
+        assert [audit.auditor for audit in payer.service.audits(job)] == ["payer"]
+        assert paid_units(scene, worker) == 1
+
+
+async def test_an_auditor_is_asked_nothing_when_all_was_decided_while_its_order_went_to_the_disk(
+    scene: Scene, payer: PayerNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it would be sent is forgotten with the Accept: a payer that sent it all the same ended with a KeyError."""
+    scene.parameters = scene.chain.parameters = msgspec.structs.replace(scene.parameters, auditors_min=2)
+    numbers = random.Random(7)
+
+    def dice(unit: Unit, inputs: Mapping[BlobId, bytes]) -> tuple[bytes, dict[str, float]]:
+        return numbers.randbytes(40), {}
+
+    async def lie(peer: Peer, request: AuditRequest) -> None:
+        end = b"\x02" * 32
+        await peer.commit(request, end)
+        await peer.judge(request, Result.MISMATCH, end)
+
+    scene.join(1)
+    auditors = [scene.join(number, works=False, audit=lie) for number in (2, 3)]
+    assert payer.executor is not None
+    payer.executor.functions["m:f"] = dice
+    append, orders = payer.journal.append, 0
+
+    async def slow(scope: str, *lines: tuple[str, bytes]) -> int:
+        nonlocal orders
+        orders += sum(kind == "Called" for kind, _ in lines)
+        if orders == 2 and any(kind == "Called" for kind, _ in lines):
+            (driver,) = payer.service._drivers.values()
+            with trio.fail_after(1000):
+                while not any(held.accepts for held in driver.book.all()):  # noqa: ASYNC110
+                    await trio.sleep(1)
+        return await append(scope, *lines)
+
+    monkeypatch.setattr(payer.journal, "append", slow)
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=1))
+        await payer.wait(job, "failed")
+        assert orders == 2
+        assert sum(len(auditor.audited) for auditor in auditors) == 1
+        await payer.wait_empty(job)
