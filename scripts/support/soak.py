@@ -3,7 +3,8 @@
 A third of the workers is never touched, and neither are payer and chain: they are watched. The others are killed or
 stopped in order, one every CHURN_S, and started again. Growth is the median of the last quarter of the samples less
 that of the second quarter: what a process takes to warm up is over by then, and one sample in the middle of a job says
-little.
+little. Files and tasks follow the jobs and the peers of the moment; so they are also compared at rest, before the first
+job and when the last one is over: whatever is left then was not let go of.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ MEBIBYTE = 1 << 20
 # What a process may grow from its second quarter to its last. Lists of past jobs are bounded, but empty at first: a
 # payer keeps views of hundreds of jobs.
 MAY_GROW = {"resident_mib": 16.0, "files": 8.0, "threads": 8.0, "tasks": 40.0}
+REST_S = 30.0  # of samples at rest, before the jobs and after them
+CALM_S = 60.0  # from the last job to rest: what waits for a peer that is gone is given up by then
+MAY_BE_LEFT = {"files": 12.0, "tasks": 30.0}  # at rest afterwards: a connection that is being made again, and its tasks
 _TASKS = re.compile(r"^tallymesh_tasks (\S+)$", re.MULTILINE)
 
 
@@ -96,6 +100,18 @@ class Soak:
                 self._sample()
             self._look()
             time.sleep(0.2)
+
+    def at_rest(self) -> dict[str, dict[str, float]]:
+        """Medians by process and kind while nothing is asked of the network."""
+        before = self.samples
+        self.samples = defaultdict(lambda: defaultdict(list))
+        for _ in range(int(REST_S / SAMPLE_S)):
+            time.sleep(SAMPLE_S)
+            self._sample()
+        seen, self.samples = self.samples, before
+        return {
+            name: {what: statistics.median(values) for what, values in kinds.items()} for name, kinds in seen.items()
+        }
 
     def _submit(self) -> None:
         first = self.dice.randrange(10**6)
@@ -174,8 +190,10 @@ def run(folder: Path, *, minutes: float, nodes: int, seed: int, say: Callable[[s
         soak = Soak(network, seed, nodes, say)
         soak.start()
         say(f"{nodes} nodes and a chain; never touched: payer, chain, {', '.join(soak.steady)}")
+        rest = soak.at_rest()
         began = time.monotonic()
         soak.run(minutes)
+        lasted = time.monotonic() - began
         growth = soak.growth()
         for name, kinds in growth.items():
             told = ", ".join(f"{what} {early:g} -> {late:g}" for what, (early, late, _) in kinds.items())
@@ -186,12 +204,21 @@ def run(folder: Path, *, minutes: float, nodes: int, seed: int, say: Callable[[s
             for what, (_, _, more) in kinds.items()
             if more > MAY_GROW.get(what, float("inf"))
         ]
+        time.sleep(CALM_S)
+        left: dict[str, dict[str, tuple[float, float]]] = {}
+        for name, seen in soak.at_rest().items():
+            left[name] = {what: (rest[name][what], seen[what]) for what in MAY_BE_LEFT if what in seen}
+            for what, (early, late) in left[name].items():
+                say(f"{name} at rest: {what} {early:g} -> {late:g}")
+                if late - early > MAY_BE_LEFT[what]:
+                    grew.append(f"{name} {what} at rest")
         return {
-            "minutes": round((time.monotonic() - began) / 60, 1),
+            "minutes": round(lasted / 60, 1),
             "nodes": nodes,
             "jobs": soak.done,
             "restarts": soak.restarts,
             "growth": {name: {what: values[2] for what, values in kinds.items()} for name, kinds in growth.items()},
+            "at_rest": left,
             "grew": grew,
             "ok": not grew,
         }
