@@ -38,6 +38,7 @@ from tallymesh_node.http.crowd import Crowd
 ACCOUNT = "0x" + "ab" * 20
 PEER = "12D3KooWFake"
 PROFILE = b"\x19" * 32
+GPU_PROFILE = b"\x1a" * 32
 
 
 class FakePayer:
@@ -194,6 +195,7 @@ class FakeNode:
             reachable="yes",
             offer={},
             numeric_profile=PROFILE.hex(),
+            gpu_profile=GPU_PROFILE.hex(),
             problems=self.problems,
             counters={"units_done_total": 7.0, "leases_open": 2.0},
         )

@@ -33,6 +33,7 @@ from tallymesh_learning import data as shards
 from tallymesh_learning import partition, reading, tensors
 from tallymesh_learning.local import Event, LocalRun
 from tallymesh_learning.prepare import prepare_training
+from tallymesh_learning.runtime import profile
 from tallymesh_learning.runtime.pool import UnitPool
 
 pytestmark = pytest.mark.slow  # real processes: run by scripts/test, not by plain pytest
@@ -590,3 +591,14 @@ def test_labels_are_found_where_data_sets_keep_them() -> None:
     assert whole({"key.x": torch.zeros(2), "key.label": ["a", "b"]}) == ["a", "b"]
     assert whole({"0": torch.zeros(2), "1": torch.zeros(2)}) is None
     assert whole({"item": torch.zeros(2)}) is None
+
+
+def test_a_job_for_gpus_is_tried_here_on_the_cpu_and_differs_by_its_profile_alone(pool: UnitPool) -> None:
+    usual, on_gpus = (train(pool, gpu=gpu, work=1.0) for gpu in (False, True))
+    assert on_gpus.spec.profile == profile.profile_hash(profile.GPU)
+    pairs = zip(usual.spec.stages, on_gpus.spec.stages, strict=True)
+    timed = tuple(replace(mine, work_ms=theirs.work_ms) for mine, theirs in pairs)
+    assert replace(on_gpus.spec, profile=usual.spec.profile) == replace(usual.spec, stages=timed)
+    assert on_gpus.blobs == usual.blobs
+    with pytest.raises(CallerError, match="another numeric profile"):
+        run(on_gpus, pool)

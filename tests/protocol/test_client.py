@@ -20,15 +20,16 @@ import pytest
 
 import tallymesh
 from fakes.area import area
-from fakes.node import ACCOUNT, PROFILE, FakeNode, Served, serve
+from fakes.node import ACCOUNT, GPU_PROFILE, PROFILE, FakeNode, Served, serve
 from tallymesh import CallerError, ChainError, LocalError, RemoteError, TallymeshError, values
 from tallymesh.api import AuditView, EventView, JobView, PeerView, Problem, ReceiptView
-from tallymesh.client import discover, progress, session, waiting
+from tallymesh.client import discover, progress, session, submit, waiting
 from tallymesh.client.outputs import Rows
 from tallymesh.client.report import outcome
 from tallymesh.client.session import Session, parse, refusal
 from tallymesh.ids import blob_id
 from tallymesh.units import decode_spec
+from tallymesh_learning.runtime import profile
 
 
 @pytest.fixture(autouse=True)
@@ -309,6 +310,16 @@ def test_map_submits_streams_and_gives_results_in_input_order(served: Served) ->
     spec = decode_spec(served.node.store.get(blob_of(job.view.spec)))
     assert (spec.profile, len(spec.inputs), spec.name) == (PROFILE, 40, "area")
     assert all(served.node.store.has(blob_of(blob.hex())) for blob in (spec.program, *spec.inputs))
+
+
+def test_a_job_that_asks_for_a_gpu_has_units_for_one_on_the_network_and_nowhere_else(served: Served) -> None:
+    finishing(served, areas(1.0, 1))
+    job = tallymesh.map(area, [0], require=tallymesh.Require(gpu=1), budget="1")
+    assert decode_spec(served.node.store.get(blob_of(job.view.spec))).profile == GPU_PROFILE
+    wanting = submit._terms("1", None, tallymesh.Require(gpu=1), "sampled", 0, 60, None, None)
+    assert [submit._on_gpus(wanting, backend) for backend in (None, "network", "local")] == [True, True, False]
+    assert submit._profile("local", gpu=True) == profile.profile_hash(profile.GPU)
+    assert submit._profile("local", gpu=False) == profile.profile_hash()
 
 
 def test_arrays_come_back_as_arrays(served: Served) -> None:

@@ -84,7 +84,7 @@ def map(  # the name is the public one
         function,
         inputs,
         kwargs,
-        profile=_profile(_backend(backend)),
+        profile=_profile(_backend(backend), gpu=_on_gpus(terms, backend)),
         seed=seed,
         work=work,
         name=name,
@@ -175,6 +175,7 @@ def train(
             name=name,
             pool=warm,
             packages=_packages(requires, "local"),  # its units are tried here, under the profile of this installation
+            gpu=_on_gpus(terms, backend),
         )
         return _submit(prepared, terms, backend, batched=batched, warm=warm)
 
@@ -197,22 +198,28 @@ def attach(job_id: str) -> Job:
     return job
 
 
-def _profile(backend: str) -> bytes:
+def _on_gpus(terms: api.Terms, backend: str | None) -> bool:
+    """Whether its units compute on GPUs: on the network (a package that is built is for it), and nowhere else."""
+    return terms.require.gpu > 0 and (_backend(backend) == "network" or building.folder() is not None)
+
+
+def _profile(backend: str, *, gpu: bool) -> bytes:
     """Under which the units of a map run: that of this installation, or of the node, which has torch where the
     client may have none."""
     if backend != "network":
         try:
-            from tallymesh_learning.runtime.profile import profile_hash
+            from tallymesh_learning.runtime.profile import CPU, GPU, profile_hash
         except ImportError:
             raise LocalError(
                 "no_torch",
                 f"The {backend} backend needs the learning package.",
                 remedy="pip install 'tallymesh[learning]'",
             ) from None
-        return profile_hash()
+        return profile_hash(GPU if gpu else CPU)
     from tallymesh.client.session import current
 
-    stated = current().get("/v1/node", api.NodeView).numeric_profile
+    node = current().get("/v1/node", api.NodeView)
+    stated = node.gpu_profile if gpu else node.numeric_profile
     if not stated:
         raise LocalError("no_profile", "The node does not say under which numeric profile it computes.")
     return bytes.fromhex(stated)
