@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import msgspec
 import trio
@@ -18,6 +19,7 @@ from tallymesh.errors import CallerError, RemoteError, TallymeshError
 from tallymesh.exchange import MAX_BODY_BYTES, Source
 from tallymesh.text import sentence as one_line
 from tallymesh_node.interfaces import Handler
+from tallymesh_node.network.arriving import Arriving
 from tallymesh_node.network.connections import Connections
 from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.wire import Wire, expect_protocol, opening
@@ -134,6 +136,7 @@ class Requests:
         self._counters = counters
         self._dispatcher = Dispatcher(counters, connections.use)
         self._asked = Limits(ASKED, ASKED_PER_PEER)
+        self._arriving = Arriving()
         self.serve = self._dispatcher.serve
 
     async def request(self, peer: Source, name: str, body: bytes, *, timeout_s: float) -> bytes:
@@ -156,8 +159,11 @@ class Requests:
 
     async def accept(self, wire: Wire) -> None:
         """Serve one inbound stream: the router's handler."""
+        frame: bytes | None = None
         try:
-            with trio.fail_after(READ_S):
+            with trio.fail_after(READ_S), self._arriving.one(wire.peer_id, wire.host) as part:
+                wire.arrived = partial(self._arriving.add, part)
+                wire.arrived(wire.ahead)
                 frame = await wire.read_frame(MAX_FRAME_BYTES)
         except trio.TooSlowError:
             return
@@ -165,7 +171,12 @@ class Requests:
             if error.code == "too_large":
                 await self._send(wire, encode_refusal(error.code, error.sentence))
             return
-        answer = await unless_gone(wire, lambda: self._dispatcher.answer(wire.peer_id, frame))
+        if frame is None:
+            wire.rest()
+            await self._send(wire, encode_refusal("busy", "Too much is on its way here; try again in a moment."))
+            return
+        whole = frame
+        answer = await unless_gone(wire, lambda: self._dispatcher.answer(wire.peer_id, whole))
         if answer is not None:
             await self._send(wire, answer)
 

@@ -40,6 +40,9 @@ class Wire:
     def __init__(self, stream: INetStream) -> None:
         self.peer_id: str = stream.muxed_conn.peer_id.to_base58()
         self.stream = stream
+        address = stream.muxed_conn.get_remote_address()
+        self.host: str = address[0] if address else ""
+        self.arrived: Callable[[int], None] = lambda size: None  # told of bytes that wait here for more of them
         self._received = bytearray()
         self._unsent = b""
 
@@ -58,9 +61,9 @@ class Wire:
         self._unsent += data
 
     @property
-    def has_more(self) -> bool:
-        """Whether bytes wait that were read ahead."""
-        return bool(self._received)
+    def ahead(self) -> int:
+        """Bytes that were read and that nobody has asked for yet."""
+        return len(self._received)
 
     async def read_some(self) -> bytes:
         """What has arrived, at least one byte, or b"" at the end of the stream."""
@@ -77,6 +80,7 @@ class Wire:
             if not data:
                 raise RemoteError("unreachable", "The peer ended the stream early.", peer=self.peer_id)
             self._received += data
+            self.arrived(len(data))
         data = bytes(memoryview(self._received)[:size])
         del self._received[:size]
         return data
@@ -197,7 +201,7 @@ class Router:
             raise RemoteError("bad_message", "Not multistream-select.", peer=wire.peer_id)
         wire.hold(_line(_MULTISTREAM))
         for _ in range(MAX_TRIES):
-            if not wire.has_more:
+            if not wire.ahead:
                 await wire.send(b"")  # the other side waits for our line before it names a protocol
             line = await wire.read_line()
             name = line[:-1].decode("utf-8", "replace")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import msgspec
 import pytest
 import trio
@@ -11,11 +13,11 @@ from hypothesis import strategies as st
 from fakes.peers import TOPIC, peer, peers, proxy, until
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import MAX_BODY_BYTES
-from tallymesh_node.network import Libp2pNetwork, open_network, requests
+from tallymesh_node.network import Libp2pNetwork, arriving, open_network, requests
 from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.keys import generate
 from tallymesh_node.network.requests import MAX_FRAME_BYTES, Dispatcher, decode_answer, encode_answer, encode_refusal
-from tallymesh_node.network.wire import Wire, expect_protocol
+from tallymesh_node.network.wire import Wire, expect_protocol, opening
 
 Patch = pytest.MonkeyPatch
 PROTOCOL = f"/{TOPIC}/request/1"
@@ -80,6 +82,64 @@ async def test_half_open_peer_is_cut_after_a_deadline(monkeypatch: Patch) -> Non
             await expect_protocol(wire, PROTOCOL)
             assert await wire.read_some() == b""
         await wire.abort()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bounded", [True, False])
+async def test_requests_that_never_end_hold_a_bounded_memory_and_keep_nobody_out(
+    monkeypatch: Patch, bounded: bool
+) -> None:
+    """One key begins twenty requests of 1 MiB and sends 50 kB of each; another asks meanwhile."""
+    bound = 400_000 if bounded else 1 << 40
+    monkeypatch.setattr(arriving.Arriving.__init__, "__defaults__", (bound,))
+    half = opening(PROTOCOL, b"")[:-4] + (1 << 20).to_bytes(4, "big") + bytes(50_000)
+    async with peers(3) as (server, attacker, honest):
+        server.serve("echo", echo)
+        held = server._requests._arriving
+        begun = [Wire(await attacker.connections.open_stream(server.source)) for _ in range(20)]
+        for wire in begun:
+            await wire.send(half)
+            assert await serves(server, honest)
+            assert held.size <= bound
+        body = bytes(100_000)
+        assert await honest.request(server.source, "echo", body, timeout_s=60) == body
+        if bounded:
+            async with trio.open_nursery() as nursery:
+
+                async def is_refused(wire: Wire) -> None:
+                    await expect_protocol(wire, PROTOCOL)
+                    assert b"busy" in await wire.read_frame(1000)
+                    nursery.cancel_scope.cancel()
+
+                for wire in begun:
+                    nursery.start_soon(is_refused, wire)
+        else:
+            await until(lambda: held.size >= 20 * 50_000)
+        for wire in begun:
+            await wire.abort()
+        await until(lambda: not held.size)
+
+
+async def test_who_holds_most_where_most_is_held_makes_room() -> None:
+    held = arriving.Arriving(1000)
+    with ExitStack() as stack:
+
+        def begin(peer_id: str, host: str, size: int) -> arriving.Part:
+            part = stack.enter_context(held.one(peer_id, host))
+            held.add(part, size)
+            return part
+
+        honest = begin("honest", "10.9.0.1", 300)  # more than any of the crowd's
+        neighbour = begin("neighbour", "10.0.0.9", 100)
+        crowd = [begin(f"{number}", "10.0.0.1", 100) for number in range(8)]
+        large = begin("7", "10.0.0.1", 110)
+        assert held.size <= 1000
+        assert large.scope.cancel_called
+        assert not any(part.scope.cancel_called for part in (honest, neighbour))
+        assert sum(part.scope.cancel_called for part in crowd) == 2
+        held.add(large, 5000)  # it is gone, and counts no more
+        assert held.size <= 1000
+    assert held.size == 0
 
 
 async def test_handler_is_cancelled_when_its_caller_is_gone() -> None:
