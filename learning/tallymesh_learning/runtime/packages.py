@@ -50,7 +50,7 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if path is not None or fullname not in self.tops:
+        if fullname not in self.tops:  # of what lies deeper the name has a dot
             return None
         return importlib.machinery.PathFinder.find_spec(fullname, self._path)
 

@@ -75,6 +75,16 @@ async def test_peer_does_not_ask_itself(tmp_path: Path) -> None:
         assert "No source" in error.value.sentence
 
 
+def test_sources_are_few_and_each_is_asked_once() -> None:
+    """Whoever orders a job names them: a list of thousands, or one name again and again, is no more work."""
+    mine = transfer._Transfer(blob_id(b"x"), "me")
+    for _ in range(2):
+        mine.add([Source(f"peer-{number}") for number in range(5)], b"")
+    assert [offer.source.peer_id for offer in mine.offers] == [f"peer-{number}" for number in range(5)]
+    mine.add([Source(f"other-{number}") for number in range(1000)], b"")
+    assert len(mine.offers) == transfer.MAX_SOURCES
+
+
 async def test_no_source_at_all_is_not_found(tmp_path: Path) -> None:
     async with peer() as network, exchanges([network], tmp_path) as (mine,):
         with pytest.raises(RemoteError) as error:
