@@ -5,8 +5,9 @@ def area(x, scale=1.0):
     return {"area": scale * x * x}
 
 
-def talk(x):
+def told(x, scale=1.0):
     print("hello from", x)
+    return area(x, scale)
 
 
 def fail(x):
