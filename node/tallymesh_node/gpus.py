@@ -26,6 +26,9 @@ DEVICES = Path("/dev")
 # Of the driver itself: every process that computes opens both. nvidia-uvm-tools stays away: it is for profilers, and
 # reads other processes.
 SHARED = ("nvidiactl", "nvidia-uvm")
+# Of the machine's memory, for a unit with a card: CUDA's libraries alone take one gigabyte or two. What less than this
+# is enough for nobody tried: cards are proven with it.
+LEAST_MIB = 4096
 MAX_CARDS = 64
 MAX_TEXT = 64 * 1024
 CUDA_LIBRARY = "libtorch_cuda.so"  # only builds of torch for CUDA bring it
@@ -42,7 +45,7 @@ def told(present: Sequence[Gpu], sold: str = "", *, selling: bool = False) -> st
     return f"{listed}: not offered" + ("" if selling else "; node start --sell gpu lends them instead of cores")
 
 
-def check_order(count: int, ordered: bytes) -> None:
+def check_order(count: int, ordered: bytes, memory_gib: float) -> None:
     """CallerError where what a job asks for and what its units compute under (`ordered`, a profile's hash) do not go
     together: it would wait for ever, or be paid for a card and computed without one."""
     of_cards = profile.kind_of(ordered) == profile.GPU
@@ -55,6 +58,12 @@ def check_order(count: int, ordered: bytes) -> None:
             "no_gpus",
             "The job asks for a GPU, and its units were prepared for CPUs.",
             remedy="Prepare it again with require=tallymesh.Require(gpu=1), or leave gpu= out.",
+        )
+    if count and memory_gib * 1024 < LEAST_MIB:
+        raise CallerError(
+            "bad_terms",
+            f"A unit on a GPU needs {LEAST_MIB} MiB of the machine's memory or more, and the job asks for less.",
+            remedy="require=tallymesh.Require(gpu=1, memory_gib=4)",
         )
     if of_cards and not count:
         raise CallerError(

@@ -26,7 +26,7 @@ class Require(View, frozen=True):
     cores: int = 1
     memory_gib: float = 1.0
     disk_gib: float = 1.0
-    gpu: int = 0  # any is refused: units compute on the CPU
+    gpu: int = 0  # 1: units compute on a card each; they need memory_gib=4 or more beside its own
     region: str = ""
 
 

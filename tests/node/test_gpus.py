@@ -138,18 +138,20 @@ CPU, GPU = (profile.profile_hash(kind) for kind in profile.KINDS)
 
 
 @pytest.mark.parametrize(
-    ("count", "ordered", "refused"),
+    ("count", "ordered", "memory_gib", "refused"),
     [
-        (0, CPU, ""), (1, GPU, ""), (1, CPU, "no_gpus"), (1, b"?" * 32, "no_gpus"), (0, GPU, "no_gpus"),
-        (2, GPU, "too_many_gpus"),
+        (0, CPU, 1.0, ""), (1, GPU, 4.0, ""), (1, CPU, 4.0, "no_gpus"), (1, b"?" * 32, 4.0, "no_gpus"),
+        (0, GPU, 4.0, "no_gpus"), (2, GPU, 4.0, "too_many_gpus"), (1, GPU, 3.9, "bad_terms"),
     ],
 )  # fmt: skip
-def test_what_a_job_asks_for_and_what_its_units_need_go_together(count: int, ordered: bytes, refused: str) -> None:
+def test_what_a_job_asks_for_and_what_its_units_need_go_together(
+    count: int, ordered: bytes, memory_gib: float, refused: str
+) -> None:
     if not refused:
-        check_order(count, ordered)
+        check_order(count, ordered, memory_gib)
         return
     with pytest.raises(CallerError) as caught:
-        check_order(count, ordered)
+        check_order(count, ordered, memory_gib)
     assert caught.value.code == refused
     assert caught.value.remedy
 

@@ -92,7 +92,7 @@ def make_order(
     memory, disk = require.memory_gib * 1024, require.disk_gib * 1024
     if max(memory, disk) >= 1 << 32 or max(require.cores, require.gpu) >= 1 << 16 or terms.deadline_s > DEADLINE_MAX_S:
         raise CallerError("bad_terms", "Requirements or the deadline are larger than any machine or job.")
-    check_order(require.gpu, spec.profile)
+    check_order(require.gpu, spec.profile, require.memory_gib)
     rate = audit_rate_bp(terms, parameters)
     # All of it may be done by newcomers, of whom every unit is audited; what is not needed for that comes back.
     copies = replicas.copies_of(terms.verify)

@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from tallymesh_node.gpus import Card
+from tallymesh_node.gpus import LEAST_MIB, Card
 from tallymesh_node.interfaces import Failure, Limits
 
-# For the node's own trials of a card: CUDA's libraries alone take a gigabyte, and a driver may take minutes to wake it.
-PROOF = Limits(memory_mib=4096, wall_s=600.0, lines=200)
+# For the node's own trials of a card, which a driver may take minutes to wake.
+PROOF = Limits(memory_mib=LEAST_MIB, wall_s=600.0, lines=200)
 NONE_LENT = "The unit asks for a GPU, and this node lends none."
 
 

@@ -19,7 +19,7 @@ from tallymesh_node.interfaces import Failure
 
 CARDS = b"\x0d" * 32  # the class of those who sell some
 GPUS = "1*NVIDIA H200:143771:570.86.15:48.1:52.3"
-GPU = api.Require(gpu=1)
+GPU = api.Require(gpu=1, memory_gib=4)
 ON_GPUS, ON_CPUS = profile.profile_hash(profile.GPU), profile.profile_hash(profile.CPU)
 Function = Callable[[Unit, Mapping[BlobId, bytes]], tuple[bytes, dict[str, float]]]
 
