@@ -34,7 +34,6 @@ from libp2p.abc import IRawConnection, ISecureConn
 from libp2p.custom_types import TProtocol
 from libp2p.exceptions import BaseLibp2pError
 from libp2p.io.trio import TrioTCPStream
-from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.multiselect_client import MultiselectClient
@@ -44,7 +43,7 @@ from multiaddr import Multiaddr
 
 from tallymesh.errors import RemoteError
 from tallymesh_node.limits.bandwidth import UNPACED, Pace
-from tallymesh_node.network.mends import MendedTCP, shielded
+from tallymesh_node.network.mends import MendedRaw, MendedTCP, shielded
 
 log = logging.getLogger(__name__)
 
@@ -369,9 +368,12 @@ async def _agree(secure: ISecureConn, *, dialled: bool) -> tuple[bytes, bytes]:
 
 
 def _own(raw: IRawConnection) -> socket.socket:
-    """A second descriptor of the connection: libp2p closes its own, and trio's belongs to its loop."""
-    assert isinstance(raw, RawConnection)
+    """A second descriptor of the connection: libp2p closes its own, and trio's belongs to its loop. ValueError where
+    records came before the keys were agreed: they were read with libp2p's bytes, and would be missing."""
+    assert isinstance(raw, MendedRaw)
     assert isinstance(raw.stream, TrioTCPStream)
+    if raw.ahead:
+        raise ValueError(f"{len(raw.ahead)} bytes came too early")
     return socket.socket(fileno=os.dup(raw.stream.stream.socket.fileno()))
 
 

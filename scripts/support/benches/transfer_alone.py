@@ -1,8 +1,9 @@
 """What one MiB of a transfer costs, each part of it by itself, and what follows for the whole.
 
 `bench transfer` prints it beside its result, from the same minutes: the machines that it runs on differ from one minute
-to the next. The two sides of a transfer between neighbours take turns (a chunk is asked for when the one before is
-written), so that the sum of all parts is what a MiB takes at least, whatever the number of cores.
+to the next. Between neighbours one chunk is on its way at a time, in records: the giver makes a record while the taker
+works on the one before, so that a MiB takes at least the taker's parts and the giver's for one record, whatever the
+number of cores; or what the disk takes, which works beside both.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from benches.probes import MEBIBYTE
+from tallymesh_node.network.direct import PIECE_BYTES
 
 PIECES = 128
-PARTS = ("read", "seal", "loopback", "open", "hash", "hash", "write")  # the taker hashes the chunk, and the whole
+GIVES = ("read", "seal", "send")
+TAKES = ("receive", "open", "hash", "hash", "write")  # it hashes the chunk, and the whole
 
 
 def alone(folder: Path) -> dict[str, float]:
-    """`PART_alone_ms` of CPU for a MiB; `fsync_alone_ms` of time; `bound_mib_per_s`, where two cores were free."""
+    """`PART_alone_ms` of CPU for a MiB; `fsync_alone_ms` of time; `bound_mib_per_s`, where two cores were free.
+    `rewrite` is `write` into pages that the file has already: the difference is what new pages cost this machine."""
     piece, sealed, plain = os.urandom(MEBIBYTE), bytearray(MEBIBYTE + 16), bytearray(MEBIBYTE)
     cipher = AESGCM(bytes(32))
     cipher.encrypt_into(bytes(12), piece, None, sealed)
@@ -36,6 +40,7 @@ def alone(folder: Path) -> dict[str, float]:
             "seal": _cpu_ms(lambda at: cipher.encrypt_into(bytes(12), piece, None, sealed)),
             "open": _cpu_ms(lambda at: cipher.decrypt_into(bytes(12), sealed, None, plain)),
             "write": _cpu_ms(lambda at: os.pwrite(descriptor, piece, at * MEBIBYTE)),
+            "rewrite": _cpu_ms(lambda at: os.pwrite(descriptor, piece, at * MEBIBYTE)),
         }
         began = time.perf_counter()
         os.fsync(descriptor)
@@ -44,8 +49,9 @@ def alone(folder: Path) -> dict[str, float]:
     finally:
         os.close(descriptor)
         path.unlink()
-    found["loopback"] = _loopback_ms(piece)
-    whole_ms = sum(found[part] for part in PARTS) + fsync_ms
+    found["send"], found["receive"] = _loopback_ms(piece)
+    takes_ms, gives_ms = (sum(found[part] for part in parts) for parts in (TAKES, GIVES))
+    whole_ms = max(takes_ms + gives_ms * PIECE_BYTES / MEBIBYTE, fsync_ms)
     told = {f"{part}_alone_ms": cost for part, cost in found.items()}
     return {**told, "fsync_alone_ms": fsync_ms, "bound_mib_per_s": 1000 / whole_ms}
 
@@ -57,18 +63,27 @@ def _cpu_ms(work: Callable[[int], object]) -> float:
     return 1000 * (time.process_time() - began) / PIECES
 
 
-def _loopback_ms(piece: bytes) -> float:
-    """Sending and receiving, both sides together."""
+def _loopback_ms(piece: bytes) -> tuple[float, float]:
+    """Sending, and receiving."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         near = socket.create_connection(server.getsockname())
         far, _ = server.accept()
     buffer = memoryview(bytearray(MEBIBYTE))
+    sent: list[float] = []
+
+    def send() -> None:
+        began = time.thread_time()
+        for _ in range(PIECES):
+            near.sendall(piece)
+        sent.append(1000 * (time.thread_time() - began) / PIECES)
+
     with near, far:
-        sending = threading.Thread(target=lambda: [near.sendall(piece) for _ in range(PIECES)])
-        began = time.process_time()
+        sending = threading.Thread(target=send)
+        began = time.thread_time()
         sending.start()
         left = PIECES * MEBIBYTE
         while left:
             left -= far.recv_into(buffer, min(left, MEBIBYTE))
+        received = 1000 * (time.thread_time() - began) / PIECES
         sending.join()
-    return 1000 * (time.process_time() - began) / PIECES
+    return sent[0], received

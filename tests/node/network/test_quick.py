@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 import trio
 import trio.testing
+from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.io.trio import TrioTCPStream
 from libp2p.network.swarm import Swarm
 
 from fakes.peers import echo, peer, peers
-from tallymesh_node.network import mends, quick
+from tallymesh_node.network import direct, mends, quick
+from tallymesh_node.network.mends import MendedRaw
 from tallymesh_node.network.quick import QuickLock
 
 REQUESTS = 20
@@ -108,3 +113,47 @@ async def test_cancelled_wait_leaves_the_lock_to_the_next() -> None:
 def test_libp2p_that_keeps_its_locks_elsewhere_is_noticed() -> None:
     with pytest.raises(AttributeError):
         quick._replace(object(), "streams_lock")
+
+
+class Arriving:
+    """A connection on which each of these pieces arrives by itself, and then its end."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = list(pieces)
+        self.asked: list[int | None] = []
+
+    async def read(self, n: int | None) -> bytes:
+        self.asked.append(n)
+        return self._pieces.pop(0) if self._pieces else b""
+
+
+async def test_what_has_arrived_is_read_at_once_and_given_as_it_was_asked_for() -> None:
+    arriving = Arriving(b"\0\3one\0\3", b"two", b"the rest", b"more")
+    raw = MendedRaw(arriving, initiator=True)
+    assert [await raw.read(n) for n in (2, 3, 0, 2, 5)] == [b"\0\3", b"one", b"", b"\0\3", b"two"]
+    assert len(arriving.asked) == 2
+    assert await raw.read(4) == b"the "
+    assert await raw.read(None) == b"rest"
+    assert await raw.read(None) == b"more"
+    with pytest.raises(ConnectionClosedError):
+        await raw.read(1)
+
+
+async def test_large_reads_are_not_made_smaller() -> None:
+    arriving = Arriving(b"x")
+    await MendedRaw(arriving, initiator=True).read(10 * mends.READ_BYTES)
+    assert arriving.asked == [10 * mends.READ_BYTES]
+
+
+async def test_connection_that_said_more_than_was_asked_for_becomes_no_direct_socket() -> None:
+    """What was read ahead would be missing from the records, and the socket would wait for it for good."""
+    here, there = socket.socketpair()
+    with there:
+        raw = MendedRaw(TrioTCPStream(trio.SocketStream(trio.socket.from_stdlib_socket(here))), initiator=True)
+        there.sendall(b"early!")
+        assert await raw.read(1) == b"e"
+        with pytest.raises(ValueError, match="5 bytes came too early"):
+            direct._own(raw)
+        assert await raw.read(5) == b"arly!"
+        direct._own(raw).close()
+        await raw.close()
