@@ -139,6 +139,7 @@ async def test_grounds_outlive_the_job_until_the_accusation_can_be_made(tmp_path
 @pytest.mark.slow
 async def test_grounds_are_forgotten_when_the_lock_has_ended(tmp_path: Path) -> None:
     scene = await scene_of(tmp_path, members=(11, 12))
+    scene.parameters = replace(scene.parameters, claim_window_s=600, lock_tail_s=600)  # not days
     async with scene.everybody(scene.payer):
         await scene.until(lambda: "no_members" in scene.payer.problems())
         scene.chain.contracts.escrow._locks[scene.seat] = 0

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
 from fakes.chain import DOMAINS
 from fakes.journal import MemoryJournal
-from fakes.worker_scene import Node, Payer, Scene
+from fakes.worker_scene import PARAMETERS, Node, Payer, Scene
 from tallymesh import exchange, wire
 from tallymesh.exchange import ReceiptRequest, TallyRequest
 from tallymesh.messages import Receipt, Tally
+from tallymesh.parameters import HOUR
 from tallymesh_ledger import windows
 from tallymesh_node.worker.record import SeatRecord
 
@@ -165,12 +167,22 @@ async def test_a_seat_that_is_over_is_not_taken_up_again(scene: Scene, node: Nod
 
 
 @pytest.mark.slow
-async def test_old_seats_are_forgotten_when_nobody_can_ask_about_them(scene: Scene, node: Node, payer: Payer) -> None:
+async def test_old_seats_are_forgotten_when_nobody_can_ask_about_them(tmp_path: Path) -> None:
+    short = {
+        "lock_tail_s": HOUR,
+        "court_move_s": 60,
+        "court_commit_s": 600,
+        "court_reveal_s": 300,
+        "court_appeal_s": 600,
+    }
+    scene = Scene(tmp_path, msgspec.structs.replace(PARAMETERS, **short))
+    node = Node(scene)
+    payer = Payer(scene, node)
     async with node.run():
         await payer.agree()
         await trio.sleep(200)
         assert node.journal.scopes("worker/")
-        await trio.sleep(scene.parameters.lock_tail_s + 2 * 3600)
+        await trio.sleep(scene.parameters.lock_tail_s + 2 * HOUR)
         assert node.journal.scopes("worker/"), "a case may have begun on the last day of the lock"
         await trio.sleep(windows.case_s(scene.parameters))
         assert not node.journal.scopes("worker/")
