@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
+
+from fakes.interpreter import Interpreter, start
 
 # Thousands of tests and all that they import stay until the end: the collector would walk over them again and again, a
 # third of what collecting tests costs, and later in the middle of a test. It begins once they are all there.
@@ -28,35 +33,53 @@ _RECURSION_LIMIT = sys.getrecursionlimit()
 GROUPS = (
     ("test_claims", "test_accusations", "test_faults", "test_operator", "test_probation"),
     ("test_blindness", "test_cheats", "test_programs"),
-    ("test_demo",),
-    ("test_chaos",),
+    ("test_demo", "test_chaos"),
 )
+# What computes steps back for the end-to-end tests of other processes, which wait most of the time and for each other.
+NICE = 5
+# Folders whose files share one process, too, for what is dear to start: two chains with all contracts, a template with
+# torch, a database server. The slowest comes first.
+TOGETHER = ("ledger/chain", "strangers", "learning", "node/sandbox", "ledger/index")
 
 
 class Together(LoadScopeScheduling):
-    """Where several processes run the tests (`scripts/test`), a file stays with one of them, and so does a group."""
+    """Where several processes run the tests, a file stays with one of them, and so does a group or such a folder."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = Path(nodeid.split("::")[0])
-        return f"group {_group(file)}" if _end_to_end(file) else str(file)
+        return _scope(Path(nodeid.split("::")[0]))
 
 
-def _end_to_end(file: Path) -> bool:
-    return file.parent.name == "end_to_end"
+@functools.cache
+def _place(path: Path) -> int:
+    """When its turn comes: end-to-end tests first, which wait more than they compute, then what is long."""
+    if _end_to_end(path):
+        return next((number for number, group in enumerate(GROUPS) if path.stem in group), 0)
+    folder = path.parent.as_posix()
+    found = (number for number, name in enumerate(TOGETHER) if folder.endswith(f"tests/{name}"))
+    return len(GROUPS) + next(found, len(TOGETHER))
 
 
-def _group(file: Path) -> int:
-    return next((number for number, group in enumerate(GROUPS) if file.stem in group), 0)
+def _scope(path: Path) -> str:
+    place = _place(path)
+    return str(path) if place == len(GROUPS) + len(TOGETHER) else f"group {place}"
+
+
+def _end_to_end(path: Path) -> bool:
+    return path.parent.name == "end_to_end"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Together:
     return Together(config, log)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two for all tests, none for some: what a process of its own costs is more than it brings there."""
+    return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The end-to-end tests come first: they wait more than they compute, and the run would else wait for the longest at
-    its end."""
-    items.sort(key=lambda item: _group(item.path) if _end_to_end(item.path) else len(GROUPS))
+    """The run would else wait for the longest at its end."""
+    items.sort(key=lambda item: _place(item.path))
     unstable = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if unstable:  # the processes that share the tests must agree on their names
         raise pytest.UsageError(f"A test's name holds an address in memory: {unstable[0]}")
@@ -68,6 +91,24 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     sys.setrecursionlimit(_RECURSION_LIMIT)
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(scope="session")
+def interpreter() -> Iterator[Interpreter]:
+    """Runs users' programs, with torch loaded."""
+    with start() as started:
+        yield started
+
+
+@functools.cache
+def _step_back() -> None:
+    """Once in a process."""
+    os.nice(NICE)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if not _end_to_end(item.path) and hasattr(item.config, "workerinput"):
+        _step_back()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from end_to_end import shop
 from end_to_end.scene import TESTS, Market, start
+from fakes.interpreter import Interpreter
 from tallymesh.client import discover
 
 
@@ -42,10 +43,10 @@ def tap(scratch: Path) -> Path:
 
 
 @pytest.fixture(scope="package")
-def market(scratch: Path, tap: Path) -> Iterator[Market]:
+def market(scratch: Path, tap: Path, interpreter: Interpreter) -> Iterator[Market]:
     network = start(scratch / "market", workers=3, cheats={"worker4": ("cheats.tapped_node", str(tap))})
     with network:
-        yield Market(network)
+        yield Market(network, interpreter)
     discover.disconnect()
 
 

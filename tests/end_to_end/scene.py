@@ -19,6 +19,7 @@ import msgspec
 import trio
 
 import tallymesh
+from fakes.interpreter import Interpreter
 from tallymesh import api
 from tallymesh_ledger.balances import Balance, read_balance
 from tallymesh_ledger.chain import Contracts, Rpc, SeatStatus
@@ -36,8 +37,9 @@ UNHURRIED = {"claim_open_s": 20, "claim_reveal_s": 20}
 class Market:
     """A local network, with what tests ask of it."""
 
-    def __init__(self, network: LocalNetwork) -> None:
+    def __init__(self, network: LocalNetwork, interpreter: Interpreter) -> None:
         self.local = network
+        self.interpreter = interpreter
 
     @property
     def payer(self) -> NodeProcess:

@@ -79,7 +79,8 @@ train_set, test_set = Rows(200, 1), Rows(60, 2)
 """
 FEDERATED = {"rounds": 3, "clients": 4, "partition": "dirichlet:0.5", "budget": "5.0"}
 SEQUENTIAL = {"algorithm": "sequential", "segments": 4, "budget": "5.0"}
-FILES = {"area.py": AREA, "train.py": TRAIN, "losses.py": LOSSES, "smoothing.py": SMOOTHING, "mydata.py": MYDATA}
+TRAINS = "train.py"
+FILES = {"area.py": AREA, TRAINS: TRAIN, "losses.py": LOSSES, "smoothing.py": SMOOTHING, "mydata.py": MYDATA}
 
 
 def make(folder: Path) -> Path:
@@ -89,8 +90,10 @@ def make(folder: Path) -> Path:
 
 
 def program(market: Market, folder: Path, *command: str, **environment: str) -> str:
+    """What the command prints. `train.py` runs in an interpreter that has torch loaded."""
+    runs = market.interpreter.run if command[0] == TRAINS else run
     try:
-        done = run(command, cwd=folder, environment=market.environment(**environment), timeout_s=PROGRAM_S)
+        done = runs(command, cwd=folder, environment=market.environment(**environment), timeout_s=PROGRAM_S)
     except subprocess.TimeoutExpired as error:
         pytest.fail(f"{error}\n{market.report()}")
     assert done.returncode == 0, done.stderr
@@ -98,14 +101,14 @@ def program(market: Market, folder: Path, *command: str, **environment: str) -> 
 
 
 def train(market: Market, folder: Path, settings: dict[str, Any], **environment: str) -> dict[str, Any]:
-    printed = program(market, folder, sys.executable, "train.py", json.dumps(settings), **environment)
+    printed = program(market, folder, TRAINS, json.dumps(settings), **environment)
     found: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return found
 
 
 def submit(market: Market, folder: Path, settings: dict[str, Any]) -> str:
     """The id of a training that goes on without the program that submitted it."""
-    return program(market, folder, sys.executable, "train.py", json.dumps(settings), "--detach").split()[-1]
+    return program(market, folder, TRAINS, json.dumps(settings), "--detach").split()[-1]
 
 
 def module(name: str, *arguments: str) -> tuple[str, ...]:

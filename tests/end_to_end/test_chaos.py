@@ -12,7 +12,7 @@ from end_to_end.scene import TESTS
 
 pytestmark = pytest.mark.end_to_end
 
-KILLS = 6
+KILLS = 5
 
 
 def test_jobs_survive_kill_9_of_nodes_payer_and_chain_and_every_unit_is_paid_once(tmp_path: Path) -> None:

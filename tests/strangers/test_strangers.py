@@ -1,6 +1,8 @@
 """Programs as strangers write them: each runs with the expected result, or is refused with the right line and remedy.
 
 Each is a folder of its own, run as its author would run it: another process, that folder as the place, backend="local".
+(What importing torch costs, they share: fakes/interpreter.py. Two of them run in a Python of their own, on the network,
+in end_to_end/test_programs.py.)
 """
 
 from __future__ import annotations
@@ -8,14 +10,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+from fakes.interpreter import Interpreter
 
 pytestmark = pytest.mark.slow  # processes that import torch
 
@@ -29,17 +31,29 @@ class Outcome(NamedTuple):
     complained: str
 
 
-def run(name: str, place: Path, *command: str) -> Outcome:
-    """The program of folder `name` in a copy of it, as `python program.py` where no other command is given."""
-    folder = place / name
-    shutil.copytree(HERE / name, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("TALLYMESH_", "PYTHON"))}
-    environment |= {"TALLYMESH_BACKEND": "local", "TALLYMESH_HOME": str(place / "home"), "IPYTHONDIR": str(place / "i")}
-    arguments = command or (sys.executable, "program.py")
-    done = subprocess.run(
-        arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
+class Author:
+    """Somebody with a copy of a program, in an own folder."""
+
+    def __init__(self, interpreter: Interpreter, place: Path) -> None:
+        self.interpreter = interpreter
+        self.place = place
+
+    def run(self, name: str, *program: str) -> Outcome:
+        """The program of folder `name`, as `python program.py` where nothing else is given."""
+        folder = self.place / name
+        shutil.copytree(HERE / name, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("TALLYMESH_", "PYTHON"))}
+        environment |= {"TALLYMESH_BACKEND": "local", "TALLYMESH_HOME": str(self.place / "home")}
+        environment["IPYTHONDIR"] = str(self.place / "i")
+        done = self.interpreter.run(
+            program or ("program.py",), cwd=folder, environment=environment, timeout_s=PATIENCE_S
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def author(interpreter: Interpreter, tmp_path: Path) -> Author:
+    return Author(interpreter, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -62,21 +76,21 @@ def run(name: str, place: Path, *command: str) -> Outcome:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_strangers_program_runs(name: str, printed: list[str], tmp_path: Path) -> None:
-    outcome = run(name, tmp_path)
+def test_a_strangers_program_runs(name: str, printed: list[str], author: Author) -> None:
+    outcome = author.run(name)
     assert (outcome.code, outcome.printed.splitlines()) == (0, printed), outcome.complained
 
 
-def test_a_notebook_runs_cell_by_cell_in_ipython(tmp_path: Path) -> None:
-    outcome = run("notebook", tmp_path, sys.executable, str(HERE / "notebook_shell.py"), "program.ipynb")
+def test_a_notebook_runs_cell_by_cell_in_ipython(author: Author) -> None:
+    outcome = author.run("notebook", str(HERE / "notebook_shell.py"), "program.ipynb")
     assert "done 10/10 units" in outcome.printed, "await works at the top level of a cell"
     assert "25 primes, the last one 97" in outcome.printed
     assert "[4, 2]" in outcome.printed, "a function that was written anew is the one that is sent"
     assert re.search(r"<ipython-input-10-\w+>:1: <lambda> cannot travel: .* Give it a name: def", outcome.printed)
 
 
-def test_a_program_with_type_hints_runs_and_mypy_reads_it_with_the_project(tmp_path: Path) -> None:
-    outcome = run("typed", tmp_path, sys.executable, "typed_program.py")
+def test_a_program_with_type_hints_runs_and_mypy_reads_it_with_the_project(author: Author) -> None:
+    outcome = author.run("typed", "typed_program.py")
     assert (outcome.code, outcome.printed) == (0, "no_node\n"), outcome.complained
     settings = tomllib.loads((HERE.parents[1] / "pyproject.toml").read_text())["tool"]["mypy"]
     assert settings["strict"]
@@ -124,11 +138,11 @@ def test_a_program_with_type_hints_runs_and_mypy_reads_it_with_the_project(tmp_p
     ],
     ids=lambda value: value if str(value).isidentifier() else "",
 )
-def test_a_strangers_mistake_is_told_with_its_line_and_what_to_do(name: str, says: str, tmp_path: Path) -> None:
-    outcome = run(name, tmp_path)
+def test_a_strangers_mistake_is_told_with_its_line_and_what_to_do(name: str, says: str, author: Author) -> None:
+    outcome = author.run(name)
     assert outcome.code == 1
     assert re.search(says, outcome.complained), outcome.complained
-    assert own_line(outcome.complained) == f'File "{tmp_path / name / "program.py"}"', "the call is where it begins"
+    assert own_line(outcome.complained) == f'File "{author.place / name / "program.py"}"', "the call is where it begins"
 
 
 def own_line(complained: str) -> Any:
