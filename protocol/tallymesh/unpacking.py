@@ -35,6 +35,7 @@ MAX_UNPACKED_BYTES: Final = 2 * 1024 * 1024 * 1024  # of a set: four times what 
 MAX_FILES: Final = 40_000  # of a set: scipy has 2,500
 MAX_PATH: Final = 250  # bytes: file systems end at 255 a part
 MAX_RECORD_BYTES: Final = 16 * 1024 * 1024  # 40,000 lines of 400 characters
+MAX_METADATA: Final = 4 * 1024 * 1024  # bytes that are read of a METADATA; with a long description 100 KB
 PIECE: Final = 1024 * 1024
 # Of the process that unpacks for a node: a list of 40,000 files takes 60 MB, two gibibytes 20 seconds.
 MEMORY_BYTES: Final = 1024 * 1024 * 1024
@@ -105,6 +106,14 @@ def modules(data: bytes) -> set[str]:
         placed = [_target(member.filename, info) for member in members]
     tops = [path.split("/")[0] for path in placed if "/" in path or path.endswith((".py", ".so"))]
     return {top.partition(".")[0] for top in tops if top != info and not top.endswith(".libs")}
+
+
+def metadata(data: bytes) -> str:
+    """What a wheel that `unpack` takes says of itself: the first MAX_METADATA bytes."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        info = _info_folder([member for member in archive.infolist() if not member.filename.endswith("/")])
+        with archive.open(f"{info}/METADATA") as source:
+            return source.read(MAX_METADATA).decode(errors="replace")
 
 
 def _unpack(archive: zipfile.ZipFile, wheel: names.Wheel, folder: Path | None, tally: _Tally) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import platform
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from fakes import wheels as made
 from tallymesh import wheels
-from tallymesh.client import refusals, resolved, resolving
+from tallymesh.client import pip_alone, refusals, resolved, resolving
 from tallymesh.errors import CallerError, LocalError, TallymeshError
 from tallymesh.ids import blob_id
 from tallymesh.wheels import Packages
@@ -44,6 +46,58 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def resolve(*requires: str) -> tuple[Packages, list[str]]:
     said: list[str] = []
     return resolving.resolve(requires, BASE, said.append), said
+
+
+@pytest.mark.slow
+def test_nothing_is_built_though_a_package_names_an_address_of_source(index: Path, tmp_path: Path) -> None:
+    """pip would, whatever `--only-binary` says, and run what it says: the payer's machine would be its author's."""
+    mark, setup = tmp_path / "ran", b"open(%r, 'w')\n"
+    source = tmp_path / "evil-1.0.tar.gz"
+    with tarfile.open(source, "w:gz") as archive:
+        for name, data in (("setup.py", setup % str(mark)), ("PKG-INFO", b"Name: evil\nVersion: 1.0\n")):
+            member = tarfile.TarInfo(f"evil-1.0/{name}")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    made.index(index, ("trap", "1.0", made.build("trap", "1.0", {}, requires=[f"evil @ {source.as_uri()}"])))
+    error = fails("trap")
+    assert error.code == "source_only"
+    assert f"{source} is only there as source" in error.sentence
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("needs", "refused"),
+    [
+        (["ink @ https://elsewhere.example/ink-9.9-py3-none-any.whl"], True),
+        (["Ink[more]@file:///home/me/ink-9.9-py3-none-any.whl ; python_version > '3'"], True),
+        (["ink @ https://elsewhere.example/ink.whl ; extra == 'more'", "ink"], False),  # nobody asked for that extra
+        (["other @ https://elsewhere.example/other.whl ; sys_platform == 'win32'", "ink>=1"], False),
+    ],
+)
+def test_a_package_that_says_where_another_is_to_be_fetched_does_not_travel(needs: list[str], refused: bool) -> None:
+    found = {
+        made.file_name("pen", "1.0"): made.build("pen", "1.0", {}, requires=needs),
+        made.file_name("ink", "9.9"): made.build("ink", "9.9", {"ink.py": b""}),
+    }
+    if not refused:
+        resolving._check_addresses(found)
+        return
+    with pytest.raises(CallerError, match=r"says itself where its [Ii]nk is to be fetched") as caught:
+        resolving._check_addresses(found)
+    assert caught.value.code == "bad_package"
+
+
+def test_pip_may_ask_for_a_password_and_start_nothing_else() -> None:
+    for event, first in (
+        ("subprocess.Popen", ["git", "clone"]),
+        ("os.system", "true"),
+        ("os.exec", "x"),
+        ("os.fork", ""),
+    ):
+        with pytest.raises(PermissionError, match=pip_alone.REFUSED):
+            pip_alone.refuse(event, (None, first, None, None))
+    pip_alone.refuse("subprocess.Popen", (None, ["/usr/bin/keyring", "get", "index", "me"], None, None))
+    pip_alone.refuse("open", ("file", "r", 0))
 
 
 @pytest.mark.slow

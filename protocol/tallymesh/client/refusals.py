@@ -7,11 +7,14 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from tallymesh.client.pip_alone import REFUSED
 from tallymesh.client.stubs import LOCAL
 from tallymesh.errors import CallerError, LocalError, TallymeshError
 from tallymesh.wheels import normal
 
 _MISSING: Final = re.compile(r"No matching distribution found for ([A-Za-z0-9._-]+?)(?=[<>=!~;\[\s]|$)(.*)")
+_TAKEN: Final = re.compile(r"(?m)^\s*(?:Collecting|Processing) (.+?)(?: \(from .*\))?\s*$")  # what pip works on
+_NO_PROGRAM: Final = "No permission to execute"  # as pip tells the same of git and its like
 _VERSIONS: Final = re.compile(r"\(from versions: (.*)\)")
 _NETWORK: Final = (
     "Retrying (Retry(",
@@ -35,6 +38,9 @@ def explain(output: str, log: str, base: Mapping[str, str]) -> TallymeshError:
         return CallerError(
             "bad_requirement", _plain(line), remedy='A requirement is a name and versions: "scikit-learn==1.9.*".'
         )
+    if REFUSED in output or _NO_PROGRAM in output:
+        taken = _TAKEN.findall(output)
+        return source_only(taken[-1] if taken else "A package")
     fixed = [name for name in base if f"(constraint) {name}" in output]
     if "conflicting dependencies" in output:
         what = _plain(output[output.find("The conflict is caused by") :].split("To fix this")[0]) or _plain(said)

@@ -1,8 +1,9 @@
 """``requires=``: from the texts of requirements to wheels that every worker can import, resolved on the payer's side.
 
 pip does it, in a process of its own, from whatever index the user's pip is set up for: wheels for the workers' platform
-alone, never a source that would have to be built (and so run). What workers have is given to pip as fixed; it is not
-shipped again. The same texts give the same wheels again from the cache. This module knows no job and no node.
+alone, never a source that would have to be built, and so run (pip_alone.py). What workers have is given to pip as
+fixed; it is not shipped again. The same texts give the same wheels again from the cache. This module knows no job and
+no node.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ _REQUIREMENT: Final = re.compile(
     r"\(?(?:[<>=!~]=?=?[A-Za-z0-9._*+!,<>=~\s-]*)?\)?\s*(?:;[^@]*)?"
 )
 _HASH: Final = re.compile(r"\s--hash=sha256:([0-9a-f]{64})(?=\s|$)")
+# A line of a wheel's metadata that names an address (PEP 508): the package, and when it is needed.
+_NEED_AT: Final = re.compile(r"(?mi)^Requires-Dist:\s*([A-Za-z0-9._-]+)\s*(?:\[[^\]\n]*\])?\s*@[^;\n]*(;.*)?$")
 _EXAMPLE: Final = 'requires=["scikit-learn==1.9.*"]'
 
 Say = Callable[[str], None]
@@ -70,6 +73,7 @@ def resolve(requires: Sequence[str], base: Mapping[str, str], say: Say | None = 
         with tempfile.TemporaryDirectory(prefix="tallymesh-requires-") as name:
             folder = Path(name)
             kept = _checked(_download(wanted, base, folder, say), folder)
+            _check_addresses(kept)
         resolved.store(key, kept)
     found = tuple(Wheel(file, blob_id(data), len(data)) for file, data in sorted(kept.items(), key=_by_name))
     _check_hashes(wanted, kept)
@@ -137,8 +141,9 @@ def _download(wanted: Sequence[Requirement], base: Mapping[str, str], folder: Pa
     constraints.write_text("".join(f"{name}=={stubs[name]}\n" for name in sorted(stubs)))
     machine, python = base["machine"], base["python"]
     tags = [f"manylinux_2_{minor}_{machine}" for minor in reversed(GLIBC)] + [f"manylinux2014_{machine}"]
-    command = [sys.executable, "-P", "-m", "pip", "--log", str(log), "download", "--only-binary=:all:"]
-    command += ["--python-version", python, "--implementation", "cp", "--progress-bar", "off", "--no-input"]
+    command = [sys.executable, "-P", "-m", "tallymesh.client.pip_alone", "--log", str(log), "download"]
+    command += ["--only-binary=:all:", "--python-version", python, "--implementation", "cp"]
+    command += ["--progress-bar", "off", "--no-input"]
     command += [part for tag in tags for part in ("--platform", tag)]
     command += ["--find-links", str(links), "--constraint", str(constraints), "--dest", str(there)]
     command += ["--", *(each.text for each in wanted)]
@@ -206,6 +211,20 @@ def _checked(found: dict[str, bytes], folder: Path) -> dict[str, bytes]:
             remedy="Ask for another version, or for a package that does without it.",
         ) from None
     return found
+
+
+def _check_addresses(found: Mapping[str, bytes]) -> None:
+    """pip fetches what a package needs from wherever that package says; the payer named an index and no other place."""
+    names = {Wheel(file, BlobId(b""), 0).name for file in found}
+    for file, data in found.items():
+        needs = _NEED_AT.findall(unpacking.metadata(data))
+        named = next((name for name, marker in needs if wheels.normal(name) in names and "extra" not in marker), "")
+        if named:
+            raise CallerError(
+                "bad_package",
+                f"{file} says itself where its {named} is to be fetched, instead of from your index of packages.",
+                remedy=f"Ask for another version of {Wheel(file, BlobId(b''), 0).name}, or do without it.",
+            )
 
 
 def _check_hashes(wanted: Sequence[Requirement], found: Mapping[str, bytes]) -> None:
