@@ -114,7 +114,7 @@ class Told:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3, 5])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_over_random_quarrels_every_purse_is_what_the_contracts_say(seed: int, tmp_path: Path) -> None:
     with Database(str(tmp_path / "index.sqlite")) as database:
         told = Told(seed, database)
