@@ -143,17 +143,43 @@ async def test_who_cheats_on_cards_is_caught_by_others_who_have_some(scene: Scen
 async def test_an_offer_of_cards_under_the_payers_own_class_makes_it_judge_nothing(
     scene: Scene, payer: PayerNode
 ) -> None:
-    """Somebody may say anything: what this node's cores compute is compared with no card's."""
-    for number in range(1, 6):
+    """Anybody may say so, and be the only one. What this node's cores compute is still compared with no card's: with
+    too few auditors it would otherwise be the judge."""
+    for number in (1, 2):
         peer = scene.join(number, numeric_class=CLASS, gpus=GPUS)
         peer.working.functions = peer.auditing.functions = {"m:f": on_card}
     seen = watch(payer)
     async with scene.running() as nursery:
         await payer.start(nursery)
-        job = await payer.submit(gpu_spec(payer, "map", items=6), require=GPU, verify="integrity")
-        await payer.wait(job)
+        job = await payer.submit(gpu_spec(payer, "map", items=2), require=GPU, verify="integrity")
+        await trio.sleep(60)
+        assert "no_auditors" in {problem.code for problem in payer.service.why(job)}
         assert caught(payer, job) == []
     assert seen == []
+
+
+@pytest.mark.slow
+async def test_who_sells_cards_under_the_payers_own_class_is_not_preferred_for_that(
+    scene: Scene, payer: PayerNode
+) -> None:
+    alone = scene.join(1, numeric_class=CLASS, gpus=GPUS, ask=PRICE // 2)
+    sellers(scene, range(2, 9))
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        await payer.wait(await payer.submit(gpu_spec(payer, "map", items=4), require=GPU))
+    assert idle(alone)
+
+
+@pytest.mark.slow
+async def test_a_payer_that_computes_nothing_takes_the_class_of_cores_that_most_have_for_cores(scene: Scene) -> None:
+    """However many sell cards."""
+    payer = PayerNode(scene, own=False)
+    crowd = scene.crowd(5)
+    sellers(scene, range(6, 14))
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        await payer.wait(await payer.submit(payer.spec("map", items=4)))
+    assert any(peer.working.ran for peer in crowd)
 
 
 async def test_without_anybody_who_sells_cards_the_job_says_so(scene: Scene, payer: PayerNode) -> None:
@@ -168,6 +194,7 @@ async def test_without_anybody_who_sells_cards_the_job_says_so(scene: Scene, pay
         assert problem.remedy.startswith("Leave gpu= out")
 
 
+@pytest.mark.slow
 async def test_a_program_that_fails_on_cards_is_not_tried_on_the_payers_cores(scene: Scene, payer: PayerNode) -> None:
     """Where it would run, and honest owners of cards would be blamed for it."""
     for peer in sellers(scene, range(1, 8)):
