@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,9 +28,13 @@ from fakes.payer_scene import (
 from tallymesh import api
 from tallymesh.errors import CallerError
 from tallymesh.ids import BlobId, UnitId
+from tallymesh.messages import AuditReason
 from tallymesh.units import Unit
+from tallymesh_ledger.audit import Audit, Outcome, Subject
 from tallymesh_ledger.keys import checksum
 from tallymesh_node.payer import judging
+from tallymesh_node.payer.book import Book
+from tallymesh_node.payer.records import Recomputed
 from tallymesh_node.payer.replicas import ALONE, DISPUTED, backed, covered, may_run, open_units
 
 
@@ -322,6 +327,29 @@ def test_a_run_of_the_payers_own_node_is_a_second_word(own: bytes, agrees: bool)
     assert not backed(found, held, 0), "its own word is none"
     found.produced[U] = None
     assert backed(found, held, 0) == agrees
+
+
+def test_a_run_that_the_payers_own_node_confirmed_counts_at_once_and_not_only_when_it_is_paid() -> None:
+    """Its Accept comes with the last verdict of its tally, and a round may wait for this one output."""
+    audit = Audit(
+        Subject(seed=b"s" * 32, index=0, end=b"right", reason=AuditReason.FORCED), auditors_min=3, answers_max=3
+    )
+    seat = SimpleNamespace(assigned=[U], openings={0: SimpleNamespace(unit_id=U, end=b"right")}, accepted_units=0)
+    held = SimpleNamespace(
+        id=b"a", audits={0: audit}, seat=seat, stage=0, unchecked=set(), convicted=False, gated=lambda *_, **__: False
+    )
+    outputs: dict[bytes, bytes] = {}
+    found = book(
+        helds={b"a": held}, held=lambda seat: held, placed={U: ((b"a", 0),)}, working={0: {U}}, counted=[],
+        plan=SimpleNamespace(record=outputs.__setitem__, output=outputs.get), _unlist=lambda unit: None,
+        recomputations=0, struck=set(),
+    )  # fmt: skip
+    found.use = partial(Book.use, found)
+    found.use(held, 0)
+    assert outputs == {}, "one word is none"
+    judging.recomputed(found, Recomputed(b"a", 0, b"right", (0,)))
+    assert audit.outcome is Outcome.SOUND
+    assert (outputs, found.counted) == ({U: b"right"}, [U])
 
 
 def test_two_results_make_both_runs_doubtful_but_one_that_is_paid() -> None:

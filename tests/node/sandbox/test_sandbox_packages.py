@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -121,6 +122,8 @@ class Kept:
         self.sets = Packages(folder / "sets", self.admit)
         self.blobs = folder / "blobs"
         self.blobs.mkdir()
+        self.grows = 1  # so many times what a wheel has is in its files
+        self.opened = 0
         monkeypatch.setattr(self.sets, "_unpack", self.unpack)
 
     def admit(self, size: int) -> None:
@@ -128,8 +131,9 @@ class Kept:
             raise LocalError("disk_limit", "too many")
 
     async def unpack(self, draft: Path, wanted: Sequence[Wheel], inputs: dict[BlobId, Path]) -> None:
+        self.opened += 1
         for wheel in wanted:
-            (draft / wheel.file).write_bytes(bytes(wheel.size))
+            (draft / wheel.file).write_bytes(bytes(wheel.size * self.grows))
 
     def wheel(self, number: int, size: int = 4096) -> tuple[list[Wheel], dict[BlobId, Path]]:
         data = number.to_bytes(size, "big")
@@ -159,6 +163,49 @@ async def test_unused_sets_go_when_the_owners_limit_needs_room_and_used_ones_sta
                     pass
             assert kept.names == {one, four}
             assert kept.sets.bytes_used == 2 * 4096
+
+
+@pytest.mark.parametrize(("wheel", "grows", "opened"), [(3 * 4096, 1, 0), (4096, 3, 1)], ids=["packed", "unpacked"])
+async def test_a_set_that_is_over_the_owners_limit_is_refused_packed_or_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheel: int, grows: int, opened: int
+) -> None:
+    """What an archive grows to is known afterwards, but no archive is opened that has no room as it is."""
+    kept = Kept(tmp_path, monkeypatch, limit=2 * 4096)
+    kept.grows = grows
+    with pytest.raises(LocalError, match="too many"):
+        async with kept.sets.used(*kept.wheel(1, wheel)):
+            pass
+    assert (kept.opened, kept.names, kept.sets.bytes_used) == (opened, set(), 0)
+
+
+async def test_an_archive_that_is_not_unpacked_in_time_is_this_machines_failure_and_its_process_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = Packages(tmp_path / "sets", lambda size: None)
+    data = made.build("plot", "1.0", {})
+    place = tmp_path / "plot"
+    place.write_bytes(data)
+    wheel = made.wheel("plot", "1.0", data)
+    monkeypatch.setattr(packages.command, "build", lambda *_, **__: SimpleNamespace(argv=["sleep", "1000"]))
+    monkeypatch.setattr(packages, "UNPACK_S", 0.0)
+    with pytest.raises(LocalError) as caught:
+        async with sets.used([wheel], {wheel.blob: place}):
+            pass
+    assert (caught.value.code, list(sets.folder.iterdir())) == ("slow", [])
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "code"),
+    [
+        ("bad_wheel: It lies.", Failure, "program"),
+        ("disk: no space", LocalError, "disk"),
+        ("", LocalError, "no_sandbox"),
+    ],
+)
+def test_whose_fault_it_is_that_nothing_was_unpacked(said: str, kind: type[Exception], code: str) -> None:
+    with pytest.raises(kind) as caught:
+        packages._complain(said, 1)
+    assert getattr(caught.value, "code", "") == code
 
 
 async def test_what_nobody_used_for_long_is_dropped(
