@@ -162,6 +162,7 @@ def test_price_of_a_unit_is_rounded_up() -> None:
     assert unit_price_up(0, 1000) == 0
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(0, 60), st.integers(0, 4), st.integers(0, 2)), max_size=12),
     st.integers(0, 5_000),

@@ -76,6 +76,7 @@ async def test_an_auditor_that_asks_twice_is_bound_to_its_first_word(scene: Scen
         assert refused == ["two_commits", "bad_verdict"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "peers", "audit_s"), [("map", 5, 1.0), ("federated", 8, 1.0), ("federated", 16, 5.0)])
 async def test_no_auditor_sees_the_result_before_it_is_bound(
     scene: Scene, payer: PayerNode, kind: str, peers: int, audit_s: float
@@ -157,6 +158,7 @@ def outputs_by_input(payer: PayerNode, job: str) -> dict[bytes, set[bytes]]:
     return found
 
 
+@pytest.mark.slow
 async def test_a_lying_auditor_is_outvoted_and_struck_off(scene: Scene, payer: PayerNode) -> None:
     peers = [scene.join(1, slots=6, works=False), *(scene.join(number) for number in range(2, 7))]
     peers[0].auditing.functions["m:f"] = cheat
@@ -351,6 +353,7 @@ async def test_without_auditors_and_without_own_executor_the_job_waits(scene: Sc
         await payer.wait(job)  # … their seats: what these leave undone goes to new ones, which can be audited
 
 
+@pytest.mark.slow
 async def test_where_nobody_can_ever_audit_the_job_ends_and_says_why(scene: Scene) -> None:
     """Nobody who joins later can help, so it must not take seats for nothing until its deadline, a day later."""
     payer = PayerNode(scene, own=False)
@@ -364,6 +367,7 @@ async def test_where_nobody_can_ever_audit_the_job_ends_and_says_why(scene: Scen
         await payer.wait_empty(job)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("peers", "clients"), [(5, 5), (8, 5), (4, 4)])
 async def test_a_federated_job_whose_payer_cannot_recompute_is_audited_and_paid_though_all_want_to_work(
     scene: Scene, peers: int, clients: int
@@ -410,6 +414,7 @@ async def test_without_own_executor_drawn_auditors_are_enough(scene: Scene) -> N
         assert [peer for peer, _ in caught(payer, job)] == ["peer-1"]
 
 
+@pytest.mark.slow
 async def test_one_silent_auditor_with_half_of_the_slots_delays_a_payer_without_an_executor_once(scene: Scene) -> None:
     """Each silence takes a unit's whole deadline: drawn again for every unit, it would hold the job up for ever."""
     scene.parameters = scene.chain.parameters = msgspec.structs.replace(
