@@ -12,6 +12,7 @@ test that fails without it. This module knows libp2p's insides and nothing of Ta
 7. `MendedRaw`: a connection that has ended is asked for more once, not 100 times; `MendedTCP` dials such ones.
 8. A small request costs half: locks that are free cost no turn (quick.py), and of streams that open and close nobody is
    told who does nothing then.
+9. `_Stream`: of a stream that is over nothing stays.
 """
 
 from __future__ import annotations
@@ -305,6 +306,14 @@ class _Stream(yamux.YamuxStream):  # type: ignore[misc]
                 return
             increment = self._grow_to_delta(buffered) + self._apply_autotune_epoch(buffered)
         await self.send_window_update(increment)
+
+    async def reset(self) -> None:
+        """Mend 9. The original does nothing where the peer was first. What nobody has read then stays for a minute, a
+        window of 256 KiB each, of as many streams as the peer cares to begin; and the event that a reader makes when
+        its stream's end wakes it stays for as long as the connection lives."""
+        await super().reset()
+        self.conn.stream_buffers.get(self.stream_id, bytearray()).clear()
+        await self.conn._finalize_stream(self, fully_closed=True)
 
 
 class _Buffers(dict[int, bytearray]):

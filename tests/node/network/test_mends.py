@@ -536,3 +536,38 @@ async def test_a_connection_that_has_ended_is_asked_for_more_once(monkeypatch: P
         await until(lambda: +ends and not (swarm._half_open or server.peers or client.peers))
         often = max(ends.values())
         assert often == 1 if mended else often >= 100, often
+
+
+# -- 9. what is left of a stream that is over
+
+
+@pytest.mark.parametrize("mended", [True, False])
+async def test_of_streams_that_their_peer_has_reset_nothing_stays(monkeypatch: Patch, mended: bool) -> None:
+    if not mended:
+        unmend(monkeypatch, mends._Stream, "reset")
+    async with peers(2) as (server, attacker):
+        (muxed,) = [each.muxed_conn for each in server._host.get_network().get_connections()]
+        await until(lambda: server.gossip.peers)
+        for _ in range(20):
+            stream = await attacker.connections.open_stream(server.source)
+            await stream.write(opening("/none/1", bytes(30_000)))
+            await stream.reset()
+        if mended:
+            await until(lambda: not any(muxed.stream_buffers.values()))
+            await until(lambda: len(muxed.streams) < 10)
+        else:
+            await until(lambda: sum(map(len, muxed.stream_buffers.values())) > 100_000)
+
+
+@pytest.mark.parametrize("mended", [True, False])
+async def test_requests_that_are_over_leave_nothing_in_the_muxers_books(monkeypatch: Patch, mended: bool) -> None:
+    if not mended:
+        unmend(monkeypatch, mends._Stream, "reset")
+    async with peers(2) as (server, client):
+        server.serve("echo", echo)
+        books = [each.muxed_conn for each in server._host.get_network().get_connections()]
+        for _ in range(30):
+            assert await serves(server, client)
+        await until(lambda: all(len(muxed.streams) < 10 for muxed in books))
+        left = max(len(muxed.stream_events) for muxed in books)
+        assert left < 10 if mended else left >= 20, left
