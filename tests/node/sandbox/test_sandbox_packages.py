@@ -178,6 +178,30 @@ async def test_a_set_that_is_over_the_owners_limit_is_refused_packed_or_unpacked
     assert (kept.opened, kept.names, kept.sets.bytes_used) == (opened, set(), 0)
 
 
+async def test_the_set_that_was_not_used_for_longest_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Kept(tmp_path, monkeypatch, limit=2 * 4096)
+    for number in (1, 2, 1):
+        async with kept.sets.used(*kept.wheel(number)) as first:
+            pass
+    async with kept.sets.used(*kept.wheel(3)) as third:
+        assert kept.names == {first, third}
+
+
+async def test_a_disk_that_fails_is_this_machines_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Kept(tmp_path, monkeypatch)
+
+    async def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kept.sets, "_unpack", full)
+    with pytest.raises(LocalError) as caught:
+        async with kept.sets.used(*kept.wheel(1)):
+            pass
+    assert (caught.value.code, kept.names) == ("disk", set())
+
+
 async def test_an_archive_that_is_not_unpacked_in_time_is_this_machines_failure_and_its_process_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
