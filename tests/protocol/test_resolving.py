@@ -74,16 +74,18 @@ def test_nothing_is_built_though_a_package_names_an_address_of_source(index: Pat
         (["other @ https://elsewhere.example/other.whl ; sys_platform == 'win32'", "ink>=1"], False),
     ],
 )
-def test_a_package_that_says_where_another_is_to_be_fetched_does_not_travel(needs: list[str], refused: bool) -> None:
+def test_a_package_that_says_where_another_is_to_be_fetched_does_not_travel(
+    needs: list[str], refused: bool, tmp_path: Path
+) -> None:
     found = {
         made.file_name("pen", "1.0"): made.build("pen", "1.0", {}, requires=needs),
         made.file_name("ink", "9.9"): made.build("ink", "9.9", {"ink.py": b""}),
     }
     if not refused:
-        resolving._check_addresses(found)
+        resolving._checked(found, tmp_path)
         return
     with pytest.raises(CallerError, match=r"says itself where its [Ii]nk is to be fetched") as caught:
-        resolving._check_addresses(found)
+        resolving._checked(found, tmp_path)
     assert caught.value.code == "bad_package"
 
 

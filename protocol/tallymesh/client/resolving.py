@@ -73,7 +73,6 @@ def resolve(requires: Sequence[str], base: Mapping[str, str], say: Say | None = 
         with tempfile.TemporaryDirectory(prefix="tallymesh-requires-") as name:
             folder = Path(name)
             kept = _checked(_download(wanted, base, folder, say), folder)
-            _check_addresses(kept)
         resolved.store(key, kept)
     found = tuple(Wheel(file, blob_id(data), len(data)) for file, data in sorted(kept.items(), key=_by_name))
     _check_hashes(wanted, kept)
@@ -210,6 +209,7 @@ def _checked(found: dict[str, bytes], folder: Path) -> dict[str, bytes]:
             f"A package cannot travel: {error.sentence}",
             remedy="Ask for another version, or for a package that does without it.",
         ) from None
+    _check_addresses(found)
     return found
 
 
