@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import rlp
@@ -24,6 +24,9 @@ from eth.db.schema import SchemaV1
 from eth.exceptions import CanonicalHeadNotFound, HeaderNotFound, Revert
 from eth.rlp.sedes import chain_gaps
 from eth.vm.forks import PragueVM
+from eth.vm.forks.prague.computation import PragueComputation
+from eth.vm.forks.prague.state import PragueState
+from eth.vm.opcode import as_opcode
 from eth.vm.spoof import SpoofTransaction
 from eth_utils import ValidationError
 
@@ -38,6 +41,9 @@ GAS_LIMIT = 30_000_000  # as on the public chain
 COINBASE = bytes(20)
 GAS_PRICE_TIP = 10**9
 ESTIMATE_STEPS = 12  # bisections when the first guess of the gas limit is too low
+KEPT_CALLS = 2_048  # answers: what the nodes of a local network ask again while nothing changes
+KEPT_BYTES = 2_048  # question and answer of one that is kept; views of contracts have a few words
+OF_THE_BLOCK = (*range(0x40, 0x46), 0x48, 0x4A)  # BLOCKHASH to GASLIMIT, BASEFEE, BLOBBASEFEE
 
 
 class Reverted(Exception):
@@ -63,8 +69,32 @@ class CallRequest(msgspec.Struct, frozen=True):
     gas: int = 0  # 0: as much as a block holds
 
 
+def _noting(opcode: Any) -> Any:
+    def noted(computation: Any) -> None:
+        computation.state.saw_block = True
+        opcode(computation)
+
+    return as_opcode(noted, opcode.mnemonic, 0)
+
+
+class ClockComputation(PragueComputation):  # type: ignore[misc]
+    opcodes: ClassVar = {
+        **PragueComputation.opcodes,
+        **{each: _noting(PragueComputation.opcodes[each]) for each in OF_THE_BLOCK},
+    }
+
+
+class ClockState(PragueState):  # type: ignore[misc]
+    """Knows whether code asked for anything of its block: if not, only the state decides what comes out."""
+
+    computation_class = ClockComputation
+    saw_block = False
+
+
 class ClockVM(PragueVM):  # type: ignore[misc]
     """Prague's rules, except that a block may have its parent's second."""
+
+    _state_class = ClockState
 
     @classmethod
     def validate_header(cls, header: Any, parent_header: Any) -> None:
@@ -92,6 +122,7 @@ class Evm:
             with store.block():
                 self._chain = chain_class.from_genesis(database, self._genesis(), _alloc(balances))
         self._snapshots: list[bytes] = []
+        self._answers: dict[tuple[bytes, CallRequest], bytes] = {}  # under a block's hash, or a state's root
 
     def _genesis(self) -> dict[str, Any]:
         return {
@@ -195,9 +226,19 @@ class Evm:
 
     def call(self, request: CallRequest, header: Any) -> bytes:
         """What the call returns in the context and on the state of the block. Raises Reverted."""
+        for place in (header.state_root, header.hash):
+            kept = self._answers.get((place, request))
+            if kept is not None:
+                return kept
         computation = self._run(request, header)
         _raise_if_failed(computation)
-        return bytes(computation.output)
+        output = bytes(computation.output)
+        if len(request.data) + len(output) <= KEPT_BYTES:
+            place = header.hash if computation.state.saw_block else header.state_root
+            self._answers[place, request] = output
+            if len(self._answers) > KEPT_CALLS:
+                del self._answers[next(iter(self._answers))]
+        return output
 
     def estimate(self, request: CallRequest) -> int:
         """Gas limit with which the call succeeds in the next block. Raises Reverted where it never does."""
