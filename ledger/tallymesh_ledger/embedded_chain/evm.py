@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 import rlp
@@ -23,14 +23,11 @@ from eth.db.atomic import AtomicDB
 from eth.db.schema import SchemaV1
 from eth.exceptions import CanonicalHeadNotFound, HeaderNotFound, Revert
 from eth.rlp.sedes import chain_gaps
-from eth.vm.forks import PragueVM
-from eth.vm.forks.prague.computation import PragueComputation
-from eth.vm.forks.prague.state import PragueState
-from eth.vm.opcode import as_opcode
 from eth.vm.spoof import SpoofTransaction
 from eth_utils import ValidationError
 
 from tallymesh_ledger.embedded_chain import render
+from tallymesh_ledger.embedded_chain.rules import ClockVM
 from tallymesh_ledger.embedded_chain.store import Store
 
 # py-evm needs deep recursion for 1,024 nested calls, but a library below it (py_ecc) allows 100,000 frames: with that a
@@ -43,7 +40,6 @@ GAS_PRICE_TIP = 10**9
 ESTIMATE_STEPS = 12  # bisections when the first guess of the gas limit is too low
 KEPT_CALLS = 2_048  # answers: what the nodes of a local network ask again while nothing changes
 KEPT_BYTES = 2_048  # question and answer of one that is kept; views of contracts have a few words
-OF_THE_BLOCK = (*range(0x40, 0x46), 0x48, 0x4A)  # BLOCKHASH to GASLIMIT, BASEFEE, BLOBBASEFEE
 
 
 class Reverted(Exception):
@@ -67,40 +63,6 @@ class CallRequest(msgspec.Struct, frozen=True):
     data: bytes
     value: int = 0
     gas: int = 0  # 0: as much as a block holds
-
-
-def _noting(opcode: Any) -> Any:
-    def noted(computation: Any) -> None:
-        computation.state.saw_block = True
-        opcode(computation)
-
-    return as_opcode(noted, opcode.mnemonic, 0)
-
-
-class ClockComputation(PragueComputation):  # type: ignore[misc]
-    opcodes: ClassVar = {
-        **PragueComputation.opcodes,
-        **{each: _noting(PragueComputation.opcodes[each]) for each in OF_THE_BLOCK},
-    }
-
-
-class ClockState(PragueState):  # type: ignore[misc]
-    """Knows whether code asked for anything of its block: if not, only the state decides what comes out."""
-
-    computation_class = ClockComputation
-    saw_block = False
-
-
-class ClockVM(PragueVM):  # type: ignore[misc]
-    """Prague's rules, except that a block may have its parent's second."""
-
-    _state_class = ClockState
-
-    @classmethod
-    def validate_header(cls, header: Any, parent_header: Any) -> None:
-        if header.timestamp < parent_header.timestamp:
-            raise ValidationError("a block cannot be older than its parent")
-        super().validate_header(header, parent_header.copy(timestamp=header.timestamp - 1))
 
 
 class Evm:
