@@ -92,7 +92,7 @@ class NodeStatus:
         proving = self._node.proving
         if proving is None:
             return told(self._node.machine.gpus)
-        sentence = told(self._node.machine.gpus, proving.offered, selling=True)
+        sentence = told(self._node.machine.gpus, proving.offered, selling=True) or "none is found: nothing is offered"
         return sentence if proving.over else f"{sentence} yet, they are being tried"
 
     def nearby(self) -> str:

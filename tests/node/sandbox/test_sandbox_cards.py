@@ -164,6 +164,12 @@ async def look(machine: Machine, kind: str, job: bytes = JOB, function: str = "w
 @pytest.mark.slow
 async def test_a_unit_sees_the_files_of_the_card_that_it_holds_and_without_one_none(tmp_path: Path) -> None:
     async with opened(tmp_path, SECOND, THIRD) as machine:
+        outer, of_cores = (
+            " ".join(each.argv) for each in (machine.executor._card_command(SECOND), machine.executor._command())
+        )
+        assert "nvidia1" in outer
+        assert "nvidia2" not in outer, "not even its template sees another card"
+        assert "nvidia" not in of_cores
         without = await look(machine, profile.CPU)
         assert without["read"] == {}
         assert not [name for name in without["dev"] if name.startswith("nvidia")]
