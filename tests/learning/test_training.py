@@ -21,9 +21,9 @@ from msgspec.structs import replace
 from programs.bench import Bench, config
 from tallymesh import values
 from tallymesh.units import Input, encode
-from tallymesh_learning import data, options, tensors
+from tallymesh_learning import data, options, tensors, training
 from tallymesh_learning.federated import average
-from tallymesh_learning.runtime import profile
+from tallymesh_learning.runtime import numeric, profile
 from tallymesh_learning.runtime.pool import Done
 from tallymesh_learning.runtime.work import UnitFailure, probe_step
 from tallymesh_learning.steps.common import REPORTS
@@ -477,3 +477,26 @@ def test_inputs_named_twice_are_refused() -> None:
     unit = Unit(bytes(32), "tallymesh:aggregate", (Input("update/a", bytes(32)),) * 2, b"{}", 0, bytes(32))
     with pytest.raises(RemoteError, match="one name"):
         decode_unit(encode(unit))
+
+
+def test_batches_and_optimizers_go_where_the_unit_computes_and_texts_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown with a device that has no memory: no card is here."""
+    batch = [torch.zeros(2, 3), ["one", "two"], {"mask": torch.ones(2), "text": ["a", "b"]}]
+    assert training.to_device(batch) is batch, "on the CPU nothing is touched"
+    monkeypatch.setattr(numeric, "_device", torch.device("meta"))
+    moved = training.to_device(batch)
+    assert [moved[0].device.type, moved[2]["mask"].device.type] == ["meta", "meta"]
+    assert (moved[0].shape, moved[1], moved[2]["text"]) == ((2, 3), ["one", "two"], ["a", "b"])
+    net = torch.nn.Linear(3, 1).to("meta")
+    local = options.Local(optimizer="adam", batch=2)
+    trainer = training.Trainer(net, local, lambda *_: None, data.Shard({"item": torch.zeros(4, 3)}), seed=1)  # type: ignore[arg-type, return-value]
+    state = {name: torch.tensor(number) for name, number in (("step", 1), ("data.epoch", 0), ("data.position", 1))}
+    for name, parameter in net.named_parameters():
+        for key in training.OPTIMIZER_KEYS["adam"]:
+            shape = () if key == "step" else parameter.shape
+            state[f"optimizer.{name}.{key}"] = torch.ones(shape)
+    trainer.resume(state)
+    kept = trainer._optimizer.state[net.weight]
+    assert {key: value.device.type for key, value in kept.items()} == {
+        "step": "cpu", "exp_avg": "meta", "exp_avg_sq": "meta",
+    }  # fmt: skip
