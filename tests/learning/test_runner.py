@@ -228,7 +228,7 @@ def test_a_changed_profile_has_another_hash(monkeypatch: pytest.MonkeyPatch) -> 
     seen = {base}
     for key in profile.describe():
         changed = {**profile.describe(), key: "other"}
-        monkeypatch.setattr(profile, "describe", lambda changed=changed: changed)
+        monkeypatch.setattr(profile, "describe", lambda kind, changed=changed: changed)
         seen.add(profile.profile_hash.__wrapped__())
         monkeypatch.undo()
     assert len(seen) == 1 + len(profile.describe())
