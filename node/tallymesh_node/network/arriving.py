@@ -9,14 +9,18 @@ module reads nothing by itself.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import trio
 
 from tallymesh_node.network.places import Block, block_of
 
 MAX_ARRIVING_BYTES = 64 * 1024 * 1024  # 64 of the largest at once; an honest one is there within a round trip
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
 class Part:
@@ -27,19 +31,23 @@ class Part:
         self.block: Block = block_of(host)
         self.size = 0
         self.scope = trio.CancelScope()
+        self.counts = True  # until it is over, or made room
 
 
 class Arriving:
     def __init__(self, total: int = MAX_ARRIVING_BYTES) -> None:
         self._total = total
         self.size = 0
-        self._parts: dict[Part, None] = {}  # the longest on its way first
+        # By block, address and peer, the longest on its way first: a crowd may have begun twenty thousand, and which of
+        # them goes is asked for each frame that it sends.
+        self._parts: dict[str, dict[Block, dict[str, dict[Part, None]]]] = {}
+        self._held: Counter[Hashable] = Counter()  # bytes of a block, of an address, of a peer
 
     @contextmanager
     def one(self, peer: str, host: str) -> Iterator[Part]:
         """What the block waits for is cancelled where it has to make room; then `scope.cancelled_caught` is set."""
         part = Part(peer, host)
-        self._parts[part] = None
+        self._parts.setdefault(part.block[0], {}).setdefault(part.block, {}).setdefault(peer, {})[part] = None
         try:
             with part.scope:
                 yield part
@@ -47,23 +55,41 @@ class Arriving:
             self._forget(part)
 
     def add(self, part: Part, size: int) -> None:
-        if part not in self._parts:
+        if not part.counts:
             return
         part.size += size
-        self.size += size
+        self._count(part, size)
         while self.size > self._total:
             last = self._largest()
             self._forget(last)
             last.scope.cancel()
 
     def _largest(self) -> Part:
-        held: Counter[object] = Counter()
-        for part in self._parts:
-            for whose in (part.block[0], part.block, part.peer):
-                held[whose] += part.size
-        return max(self._parts, key=lambda each: (held[each.block[0]], held[each.block], held[each.peer], each.size))
+        peers = self._most(self._most(self._parts))
+        return max(self._most(peers), key=lambda each: each.size)
+
+    def _most(self, among: Mapping[K, V]) -> V:
+        """What is under the name that holds most."""
+        return among[max(among, key=self._held.__getitem__)]
+
+    def _count(self, part: Part, size: int) -> None:
+        self.size += size
+        for whose in (part.block[0], part.block, part.peer):
+            self._held[whose] += size
+            if not self._held[whose]:
+                del self._held[whose]
 
     def _forget(self, part: Part) -> None:
-        if part in self._parts:
-            del self._parts[part]
-            self.size -= part.size
+        if not part.counts:
+            return
+        part.counts = False
+        self._count(part, -part.size)
+        machines = self._parts[part.block[0]]
+        peers = machines[part.block]
+        del peers[part.peer][part]
+        if not peers[part.peer]:
+            del peers[part.peer]
+        if not peers:
+            del machines[part.block]
+        if not machines:
+            del self._parts[part.block[0]]
