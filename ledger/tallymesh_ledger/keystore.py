@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def import_keystore(path: Path, source: Path, password: str) -> AccountKey:
     key = unlock(source, password)
     if path.exists():
         raise _exists(path)
-    _write(path, _read(source))
+    _write(path, {**_read(source), "address": key.address.hex()})  # some programs leave it out; ours ask it of the file
     return key
 
 
@@ -129,7 +130,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, document: dict[str, Any]) -> None:
     """Whole or not at all, on disk when it returns, and never over another wallet."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")  # in containers ids of processes come again
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

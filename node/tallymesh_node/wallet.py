@@ -23,8 +23,9 @@ OUTBOX = "transactions.sqlite"  # what the account signed and is not final yet
 
 
 class Opening:
-    """A wallet that is being unlocked in the background: the key derivation takes a second in a process of its own, and
-    so does importing the daemon. One that is missing is made only by `result`, for which the folder must be locked."""
+    """A wallet that is being unlocked in the background: the key derivation takes half a second outside of Python's
+    lock, and importing the daemon takes longer. One that is missing is made only by `result`, for which the folder
+    must be locked."""
 
     def __init__(self, home: Path, password_file: Path | None) -> None:
         self._home = home
@@ -61,7 +62,7 @@ def _password(home: Path, named: Path | None, *, may_draw: bool) -> tuple[str, b
     if given is not None:
         return given, False
     own = home / PASSWORD
-    if own.exists():
+    if own.exists() and not (may_draw and own.stat().st_size == 0):
         return _first_line(own), False
     if not may_draw:
         raise CallerError(
@@ -69,6 +70,7 @@ def _password(home: Path, named: Path | None, *, may_draw: bool) -> tuple[str, b
             f"The wallet in {home} has a password and none was given.",
             remedy="Name its file with --password-file or TALLYMESH_PASSWORD_FILE.",
         )
+    own.unlink(missing_ok=True)  # empty and without a wallet: a start that ended while it wrote it
     drawn = secrets.token_urlsafe(24)
     descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

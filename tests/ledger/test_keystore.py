@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -193,8 +194,16 @@ def test_a_keystore_of_geth_can_be_taken_over(tmp_path: Path, document: dict[str
     source.write_text(json.dumps(document))
     assert keystore.import_keystore(target, source, "testpassword").secret == GETH_SECRET
     assert target.stat().st_mode & 0o777 == 0o600
+    assert keystore.address_in(target) == AccountKey(GETH_SECRET).address, "the example's author left it out"
     if document is GETH:  # the other one's derivation is as slow as a wallet's
         assert keystore.export_secret(target, "testpassword") == GETH_SECRET
+
+
+def test_what_a_killed_process_left_is_not_taken_for_a_wallet(tmp_path: Path) -> None:
+    """In a container the next one has its id."""
+    (tmp_path / f"key.json.{os.getpid()}.part").write_bytes(b"{")
+    key = keystore.create(tmp_path / "key.json", "Zt0nW0qkJQ1hJmC6s6o4m2gFqZ0v7w1x", drawn=True)
+    assert keystore.address_in(tmp_path / "key.json") == key.address
 
 
 def test_names_in_capitals_and_a_counter_without_its_zeros_are_read(tmp_path: Path) -> None:

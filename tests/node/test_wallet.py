@@ -75,3 +75,14 @@ def test_only_a_password_that_was_drawn_is_spared_the_slow_key_derivation(home: 
     drawn = (fresh / "wallet.password").read_text().strip()
     assert len(drawn) >= 32
     assert (fresh / KEYSTORE).read_text() == f"made under {drawn}, drawn: True"
+
+
+def test_an_empty_password_file_without_a_wallet_is_one_whose_writer_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "wallet.password").touch()
+    key, made = wallet.open_wallet(tmp_path, None)
+    assert made
+    again, _ = wallet.open_wallet(tmp_path, None)
+    assert again.address == key.address
+    (tmp_path / "wallet.password").write_text("")
+    with pytest.raises(CallerError, match="is empty"):
+        wallet.open_wallet(tmp_path, None)
