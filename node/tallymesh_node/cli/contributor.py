@@ -212,6 +212,7 @@ def stop(json_: Json = False) -> None:
 def summary(view: NodeView) -> list[tuple[str, str]]:
     """The lines that a start shows."""
     numeric = f"class {view.numeric_class[:8]}" + (" (being checked)" if view.provisional else "")
+    unknown = "nothing is sold" if view.gpus.endswith(" offered") else "class is being measured"
     without = " · unstaked" if view.probation is None else " · on probation"
     stake = f" · {view.slots} slot{'s' * (view.slots != 1)} of stake" if view.staked else without
     stake = stake if view.staked or "worker" in view.roles else ""  # nobody needs any to submit
@@ -219,7 +220,7 @@ def summary(view: NodeView) -> list[tuple[str, str]]:
         ("node", f"{view.peer_id} on {view.network}, {', '.join(view.roles)}"),
         ("wallet", f"{view.account}{stake}"),
         *([("probation", str(view.probation))] if view.probation is not None else []),
-        ("machine", numeric if view.numeric_class.strip("0") else "class is being measured"),
+        ("machine", numeric if view.numeric_class.strip("0") else unknown),
         ("sandbox", view.sandbox),
         ("reachable", view.reachable),
         ("near", view.nearby or "-"),
