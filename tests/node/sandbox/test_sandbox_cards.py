@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -252,3 +254,33 @@ async def test_a_program_that_fails_on_a_card_that_changed_is_not_to_blame(tmp_p
             assert not machine.executor.cards.proven
         else:
             assert caught.value.sentence == NO_GROUP
+
+
+class Outside:
+    """A control group that is made and not entered: its entrance is closed, or (None) not handed over at all."""
+
+    def __init__(self, closed: bool) -> None:
+        self.entrance = os.open(os.devnull, os.O_RDONLY) if closed else -1
+
+    def __bool__(self) -> bool:
+        return self.entrance >= 0
+
+    def shut(self) -> None:
+        if self.entrance >= 0:
+            os.close(self.entrance)
+
+    def close(self) -> bool:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [True, False])
+async def test_a_unit_with_a_card_that_enters_no_control_group_is_not_run(tmp_path: Path, closed: bool) -> None:
+    """Whatever the node believes: nothing else would bound its memory."""
+    async with opened(tmp_path, SECOND) as machine:
+        made: Any = SimpleNamespace(open=lambda memory_mib, disk_mib: Outside(closed))
+        machine.executor._groups = made
+        with pytest.raises(Failure, match="could not be isolated"):
+            await look(machine, profile.GPU)
+        if closed:  # where it is not handed over, a unit of cores has no group to enter
+            assert (await look(machine, profile.CPU))["read"] == {}, "others are bounded by their address space, too"
