@@ -164,9 +164,7 @@ async def test_queue_that_nobody_drains_is_bounded_and_counted(monkeypatch: Patc
             await author.gossip.publish(b"%d" % number)
         await until(lambda: server.counters.gossip_received == 10)
         assert server.counters.gossip_dropped == 7
-        kept = {
-            (await server.gossip.receive())[1] for _ in range(3)
-        }  # what comes at once has no order
+        kept = {(await server.gossip.receive())[1] for _ in range(3)}  # what comes at once has no order
         assert len(kept) == 3
 
 
