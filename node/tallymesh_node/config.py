@@ -135,9 +135,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _path(value: Any, base: Path) -> Path:
-    if not isinstance(value, str | Path) or not str(value):
-        raise ValueError("a path is text")
-    return (base / Path(value).expanduser()).absolute()
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise ValueError("a path is text without zeros")
+    return (base / paths.expanded(value)).absolute()
 
 
 def _text(value: Any, base: Path) -> str:

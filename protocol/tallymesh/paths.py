@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tallymesh.errors import CallerError
+
 
 def home() -> Path:
     """Data folder of the node on this machine; not created here."""
@@ -21,3 +23,13 @@ def config_file() -> Path:
         return Path(explicit) / "config.toml"
     base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
     return Path(base) / "tallymesh" / "config.toml"
+
+
+def expanded(path: str | Path) -> Path:
+    """What a person wrote, with a home in the place of its ``~``. CallerError `bad_path` where nobody has that name."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise CallerError(
+            "bad_path", f"{path} is in the home of nobody on this machine.", remedy="Write the whole path."
+        ) from None

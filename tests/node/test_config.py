@@ -37,6 +37,8 @@ def write(folder: Path, text: str) -> Path:
         ("log_level = 'loud'\n", "one of debug"),
         ("packages = 'some'\n", "one of any, base"),
         ("nearby = 'maybe'\n", "one of auto, yes, no"),
+        ("home = '~nobody-of-that-name/node'\n", "line 1: home = '~nobody-of-that-name/node': "),
+        ('network = "a\\u0000b"\n', "line 1: network"),
         ("client = 3\n", "line 1: [client] is a table"),
         ("cores = \n", "is not TOML"),
     ],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tallymesh import paths
 from tallymesh.errors import CallerError
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def given_password(named: Path | None) -> str | None:
     if named is None:
         return keystore.password_from_environment()
     try:
-        lines = named.expanduser().read_text(encoding="utf-8").splitlines()
+        lines = paths.expanded(named).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise CallerError("no_password", f"The password file {named} cannot be read: {error}.") from None
     if not lines or not lines[0]:

@@ -161,7 +161,7 @@ def _said(home: Path | None) -> tuple[Path, Orders]:
     from tallymesh import paths
     from tallymesh_node.limits import orders
 
-    folder = (home or paths.home()).expanduser().absolute()
+    folder = paths.expanded(home or paths.home()).absolute()
     return folder, orders.load(folder)
 
 

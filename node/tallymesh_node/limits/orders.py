@@ -18,6 +18,7 @@ from tallymesh.errors import LocalError
 
 NAME = "limits.json"
 MAX_BYTES = 16 * 1024  # a dozen keys
+LATEST = 253_402_300_799.0  # Unix time of the last second that a calendar of four digits has: for ever
 
 
 class Pause(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,7 +61,7 @@ def load(folder: Path) -> Orders:
             f"{path} does not say what the owner allows: {error}.",
             remedy="Remove it, and say it again with 'tallymesh node limit' or 'tallymesh node pause'.",
         ) from None
-    until = float("inf") if written.until is None else written.until
+    until = float("inf") if written.until is None or written.until > LATEST else written.until
     return Orders(pause=Pause(until, written.at_once) if written.paused else None, changes=written.changes)
 
 

@@ -94,7 +94,7 @@ def _from_config() -> Address | None:
         return None
     if not table.get("token_file"):
         raise CallerError("bad_config", f"{path}: [client] names a node and no token_file.")
-    token_file = path.parent / Path(str(table["token_file"])).expanduser()
+    token_file = path.parent / paths.expanded(str(table["token_file"]))
     return Address(_checked(str(table["node"]), str(path)), _token_in(token_file), str(path))
 
 

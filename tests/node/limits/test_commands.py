@@ -96,6 +96,10 @@ def test_what_holds_is_shown_in_words_that_say_what_a_zero_means(home: Path) -> 
     assert "paused" not in rows
 
 
+def test_a_home_of_nobody_is_refused_in_a_sentence() -> None:
+    assert "nobody on this machine" in run("limit", "--home", "~nobody-of-that-name/node", code=1)
+
+
 def test_what_holds_includes_a_pause_until_it_is_over(home: Path) -> None:
     run("pause")
     assert "paused           until: tallymesh node resume" in run("limit")

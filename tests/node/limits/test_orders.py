@@ -21,6 +21,11 @@ def test_what_was_said_is_read_again(tmp_path: Path, pause: Pause | None) -> Non
     assert [path.name for path in (tmp_path / "new").iterdir()] == [NAME]
 
 
+def test_a_pause_beyond_all_calendars_is_one_for_ever(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text('{"paused": true, "until": 1e300}')
+    assert orders.load(tmp_path).pause == Pause(math.inf)
+
+
 def test_nothing_was_said_where_there_is_no_file(tmp_path: Path) -> None:
     assert orders.load(tmp_path) == Orders()
     assert orders.stamp(tmp_path) == (0, 0, 0)
