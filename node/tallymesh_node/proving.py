@@ -4,7 +4,7 @@ Each card is tried alone, at the node's start, with nothing else of the machine'
 copy test, the canary's models and a training unit, twice; whether a program that does not care sees another card;
 whether it reads what the last one left in the card's memory; whether it can take more of the machine's memory through
 the driver than its limit. Whatever goes wrong costs the owner an unsold card and a sentence that says why, never a
-wrong payment or an open sandbox.
+wrong payment, nor a sandbox that is open wider than TRUST.md says.
 
 Units on cards are of a class of their own: the profile of GPUs, the build of torch and CUDA, the card's name and
 driver, what it computed, and the class of the machine's cores, for aggregation runs there. One node sells cards of one
@@ -49,6 +49,7 @@ class Report(msgspec.Struct, frozen=True):
     """What `card.measure` says."""
 
     name: str
+    parts: str
     memory_mib: int
     torch: str
     cuda: str
@@ -59,9 +60,9 @@ class Report(msgspec.Struct, frozen=True):
     from_gib_s: float
 
     @property
-    def identity(self) -> tuple[str, str, str, str, Mapping[str, str]]:
+    def identity(self) -> tuple[str, str, str, str, str, Mapping[str, str]]:
         """All but how fast it was."""
-        return self.name, self.torch, self.cuda, self.cudnn, self.digests
+        return self.name, self.parts, self.torch, self.cuda, self.cudnn, self.digests
 
 
 class Proven(msgspec.Struct, frozen=True):
@@ -91,6 +92,7 @@ def class_of(report: Report, driver: str, cores: bytes) -> bytes:
     about = {
         "cores": cores.hex(),
         "card": report.name,
+        "parts": report.parts,
         "driver": driver,
         "torch": report.torch,
         "cuda": report.cuda,

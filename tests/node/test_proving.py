@@ -23,6 +23,7 @@ CARD, SECOND, THIRD = (Card(f"GPU-{n}", n) for n in range(3))
 DRIVER, CORES = "570.86.15", b"\x0c" * 32
 MEASURED: dict[str, Any] = {
     "name": "NVIDIA H200",
+    "parts": "132x9.0",
     "memory_mib": 143_771,
     "torch": "2.13.0+cu130",
     "cuda": "13.0",
@@ -154,6 +155,7 @@ def report(**changes: Any) -> Report:
     [
         ((report(tflops=1.0), DRIVER, CORES), True),
         ((report(name="NVIDIA H100"), DRIVER, CORES), False),
+        ((report(parts="114x9.0"), DRIVER, CORES), False),
         ((report(torch="2.13.0+cu126"), DRIVER, CORES), False),
         ((report(cuda="12.6"), DRIVER, CORES), False),
         ((report(cudnn="1"), DRIVER, CORES), False),

@@ -26,7 +26,8 @@ from tallymesh_node.status import NodeStatus
 CARDS = (Card("GPU-0", 0), Card("GPU-1", 1))
 CANARY = Canary(numeric_class="0c" * 32, cpu_score=900)
 MEASURED = {
-    "name": "NVIDIA H200", "memory_mib": 143_771, "torch": "2.13.0+cu130", "cuda": "13.0", "cudnn": "91002",
+    "name": "NVIDIA H200", "parts": "132x9.0", "memory_mib": 143_771,
+    "torch": "2.13.0+cu130", "cuda": "13.0", "cudnn": "91002",
     "digests": {"unit": "bb"}, "tflops": 48.1, "to_gib_s": 52.3, "from_gib_s": 50.0,
 }  # fmt: skip
 ANSWERS: dict[str, Any] = {

@@ -75,8 +75,9 @@ def begin() -> None:
 
 
 def measure() -> bytes:
-    """JSON: ``name``, ``memory_mib``, ``torch``, ``cuda``, ``cudnn``, ``digests``, ``tflops``, ``to_gib_s``,
-    ``from_gib_s``."""
+    """JSON: ``name``, ``parts`` (how many multiprocessors, of which kind: cards of one name may differ in them, and
+    libraries choose kernels by them), ``memory_mib``, ``torch``, ``cuda``, ``cudnn``, ``digests``, ``tflops``,
+    ``to_gib_s``, ``from_gib_s``."""
     wrong = profile.missing_environment(profile.GPU)
     if wrong:
         raise LocalError("no_profile", f"Not started under the numeric profile of GPUs: {', '.join(wrong)} is not set.")
@@ -85,10 +86,12 @@ def measure() -> bytes:
     digests["product"], tflops = _product()
     digests["copy"], there, back = _copy()
     digests["unit"] = train(profile.GPU)
+    about = torch.cuda.get_device_properties(0)
     return canonical_json(
         {
             "name": torch.cuda.get_device_name(0),
-            "memory_mib": int(torch.cuda.get_device_properties(0).total_memory) >> 20,
+            "parts": f"{about.multi_processor_count}x{about.major}.{about.minor}",
+            "memory_mib": int(about.total_memory) >> 20,
             "torch": torch.__version__,
             "cuda": str(torch.version.cuda),
             "cudnn": str(torch.backends.cudnn.version()),
