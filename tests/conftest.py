@@ -32,7 +32,7 @@ _RECURSION_LIMIT = sys.getrecursionlimit()
 # the demo and the kills start networks of their own.
 GROUPS = (
     ("test_claims", "test_accusations", "test_faults", "test_operator", "test_probation"),
-    ("test_blindness", "test_cheats", "test_programs"),
+    ("test_blindness", "test_cheats", "test_programs", "test_noise"),
     ("test_demo", "test_chaos"),
 )
 # What computes steps back for the end-to-end tests of other processes, which wait most of the time and for each other.

@@ -19,18 +19,15 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import din_kinds as kinds
 import httpx
-import psutil
 import trio
 from chaos_work import slow
 
 import tallymesh
+from hostile.noises import Noise, figures, make
 from tallymesh.errors import TallymeshError
-from tallymesh.exchange import Source
-from tallymesh_node.local_network import LocalNetwork, NodeProcess
+from tallymesh_node.local_network import LocalNetwork
 
 WORKERS = 4  # a class needs two others before it may be sampled
 SMALL = {"cores": "1", "memory_mib": "1024", "disk_gib": "1"}
@@ -42,59 +39,6 @@ CALM_S = 40.0  # after the noise: handshakes are given up after 10 s, silent HTT
 GROWN_MIB = 60.0  # of one node's memory over all the noise: caches fill (offers, bindings, bans); a leak goes on
 GROWN_FILES = 40  # descriptors and sockets, after the calm
 GROWN_TASKS = 60
-NAMES = ("lease", "assign", "receipt", "tally", "audit", "claim_unit", "court_unit", "where", "carry", "dialback", "no")
-
-
-def figures(node: NodeProcess) -> dict[str, float]:
-    """Memory, descriptors, tasks of a node's own process."""
-    url, token = node.api or ("", "")
-    process = psutil.Process(node.pid)
-    metrics = httpx.get(
-        url + "/metrics", headers={"Authorization": f"Bearer {token}"}, timeout=60, trust_env=False
-    ).text
-    tasks = next(line for line in metrics.splitlines() if line.startswith("tallymesh_tasks "))
-    return {
-        "memory_mib": process.memory_info().rss / 2**20,
-        "files": float(process.num_fds()),
-        "tasks": float(tasks.split()[1]),
-        "cpu_s": sum(process.cpu_times()[:2]),
-    }
-
-
-def ports(node: NodeProcess) -> tuple[int, int, Source]:
-    view = node.get("/v1/node")
-    api = node.api
-    assert api is not None
-    http = urlsplit(api[0]).port
-    assert http is not None
-    listen = int(view["addresses"][0].split("/tcp/")[1].split("/")[0])
-    return listen, http, Source(view["peer_id"], tuple(view["addresses"]))
-
-
-def make(network: LocalNetwork, target: NodeProcess, payer: NodeProcess, pace: float) -> list[kinds.Noise]:
-    listen, http, source = ports(target)
-    _, payer_http, _ = ports(payer)
-    hello = b"\x13/multistream/1.0.0\n"
-    head = b"GET /v1/node HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-    made: list[kinds.Noise] = [
-        kinds.holding(listen, b"", b"", "libp2p silent", pace),
-        kinds.holding(listen, hello, b"\x07/noise\n", "libp2p slow", pace),
-        kinds.flood(listen, "libp2p flood", (hello, hello + b"\x07/noise\n"), pace),
-        kinds.crowd(source, "libp2p crowd", pace),
-        kinds.stranger(network.network.topic, source, NAMES, pace),
-    ]
-    for port in (http, payer_http):
-        made += [
-            kinds.holding(port, b"", b"", "http silent", pace),
-            kinds.holding(port, head, b"X: y\r\n", "http slow", pace),
-            kinds.flood(
-                port,
-                "http flood",
-                (head, head + b"\r\n", b"POST /v1/blobs HTTP/1.1\r\nContent-Length: 9\r\n\r\n"),
-                pace,
-            ),
-        ]
-    return made
 
 
 class Honest:
@@ -126,9 +70,7 @@ class Honest:
             until.wait(PAUSE_S)
 
 
-async def din(
-    noises: list[kinds.Noise], seed: int, seconds: float, counts: Counter[str], watch: Callable[[], None]
-) -> None:
+async def din(noises: list[Noise], seed: int, seconds: float, counts: Counter[str], watch: Callable[[], None]) -> None:
     with trio.move_on_after(seconds):
         async with trio.open_nursery() as nursery:
             for number, each in enumerate(noises):
@@ -177,7 +119,7 @@ def run(minutes: float, seed: int, pace: float, folder: Path, say: Callable[[str
         thread = threading.Thread(target=honest.go_on, args=(until,))
         thread.start()
         try:
-            trio.run(din, make(network, workers[0], payer, pace), seed, minutes * 60, counts, watch)
+            trio.run(din, make(network.network.topic, workers[0], payer, pace), seed, minutes * 60, counts, watch)
         finally:
             until.set()
             thread.join()

@@ -1,5 +1,6 @@
-"""The kinds of noise that `scripts/noise` makes: each an endless function against one port, at a bounded pace, so that
-the noise costs this machine less than the node that it is made against. `pace` makes all of it slower or faster."""
+"""Noise against real nodes: each kind is an endless function against one port, at a bounded pace, so that it costs this
+machine less than the node that it is made against. `pace` makes all of it slower or faster. A minute of it is a test,
+and `scripts/noise` makes it for hours."""
 
 from __future__ import annotations
 
@@ -7,7 +8,10 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from urllib.parse import urlsplit
 
+import httpx
+import psutil
 import trio
 from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_key_pair
 from libp2p.custom_types import TProtocol
@@ -24,6 +28,7 @@ from multiaddr import Multiaddr
 from hostile.inputs import NASTY
 from tallymesh.errors import TallymeshError
 from tallymesh.exchange import Source
+from tallymesh_node.local_network import NodeProcess
 from tallymesh_node.network import Verdict, open_network
 from tallymesh_node.network.keys import generate, parse_peer_id
 from tallymesh_node.network.mends import MendedTCP
@@ -35,6 +40,7 @@ FLOOD_PER_S = 20.0  # connections opened and closed
 ASKS_PER_S = 20.0  # forged requests of one stranger
 OFFERS_PER_S = 20.0
 STRANGER_S = 30.0  # then it comes back with another key
+NAMES = ("lease", "assign", "receipt", "tally", "audit", "claim_unit", "court_unit", "where", "carry", "dialback", "no")
 
 Noise = Callable[[random.Random, Counter[str]], Awaitable[None]]
 
@@ -171,3 +177,56 @@ def stranger(topic: str, target: Source, names: tuple[str, ...], pace: float) ->
             await trio.sleep(0.5)
 
     return noise
+
+
+def figures(node: NodeProcess) -> dict[str, float]:
+    """Memory, descriptors, tasks of a node's own process."""
+    url, token = node.api or ("", "")
+    process = psutil.Process(node.pid)
+    metrics = httpx.get(
+        url + "/metrics", headers={"Authorization": f"Bearer {token}"}, timeout=60, trust_env=False
+    ).text
+    tasks = next(line for line in metrics.splitlines() if line.startswith("tallymesh_tasks "))
+    return {
+        "memory_mib": process.memory_info().rss / 2**20,
+        "files": float(process.num_fds()),
+        "tasks": float(tasks.split()[1]),
+        "cpu_s": sum(process.cpu_times()[:2]),
+    }
+
+
+def ports(node: NodeProcess) -> tuple[int, int, Source]:
+    view = node.get("/v1/node")
+    api = node.api
+    assert api is not None
+    http = urlsplit(api[0]).port
+    assert http is not None
+    listen = int(view["addresses"][0].split("/tcp/")[1].split("/")[0])
+    return listen, http, Source(view["peer_id"], tuple(view["addresses"]))
+
+
+def make(topic: str, target: NodeProcess, payer: NodeProcess, pace: float) -> list[Noise]:
+    """All kinds against the target's libp2p port and API, and the payer's API."""
+    listen, http, source = ports(target)
+    _, payer_http, _ = ports(payer)
+    hello = b"\x13/multistream/1.0.0\n"
+    head = b"GET /v1/node HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    made: list[Noise] = [
+        holding(listen, b"", b"", "libp2p silent", pace),
+        holding(listen, hello, b"\x07/noise\n", "libp2p slow", pace),
+        flood(listen, "libp2p flood", (hello, hello + b"\x07/noise\n"), pace),
+        crowd(source, "libp2p crowd", pace),
+        stranger(topic, source, NAMES, pace),
+    ]
+    for port in (http, payer_http):
+        made += [
+            holding(port, b"", b"", "http silent", pace),
+            holding(port, head, b"X: y\r\n", "http slow", pace),
+            flood(
+                port,
+                "http flood",
+                (head, head + b"\r\n", b"POST /v1/blobs HTTP/1.1\r\nContent-Length: 9\r\n\r\n"),
+                pace,
+            ),
+        ]
+    return made
