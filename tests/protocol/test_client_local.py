@@ -109,6 +109,7 @@ def test_it_dies_with_the_program_that_started_it(tmp_path: Path) -> None:
     while _runs(child):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    assert [path.name for path in tmp_path.iterdir()] == ["started"], "its folder went with it"
 
 
 def _runs(pid: int) -> bool:

@@ -23,6 +23,7 @@ import msgspec
 
 from tallymesh import units
 from tallymesh.api import AuditView, EventView, JobView, Problem, ReceiptView, ResultsView
+from tallymesh.client.local_child import END
 from tallymesh.client.source import ENDED, fold
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import BlobId, blob_id
@@ -244,10 +245,12 @@ def warmed(wanted: bool) -> Iterator[Any]:
 
 
 def _stop(child: subprocess.Popen[bytes], warm: subprocess.Popen[bytes] | None, end_s: float) -> None:
-    """Its standard input ends, which it takes as the word to go; killed where it does not. The warm process, whose only
-    other end it has, goes with it."""
-    if child.stdin is not None:
-        child.stdin.close()
+    """It is told to end, and does at the end of its standard input; killed where it does not. The warm process, whose
+    only other end it has, goes with it."""
+    if child.stdin is not None and not child.stdin.closed:
+        with contextlib.suppress(OSError):  # it has ended
+            child.stdin.write(END)
+            child.stdin.close()
     for each in (child, warm):
         if each is None:
             continue
