@@ -30,6 +30,9 @@ class Durable:
         self._part = part
         self._syncing = threading.Lock()
         self._waiting: set[BlobId] = set()
+        # Linux says once that a file could not be written: the fsync after that returns as if all were well. What came
+        # until then is tried again, and read again at the next start, whatever the disk says meanwhile.
+        self._failed = False
 
     def since_ns(self) -> int:
         """What came before is on the disk; 0 where nobody ever synced."""
@@ -50,10 +53,10 @@ class Durable:
 
     def _sync(self) -> None:
         with self._lock:
-            waiting, self._waiting = self._waiting, set()
-            if not waiting:
+            if not self._waiting:
                 return
-            begun = self._now_ns()
+            begun = self._now_ns()  # may fail: then they still wait
+            waiting, self._waiting = self._waiting, set()
         try:
             with disk():
                 folders = {self._folder}
@@ -63,9 +66,11 @@ class Durable:
                         folders.update((place.parent, place.parent.parent))
                 for folder in folders:
                     fsync(folder)
-                self._marker.touch(mode=0o600)
-                os.utime(self._marker, ns=(begun, begun))
+                if not self._failed:
+                    self._marker.touch(mode=0o600)
+                    os.utime(self._marker, ns=(begun, begun))
         except BaseException:
+            self._failed = True
             with self._lock:
                 self._waiting |= waiting
             raise
