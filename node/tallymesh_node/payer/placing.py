@@ -49,10 +49,12 @@ class Placing:
         for held in driver.book.all():
             if held.state is LeaseState.SEATED and "seated" not in held.live.told:
                 driver.doing.start(("seated", held.id), self._tell_seated, held)
-            if any(position not in held.live.sent for position in held.outstanding) and held.state in (
-                LeaseState.AGREED,
-                LeaseState.SEATED,
-                LeaseState.ENDING,
+            unsent = (position for position in held.outstanding if position not in held.live.sent)
+            first = next(unsent, None)
+            if (
+                first is not None
+                and self._expected(held, first)
+                and held.state in (LeaseState.AGREED, LeaseState.SEATED, LeaseState.ENDING)
             ):
                 driver.doing.start(("send", held.id), self._send, held)
         if not driver.book.over and driver.book.version != self._fruitless:
@@ -155,6 +157,8 @@ class Placing:
         for position in held.outstanding:
             if position in held.live.sent or position not in held.assigns:
                 continue
+            if not self._expected(held, position):
+                return
             unit = held.units[position]
             if gone := losses.lost(self.driver, unit):
                 await losses.end_without(self.driver, gone)
@@ -171,6 +175,13 @@ class Placing:
             self._holds.setdefault(held.account, set()).update(
                 [unit.program, *(item.blob for item in unit.inputs if item.name != "item")]
             )
+
+    @staticmethod
+    def _expected(held: Held, position: int) -> bool:
+        """Whether the worker has the Accept of the tally before the last, without which it refuses the unit. It is on
+        its way by itself, and an Assign may overtake it."""
+        needed = held.seat.tally_of(position) - 2
+        return needed <= 0 or f"accept:{needed}" in held.live.told
 
     async def _ask(self, held: Held, request: AssignRequest) -> None:
         tools = self.driver.tools

@@ -76,6 +76,21 @@ async def test_a_worker_that_falls_silent_but_is_reachable_is_given_up(scene: Sc
 
 
 @pytest.mark.slow
+async def test_units_do_not_overtake_the_accept_without_which_they_are_refused(scene: Scene, payer: PayerNode) -> None:
+    """One that is slow to arrive, on a loaded machine, made the payer give up a worker that it then replaced."""
+    scene.parameters = scene.chain.parameters = msgspec.structs.replace(scene.parameters, tally_units=3)
+    peers = scene.crowd(3)
+    scene.network.lose = lambda sender, receiver, name: name == "accept" and trio.current_time() - began < 20
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        spec = payer.spec("map", items=30)
+        began = trio.current_time()
+        view = await payer.wait(await payer.submit(spec))
+        assert result_of(payer, spec, view) == honest_result(payer, spec)
+        assert [peer.problem for peer in view.peers] == [None] * len(peers)
+
+
+@pytest.mark.slow
 async def test_a_worker_that_is_too_slow_is_given_up(scene: Scene, payer: PayerNode) -> None:
     scene.crowd(4)
     scene.join(9, seconds=10_000)
