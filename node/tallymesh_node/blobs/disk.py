@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from blake3 import blake3
@@ -20,6 +21,7 @@ _WRITE = 2  # linux/fs.h: SYNC_FILE_RANGE_WRITE, begin to write what is dirty an
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)  # Linux alone; Python's `os` does not have it
 if _sync_file_range is not None:
     _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+_syncfs = getattr(ctypes.CDLL(None), "syncfs", None)
 
 
 class disk:
@@ -54,6 +56,19 @@ def begin_writing(descriptor: int) -> None:
     Nothing is promised: what fails here, or is not done, fsync does and says."""
     if _sync_file_range is not None:
         _sync_file_range(descriptor, 0, 0, _WRITE)  # 0, 0: the whole file
+
+
+def begin_writing_all(folder: Path) -> None:
+    """Have the kernel write all that waits on the folder's file system, in one go and in the disk's order. Nothing is
+    promised, as above. Blocks."""
+    if _syncfs is None:
+        return
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            _syncfs(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def fsync(path: Path) -> bool:

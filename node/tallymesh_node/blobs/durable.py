@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tallymesh.ids import BlobId
-from tallymesh_node.blobs.disk import disk, fsync
+from tallymesh_node.blobs.disk import begin_writing_all, disk, fsync
+
+MANY = 256  # blobs: fewer are synced one by one in half a second, and nobody else's bytes have to be written for them
 
 
 class Durable:
@@ -59,6 +61,8 @@ class Durable:
             waiting, self._waiting = self._waiting, set()
         try:
             with disk():
+                if len(waiting) >= MANY:  # the items of a map: 5,000 took 19 s, a commit of the disk's journal each
+                    begin_writing_all(self._folder)
                 folders = {self._folder}
                 for blob in waiting:
                     place = self._place(blob)
