@@ -18,10 +18,10 @@ _AMOUNT = re.compile(r"(\d{1,12})(?:\.(\d{1,18}))?", re.ASCII)
 def parse(text: str) -> int:
     """``"1.25"`` or ``"1.25 MESH"`` -> wei. Refuses floats, signs, exponents and more than 18 decimals."""
     if not isinstance(text, str):
+        why = ": a float cannot hold wei" if isinstance(text, float) else ""
+        said = str(text) if _AMOUNT.fullmatch(str(text)) else "1.25"  # 5 and 0.5 only lack the quotation marks
         raise CallerError(
-            "bad_amount",
-            f"An amount is text, not {type(text).__name__}: a float cannot hold wei.",
-            remedy='Write "1.25".',
+            "bad_amount", f"An amount is text, not {type(text).__name__}{why}.", remedy=f'Write "{said}".'
         )
     match = _AMOUNT.fullmatch(text.removesuffix(SYMBOL).strip())
     if not match:

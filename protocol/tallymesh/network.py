@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from tallymesh import paths
 from tallymesh.chain_facts import ANY_CHAIN, ChainFacts
 from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError
@@ -49,10 +50,12 @@ def load(path: Path) -> Network:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Network)
     except FileNotFoundError:
+        local = paths.home() / "up" / "network.json"
+        up = f"'tallymesh up' wrote {local}" if local.exists() else "'tallymesh up' makes a local network"
         raise CallerError(
             "no_network",
             f"There is no network file at {path}.",
-            remedy="Pass --network FILE, or copy that file to this place once; 'tallymesh up' makes a local network.",
+            remedy=f"Pass --network FILE, or copy that file to this place once; {up}.",
         ) from None
     except OSError as error:
         raise CallerError("bad_network", f"{path} cannot be read: {error.strerror}.") from None

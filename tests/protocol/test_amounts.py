@@ -66,3 +66,18 @@ def test_whole_tokens_are_text() -> None:
     assert amounts.parse("1.25") == amounts.parse("1.25 MESH") == 125 * 10**16
     with pytest.raises(CallerError, match="float"):
         amounts.parse(1.25)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence", "remedy"),
+    [
+        (1, "An amount is text, not int.", 'Write "1".'),
+        (0.5, "An amount is text, not float: a float cannot hold wei.", 'Write "0.5".'),
+        (1e-9, "An amount is text, not float: a float cannot hold wei.", 'Write "1.25".'),
+        (None, "An amount is text, not NoneType.", 'Write "1.25".'),
+    ],
+)
+def test_a_number_in_place_of_text_is_refused_with_what_was_meant(given: object, sentence: str, remedy: str) -> None:
+    with pytest.raises(CallerError) as refused:
+        amounts.parse(given)  # type: ignore[arg-type]
+    assert (refused.value.sentence, refused.value.remedy) == (sentence, remedy)

@@ -227,11 +227,19 @@ def test_a_call_that_python_would_refuse_is_refused_before_it_is_paid_for(
     [
         (lambda: tallymesh.map(area, [1], bugdet="1"), "Did you mean budget=?"),
         (lambda: tallymesh.map(area, [1], budget="1", max_prise="1"), "Did you mean max_price=?"),
+        (lambda: tallymesh.map(area, [1], budget="1", scael=2.0), "Did you mean scale=?"),
         (lambda: tallymesh.map(area, [1], budget="1", colour="red"), "Pass its other arguments to map by name"),
         (lambda: tallymesh.train(area, area, [1], bugdet="1"), "Did you mean budget=?"),  # type: ignore[call-arg]
         (lambda: tallymesh.train(area, area, [1], epochz=3), "help(tallymesh.train) lists them."),  # type: ignore[call-arg]
     ],
-    ids=["map", "map beside a right one", "map, nothing like it", "train", "train, nothing like it"],
+    ids=[
+        "map",
+        "map beside a right one",
+        "the function's own",
+        "map, nothing like it",
+        "train",
+        "train, nothing like it",
+    ],
 )
 def test_a_keyword_that_nobody_knows_is_refused_with_the_one_that_was_meant(
     served: Served, call: Callable[[], Any], remedy: str
@@ -459,6 +467,15 @@ def test_a_cancelled_job_says_what_comes_back(served: Served) -> None:
     job.cancel()
     with pytest.raises(CallerError, match="1 MESH comes back"):
         job.wait()
+
+
+def test_what_a_cancelled_job_cost_is_not_the_last_word_while_it_is_settled(served: Served) -> None:
+    budget = 10**18
+    served.payer.on_submit = lambda job_id: served.payer.finish(
+        job_id, status="cancelled", cost_wei=str(budget // 4), escrow_wei=str(budget // 2)
+    )
+    with pytest.raises(CallerError, match=r"so far it cost 0\.25 MESH, up to 0\.75 MESH comes back"):
+        tallymesh.map(area, [1], budget="1").wait()
 
 
 def test_the_wrong_question_is_refused(served: Served) -> None:

@@ -274,7 +274,13 @@ class Job:
         if view.status == "cancelled":
             back = max(0, int(view.budget_wei) - int(view.cost_wei))
             cost, rest = amounts.show(int(view.cost_wei)), amounts.show(back)
-            raise CallerError("cancelled", f"Job {self.id[:12]} was cancelled: it cost {cost}, {rest} comes back.")
+            # While it is settled, units that were verified before the end are still counted: these are no last figures.
+            said = (
+                f"it cost {cost}, {rest} comes back"
+                if view.escrow_wei == "0"
+                else (f"so far it cost {cost}, up to {rest} comes back")
+            )
+            raise CallerError("cancelled", f"Job {self.id[:12]} was cancelled: {said}.")
         if view.status == "failed":
             raise error_of(view.problem or Problem(code="failed", sentence=f"Job {self.id[:12]} failed."))
         raise LocalError("still_running", f"Job {self.id[:12]} is {view.status}, and its events have ended.")

@@ -410,7 +410,8 @@ def _check_arguments(function: Callable[..., Any], kwargs: Mapping[str, Any]) ->
 
 
 def _option_meant(signature: inspect.Signature, kwargs: Mapping[str, Any]) -> str:
-    """Where the function has no such argument, because it is a misspelt option of map's own."""
+    """Where the function has no such argument, because it misspells one of its own or an option of map's."""
     unknown = [name for name in kwargs if name not in signature.parameters]
-    near = [said for name in unknown if (said := meant(name, sorted(_OURS), "map")).startswith("Did")]
+    known = [*list(signature.parameters)[1:], *sorted(_OURS)]
+    near = [said for name in unknown if (said := meant(name, known, "map")).startswith("Did")]
     return near[0] if near else ""
