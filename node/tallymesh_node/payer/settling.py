@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 ASK_S = 1.0  # between two requests for one Release
 LOOK_S = 5.0  # between looks at the chain once only time is waited for
 SETTLE_MARGIN_S = 30  # before a seat could be expired by anybody: its worker's Accept is settled by then
+# A seat whose work is still being audited is expired so much later: else its Accept would come when nothing can be paid
+# for it any more. Nobody but the payer gains by an expiry; what nobody can audit must not hold its money for long.
+AUDITED_S = 120
 
 
 class Settling:
@@ -124,8 +127,12 @@ class Settling:
 
     def _lapsed(self) -> bool:
         """Whether a seat can be closed by anybody: its worker vanished, was convicted, or could not be audited."""
-        book, now = self.driver.book, self.driver.tools.chain.block_time()
-        return any(now >= h.lease.until + book.order.claim_window for h in book.all() if h.state in AT_WORK)
+        now = self.driver.tools.chain.block_time()
+        return any(now >= self._expires_at(held) for held in self.driver.book.all() if held.state in AT_WORK)
+
+    def _expires_at(self, held: Held) -> int:
+        """When this node ends the seat, in seconds of the chain. Anybody may once the claims' window is over."""
+        return held.lease.until + self.driver.book.order.claim_window + (AUDITED_S if held.unsettled else 0)
 
     async def _aftermath(self) -> None:
         driver, book, chain = self.driver, self.driver.book, self.driver.tools.chain
@@ -142,7 +149,7 @@ class Settling:
                 owed.append((held.lease, held.accepts[-1]))
         if owed:
             await chain.settle(owed)
-        expired = [held.lease for held in seats if now >= held.lease.until + book.order.claim_window]
+        expired = [held.lease for held in seats if now >= self._expires_at(held)]
         if expired:
             await chain.expire(book.order, expired)
         await self._close(seats)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from fakes.payer_scene import PayerNode, Scene, evaluate
+import msgspec
+
+from fakes.payer_scene import PayerNode, Scene, evaluate, paid_units
 from tallymesh.ids import BlobId
 from tallymesh.units import Unit, unit_id
 from tallymesh_node.interfaces import Failure
@@ -71,3 +73,22 @@ async def test_a_sandbox_is_opened_when_a_training_comes_since_its_outputs_are_c
         training = await payer.submit(payer.spec("federated", items=4, rounds=1))
         await payer.wait(training)
         assert payer.executor.prepared == [bytes.fromhex(training)]
+
+
+async def test_a_seat_is_not_expired_while_its_last_units_are_being_audited(scene: Scene, payer: PayerNode) -> None:
+    """Its lease and the claims' window were over before this slow node had recomputed them: the Accept that followed
+    was for a seat that this node itself had closed, and the worker lost verified work."""
+    scene.parameters = scene.chain.parameters = msgspec.structs.replace(
+        scene.parameters, lease_max_s=60, claim_window_s=20
+    )
+    worker, _ = scene.join(1), scene.join(2, works=False)
+    assert payer.executor is not None
+    payer.executor.seconds[""] = 100.0
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=1))
+        await payer.wait(job)
+        (held,) = payer.service._driver(job).book.all()
+        assert scene.chain.clock() > held.lease.until + 20, "it was recomputed in time"
+        assert paid_units(scene, worker) == 1
+        await payer.wait_empty(job)
