@@ -230,16 +230,19 @@ async def test_frame_full_of_empty_messages_costs_little() -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("mended", [True, False])
 async def test_stream_handler_that_raises_ends_its_stream_alone(monkeypatch: Patch, mended: bool) -> None:
+    reached = trio.Event()
+
     async def broken(wire: Wire) -> None:
+        reached.set()
         raise ZeroDivisionError
 
     async def provoke() -> None:
         async with peers(2) as (server, client):
             server.serve("echo", echo)
             server.serve_streams("/broken/1", broken)
-            wire = await client.open_wire(server.source, "/broken/1", b"")
+            wire = await client.open_wire(server.source, "/broken/1", b"here")
+            await reached.wait()
             await wire.abort()
-            await trio.sleep(0.05)
             assert await serves(server, client)
 
     if mended:

@@ -99,7 +99,7 @@ async def test_runner_and_canary_work_as_they_do_without_a_sandbox(tmp_path: Pat
             with pytest.raises(Failure) as caught:
                 await run(-1.0)
             assert caught.value.code == "program"
-            assert caught.value.sentence == "ValueError: negative"
+            assert caught.value.sentence == "ValueError: negative. The item was -1.0."
             assert await _doubled(executor, store, archive) == [
                 6.0,
                 "/.tallymesh/work/in/packages/plot/__init__.py",
