@@ -234,6 +234,11 @@ def test_a_set_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert error.code == "packages_too_large"
 
 
+def test_one_package_is_told_as_one() -> None:
+    resolved.store(resolved.key(["plot"], BASE), {made.file_name("plot", "1.2"): GOOD})
+    assert resolve("plot")[1] == ["1 package travels with the job, 0.0 MiB"]
+
+
 def test_the_cache_keeps_the_newest_sets_and_their_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolved, "SETS_KEPT", 2)
     for number in range(4):

@@ -106,7 +106,10 @@ class Leasing:
             missing = max(0, waiting.needed_wei - self.driver.book.free_wages)
             total = order.wages + order.audit_reserve
             needed = total + -(-missing * total // order.wages)
-            remedy = f"A budget of {amounts.show_up(needed)} would do at today's prices."
+            remedy = (
+                f"A budget of {amounts.show_up(needed)} would do at today's prices: "
+                "wait for a cheaper offer, or stop the job and order it with that."
+            )
         why = f" {summary(matched.rejections)}" if waiting.code != "no_offers" and matched.rejections else ""
         return Problem(code=waiting.code, sentence=f"{stage}: {waiting.sentence}{why}", remedy=remedy)
 

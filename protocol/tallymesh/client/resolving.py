@@ -77,7 +77,8 @@ def resolve(requires: Sequence[str], base: Mapping[str, str], say: Say | None = 
     found = tuple(Wheel(file, blob_id(data), len(data)) for file, data in sorted(kept.items(), key=_by_name))
     _check_hashes(wanted, kept)
     _check_set(found)
-    say(f"{len(found)} packages travel with the job, {sum(wheel.size for wheel in found) / 2**20:.1f} MiB")
+    count = "1 package travels" if len(found) == 1 else f"{len(found)} packages travel"
+    say(f"{count} with the job, {sum(wheel.size for wheel in found) / 2**20:.1f} MiB")
     modules = frozenset(name for data in kept.values() for name in unpacking.modules(data))
     return Packages(found, {wheel.blob: kept[wheel.file] for wheel in found}, modules)
 

@@ -145,6 +145,7 @@ async def test_a_budget_that_is_too_small_names_the_number_needed(scene: Scene, 
         [problem] = payer.service.why(job)
         assert problem.code == "budget_too_small"
         assert "wei" not in problem.sentence + problem.remedy
+        assert problem.remedy.endswith("or stop the job and order it with that."), "a budget cannot be changed later"
         needed = amounts.parse(problem.remedy.removeprefix("A budget of ").partition(" would")[0])
         assert needed < 20_000 * 10**9
         await payer.service.cancel(job)
