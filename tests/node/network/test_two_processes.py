@@ -39,8 +39,9 @@ async def main():
             blob = blobs.put(os.urandom(int(sys.argv[2])))
             print(json.dumps({"peer": network.peer_id, "addresses": network.addresses, "blob": blob.hex()}), flush=True)
             await network.gossip.wait_for_peer()
-            await network.gossip.publish(b"an offer of another process")
-            await trio.sleep_forever()
+            while True:  # as offers are: what is said before both know each other's topics reaches nobody
+                await network.gossip.publish(b"an offer of another process")
+                await trio.sleep(1)
 
 trio.run(main)
 """
