@@ -23,11 +23,11 @@ from eth.db.atomic import AtomicDB
 from eth.db.schema import SchemaV1
 from eth.exceptions import CanonicalHeadNotFound, HeaderNotFound, Revert
 from eth.rlp.sedes import chain_gaps
-from eth.vm.forks import PragueVM
 from eth.vm.spoof import SpoofTransaction
 from eth_utils import ValidationError
 
 from tallymesh_ledger.embedded_chain import render
+from tallymesh_ledger.embedded_chain.rules import ClockVM
 from tallymesh_ledger.embedded_chain.store import Store
 
 # py-evm needs deep recursion for 1,024 nested calls, but a library below it (py_ecc) allows 100,000 frames: with that a
@@ -38,6 +38,8 @@ GAS_LIMIT = 30_000_000  # as on the public chain
 COINBASE = bytes(20)
 GAS_PRICE_TIP = 10**9
 ESTIMATE_STEPS = 12  # bisections when the first guess of the gas limit is too low
+KEPT_CALLS = 2_048  # answers: what the nodes of a local network ask again while nothing changes
+KEPT_BYTES = 2_048  # question and answer of one that is kept; views of contracts have a few words
 
 
 class Reverted(Exception):
@@ -63,16 +65,6 @@ class CallRequest(msgspec.Struct, frozen=True):
     gas: int = 0  # 0: as much as a block holds
 
 
-class ClockVM(PragueVM):  # type: ignore[misc]
-    """Prague's rules, except that a block may have its parent's second."""
-
-    @classmethod
-    def validate_header(cls, header: Any, parent_header: Any) -> None:
-        if header.timestamp < parent_header.timestamp:
-            raise ValidationError("a block cannot be older than its parent")
-        super().validate_header(header, parent_header.copy(timestamp=header.timestamp - 1))
-
-
 class Evm:
     """One chain in one store. Not thread-safe: one task at a time."""
 
@@ -92,6 +84,7 @@ class Evm:
             with store.block():
                 self._chain = chain_class.from_genesis(database, self._genesis(), _alloc(balances))
         self._snapshots: list[bytes] = []
+        self._answers: dict[tuple[bytes, CallRequest], bytes] = {}  # under a block's hash, or a state's root
 
     def _genesis(self) -> dict[str, Any]:
         return {
@@ -195,9 +188,19 @@ class Evm:
 
     def call(self, request: CallRequest, header: Any) -> bytes:
         """What the call returns in the context and on the state of the block. Raises Reverted."""
+        for place in (header.state_root, header.hash):
+            kept = self._answers.get((place, request))
+            if kept is not None:
+                return kept
         computation = self._run(request, header)
         _raise_if_failed(computation)
-        return bytes(computation.output)
+        output = bytes(computation.output)
+        if len(request.data) + len(output) <= KEPT_BYTES:
+            place = header.hash if computation.state.saw_block else header.state_root
+            self._answers[place, request] = output
+            if len(self._answers) > KEPT_CALLS:
+                del self._answers[next(iter(self._answers))]
+        return output
 
     def estimate(self, request: CallRequest) -> int:
         """Gas limit with which the call succeeds in the next block. Raises Reverted where it never does."""

@@ -32,7 +32,7 @@ class BlobWriter:
         self.size = size
         self._store = store
         self._path = path
-        self._file = open(path, "r+b" if resumed else "x+b", buffering=0, opener=private)  # noqa: SIM115 - see _end
+        self._file = open(path, "r+b" if resumed else "x+b", buffering=0, opener=private)  # noqa: SIM115 - finish, discard and keep close it
         self._lock = threading.Lock()
         self._hash = blake3()
         self._hashed = 0  # bytes in `_hash`, as far as the blob arrived in order

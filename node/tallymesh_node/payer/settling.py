@@ -141,6 +141,8 @@ class Settling:
             return
         now = chain.block_time()
         seats = [held for held in book.all() if held.state in AT_WORK]
+        # judged before anything is waited for: an Accept that comes in the meantime is settled first, in the next look
+        expired = [held.lease for held in seats if now >= self._expires_at(held)]
         late = [h for h in seats if h.accepts and now >= h.lease.until + book.order.claim_window - SETTLE_MARGIN_S]
         owed = []
         for held in late:
@@ -149,7 +151,6 @@ class Settling:
                 owed.append((held.lease, held.accepts[-1]))
         if owed:
             await chain.settle(owed)
-        expired = [held.lease for held in seats if now >= self._expires_at(held)]
         if expired:
             await chain.expire(book.order, expired)
         await self._close(seats)

@@ -169,14 +169,15 @@ async def test_a_job_from_open_to_the_last_wei(
     seen = await balances.read_balance(rpc, network, job.payer.address)
     assert [(each.job, each.free_wei) for each in seen.escrows] == [(job.job, 6 * price)]
 
-    refunded = await escrow.refund(job.payer, job.order)
-    assert refunded.of("Refunded")[0].values["wages"] == 6 * price
+    (refunded,) = (await escrow.refund(job.payer, job.order)).of("Refunded")
+    assert refunded.values["wages"] == 6 * price
 
     async def evidence_window_passed() -> bool:
         return (await escrow.refundable(job.order))[1] > 0
 
-    await until(evidence_window_passed)
-    await escrow.refund(job.payer, job.order)
+    if not refunded.values["reserve"]:  # on a busy machine the window's second was over before, and all is back
+        await until(evidence_window_passed)
+        await escrow.refund(job.payer, job.order)
     state = await escrow.job_of(job.job)
     assert (state.free, state.reserve, state.open_seats) == (0, 0, 0)
 

@@ -19,7 +19,7 @@ from tallymesh.network import Network
 from tallymesh_ledger.chain import Contracts, Rpc, Sender
 from tallymesh_ledger.chain.envelope import Fees, Plain, sign
 from tallymesh_ledger.chain.logs import read_logs
-from tallymesh_ledger.embedded_chain import development_parameters
+from tallymesh_ledger.embedded_chain import development_parameters, evm
 from tallymesh_ledger.embedded_chain.evm import Evm
 from tallymesh_ledger.embedded_chain.faucet import GIFTS_PER_ADDRESS, Faucet
 from tallymesh_ledger.embedded_chain.methods import Methods
@@ -123,6 +123,64 @@ def test_a_contract_sees_the_time_and_hash_of_its_blocks(bench: Bench) -> None:
     stored = [bench.methods.call("eth_getStorageAt", [made["contractAddress"], hex(i)]) for i in range(2)]
     assert int(stored[0], 16) == 1_800_000_040
     assert stored[1] == made["blockHash"]
+
+
+# what a contract returns (a word), and how often five calls in blocks with and without a change of its state run it
+VIEWS = {
+    "TIMESTAMP": ("42", 5),
+    "NUMBER": ("43", 5),
+    "BLOCKHASH": ("6001430340", 5),
+    "PREVRANDAO": ("44", 5),
+    "SLOAD": ("600054", 2),
+    "SELFBALANCE": ("47", 2),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_an_answer_is_kept_while_what_it_rests_on_is_the_same(
+    bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, runs = VIEWS[name]
+    # called with data it stores the time in slot 0, without any it returns a word
+    offset = len(bytes.fromhex(code)) + 12
+    body = f"3660{offset:02x}57{code}60005260206000f35b4260005500"
+    size = len(bytes.fromhex(body))
+    made = bench.receipt(
+        bench.send(0, to=b"", value=0, data=bytes.fromhex(f"60{size:02x}600c60003960{size:02x}6000f3" + body))
+    )
+    contract = made["contractAddress"]
+    count = 0
+    inner = Evm._run
+
+    def counted(self, request, header):
+        nonlocal count
+        count += 1
+        return inner(self, request, header)
+
+    monkeypatch.setattr(Evm, "_run", counted)
+    seen = []
+    for step in range(5):
+        bench.clock.now += 40
+        if step == 3:
+            bench.send(1, to=bytes.fromhex(contract[2:]), value=7, data=b"1")
+        else:
+            bench.methods.call("evm_mine", [])
+        asked = [bench.methods.call("eth_call", [{"to": contract}]) for _ in range(2)]
+        again = bench.evm._answers.copy()
+        bench.evm._answers.clear()
+        assert [bench.methods.call("eth_call", [{"to": contract}])] * 2 == asked, "what was kept is what would come out"
+        bench.evm._answers = again
+        count -= 1
+        seen.append(asked[0])
+    assert count == runs
+    assert len(set(seen)) == runs
+
+
+def test_kept_answers_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evm, "KEPT_CALLS", 3)
+    for size in (1, 2, 3, 4, 5, evm.KEPT_BYTES + 1):
+        bench.methods.call("eth_call", [{"to": "0x" + HERE.hex(), "data": "0x" + "11" * size}])
+    assert [len(request.data) for _, request in bench.evm._answers] == [3, 4, 5]
 
 
 # ---- transactions

@@ -93,8 +93,8 @@ async def test_a_waiting_class_counts_when_its_time_comes_without_any_event(
 ) -> None:
     staker = await account()
     await contracts.registry.buy_slots(staker, staker.address, 1)
-    await contracts.registry.set_class(staker, CLASS)
-    assert staker.address not in (await view.newest(0)).classes
+    said = (await contracts.registry.set_class(staker, CLASS)).mined.block_number
+    assert staker.address not in (await view.at(said, (await rpc.block(said)).hash)).classes
 
     async def counts() -> bool:
         return (await view.newest(0)).classes.get(staker.address) == CLASS

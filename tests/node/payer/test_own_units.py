@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
+import trio
 
 from fakes.payer_scene import PayerNode, Scene, evaluate, paid_units
 from tallymesh.ids import BlobId
@@ -91,4 +93,46 @@ async def test_a_seat_is_not_expired_while_its_last_units_are_being_audited(scen
         (held,) = payer.service._driver(job).book.all()
         assert scene.chain.clock() > held.lease.until + 20, "it was recomputed in time"
         assert paid_units(scene, worker) == 1
+        await payer.wait_empty(job)
+
+
+async def test_an_accept_that_comes_while_the_chain_is_asked_is_paid_before_its_seat_is_expired(
+    scene: Scene, payer: PayerNode
+) -> None:
+    scene.parameters = scene.chain.parameters = msgspec.structs.replace(
+        scene.parameters, lease_max_s=60, claim_window_s=20
+    )
+    workers = [scene.join(1), scene.join(2)]
+    scene.join(3, works=False)
+    assert payer.executor is not None
+    executor, run = payer.executor, payer.executor.run
+    started: list[int] = []
+
+    async def first_is_quick(*arguments: Any, **options: Any) -> Any:
+        started.append(1)
+        if len(started) == 2:
+            await trio.sleep(100)
+        return await run(*arguments, **options)
+
+    executor.run = first_is_quick  # type: ignore[method-assign]
+    async with scene.running() as nursery:
+        await payer.start(nursery)
+        job = await payer.submit(payer.spec("map", items=2))
+        driver = payer.service._driver(job)
+        chain, waited = driver.tools.chain, []
+        look = chain.seat_state
+
+        async def slow(seat: bytes) -> Any:
+            first = next(held for held in driver.book.all() if held.id == seat)
+            while scene.chain.clock() >= first.lease.until + 20 and not all(h.accepts for h in driver.book.all()):
+                waited.append(1)
+                for worker in workers:
+                    worker.kill()  # else it settles its Accept itself
+                await trio.sleep(1)
+            return await look(seat)
+
+        chain.seat_state = slow
+        await payer.wait(job)
+        assert waited, "no seat was looked at while the other was audited"
+        assert [paid_units(scene, worker) for worker in workers] == [1, 1]
         await payer.wait_empty(job)
