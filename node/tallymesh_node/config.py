@@ -30,6 +30,7 @@ PACKAGES: Final = ("any", "base")
 SELLS: Final = ("cpu", "gpu")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 PREFIX: Final = "TALLYMESH_"
+NETWORK_FILE: Final = "network.json"  # in the node's folder, where nobody names another
 MAX_FILE_BYTES: Final = 256 * 1024  # a config has a few lines; anything bigger is another file
 # Variables of the client and of the machinery around the node, which share the prefix.
 OTHER_VARIABLES: Final = frozenset({"NODE", "TOKEN", "TOKEN_FILE", "BUDGET", "BACKEND", "NEWCOMERS", "CONFIG", "INDEX"})
@@ -116,6 +117,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             price_max_wei=amounts.parse(self.gas_price_max) // 10**9 if self.gas_price_max else 0,
             coin_price_wei=amounts.parse(self.coin_price) if self.coin_price else 0,
         )
+
+    @property
+    def names_network(self) -> bool:
+        """Whether a flag, a variable or the file says which network file; else it is where it would be looked for."""
+        return self.network != self.home / NETWORK_FILE
 
     def looks_nearby(self, bootstrap: Sequence[str]) -> bool:
         """Whether peers of the local network are looked for, on a network whose file names these to begin with."""
@@ -281,7 +287,7 @@ def load(
         assert name in _PARSERS, name
         values[name] = _parse(name, value, Path.cwd(), f"--{name.replace('_', '-')}")
     values.setdefault("home", paths.home().absolute())
-    values.setdefault("network", values["home"] / "network.json")
+    values.setdefault("network", values["home"] / NETWORK_FILE)
     return Config(**values)
 
 

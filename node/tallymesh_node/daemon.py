@@ -315,7 +315,12 @@ class Node:
     async def _serve(self, task_status: TaskStatus[str]) -> None:
         status = NodeStatus(self)
         server = ApiServer(
-            status, self.home, host=self.config.api_host, port=self.config.api_port, hosts=self.config.api_names
+            status,
+            self.home,
+            host=self.config.api_host,
+            port=self.config.api_port,
+            hosts=self.config.api_names,
+            network=self.config.network,
         )
         async with trio.open_nursery() as nursery:
             for loop in (

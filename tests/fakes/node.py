@@ -174,6 +174,7 @@ class FakeNode:
         self.stopped = threading.Event()
         self.withdrawn: list[WithdrawRequest] = []
         self.carriers = True
+        self.network_file: Path | None = None
         self.problems: tuple[Problem, ...] = ()
         self.known_offers: list[OfferView] = []
 
@@ -249,7 +250,7 @@ def serve(node: FakeNode) -> Iterator[Served]:
     holder: dict[str, Any] = {}
 
     async def main() -> None:
-        server = holder["server"] = ApiServer(node, node.home)
+        server = holder["server"] = ApiServer(node, node.home, network=node.network_file)
         async with trio.open_nursery() as nursery:
             holder["url"] = await nursery.start(server.run)
             holder["token"] = server.token

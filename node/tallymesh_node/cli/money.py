@@ -52,7 +52,7 @@ def balance(
     from tallymesh_node.config import load
 
     config = load({"network": network})
-    path = network_path(config.network, network)
+    path = network_path(config)
     described = network_file.load(path)
     accounts = [address_of(text) for text in addresses or [own_address(config.home)]]
     if not addresses:

@@ -79,16 +79,19 @@ def _check(commands: Any, words: list[str]) -> None:
     """What would end the node at each start, where that can be seen now. `commands` are the program's."""
     from tallymesh import network
     from tallymesh_node.config import load
+    from tallymesh_node.running import network_of
 
     said = commands.commands["node"].commands["start"].make_context("tallymesh node start", list(words)).params
     settings = load({"network": said["network"], "home": said["home"]}, file=said["config"])
     try:
         network.load(settings.network)
     except CallerError as error:
+        running = network_of(settings.home)
         raise CallerError(
             error.code,
             f"The service's node could not start. {error.sentence}",
-            remedy="Copy the network's file to that place, or name it: tallymesh node install -- --network FILE",
+            remedy="Copy the network's file to that place, or name it: tallymesh node install -- --network "
+            f"{running or 'FILE'}",
         ) from None
 
 

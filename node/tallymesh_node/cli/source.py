@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tallymesh.network import Network
     from tallymesh_ledger.chain import Rpc
     from tallymesh_ledger.index import Database, Progress
+    from tallymesh_node.config import Config
 
 T = TypeVar("T")
 PATIENCE_S: Final = 10.0  # with a chain that does not answer while an index is read: public nodes have slow minutes
@@ -48,7 +49,7 @@ class Source:
         from tallymesh_node.config import load
 
         self.home = load().home
-        self.path = network_path(load({"network": network}).network, network)
+        self.path = network_path(load({"network": network}))
         self.network: Network = network_file.load(self.path)
         self._rpc = rpc
         contracts = self.network.contracts
@@ -127,10 +128,15 @@ class _Teller:
             print(f"reading the chain: block {progress.block} of {progress.target} …", file=sys.stderr, flush=True)
 
 
-def network_path(configured: Path, named: Path | None) -> Path:
-    """The network file, else that of a local network which runs, or ran, here."""
-    local = local_network()
-    return local if named is None and not configured.exists() and local.exists() else configured
+def network_path(config: Config) -> Path:
+    """The network file: as named, else the one of the node that runs here, else the usual one, else that of a local
+    network which runs, or ran, here."""
+    from tallymesh_node.config import NETWORK_FILE
+    from tallymesh_node.running import network_in_use
+
+    found, local = network_in_use(config), local_network()
+    usual = config.home / NETWORK_FILE
+    return local if found == usual and not usual.exists() and local.exists() else found
 
 
 def local_network() -> Path:

@@ -9,7 +9,7 @@ import trio
 
 from tallymesh_node.config import Config
 from tallymesh_node.doctor import machine, outside, place
-from tallymesh_node.doctor.findings import Finding
+from tallymesh_node.doctor.findings import Finding, ok
 from tallymesh_node.machine import measure
 from tallymesh_node.store.lock import holder
 
@@ -27,12 +27,21 @@ async def examine(config: Config, say: Callable[[Finding], None] = lambda findin
     learn(machine.folder(config.home, here), machine.memory(config, here), *machine.allowed(config, here))
     learn(*machine.gpus(here, config))
     process = holder(config.home)
+    view = None
     if process is not None:
-        learn(*(await trio.to_thread.run_sync(place.node, config.home, process))[0])
+        told, view = await trio.to_thread.run_sync(place.node, config.home, process)
+        learn(*told)
     learn(*place.owner(config.home))
-    wallet, key = await trio.to_thread.run_sync(place.wallet, config)
+    if view is not None:
+        config = place.as_it_runs(config, view)
+        account: bytes | None = bytes.fromhex(view.account.removeprefix("0x"))
+        learn(ok("wallet", f"{view.account}, open in the node that runs"))
+    else:
+        wallet, key = await trio.to_thread.run_sync(place.wallet, config)
+        account = None if key is None else key.address
+        learn(wallet)
     file, network = place.network(config)
-    learn(wallet, file)
+    learn(file)
     if config.works or config.audits:
         learn(await trio.to_thread.run_sync(machine.sandbox))
     if process is None:
@@ -41,8 +50,8 @@ async def examine(config: Config, say: Callable[[Finding], None] = lambda findin
         return found
     answered, newest = await outside.chain(network)
     learn(answered, await outside.clock(network, newest))
-    if answered.state == "ok" and key is not None:
-        learn(*await outside.account(network, key.address, config))
+    if answered.state == "ok" and account is not None:
+        learn(*await outside.account(network, account, config))
     if process is None and found[0].state == "ok" and all(each.name != "port" or each.state == "ok" for each in found):
         learn(await outside.reach(config, network))
     return found

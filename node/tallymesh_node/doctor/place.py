@@ -16,6 +16,7 @@ from tallymesh_ledger.keys import AccountKey, checksum
 from tallymesh_node.config import Config
 from tallymesh_node.doctor.findings import Finding, failed, fix, note, ok
 from tallymesh_node.limits import orders
+from tallymesh_node.running import network_in_use
 from tallymesh_node.wallet import KEYSTORE, open_wallet
 
 ANSWER_S = 10.0  # a node under load answers within a second
@@ -56,6 +57,12 @@ def node(home: Path, process: int) -> tuple[list[Finding], NodeView | None]:
         remedy = problem.remedy or "Nothing: the node sees to it; 'tallymesh why --node' says how far it is."
         found.append(fix("node", problem.code, problem.sentence, remedy))
     return found, view
+
+
+def as_it_runs(config: Config, view: NodeView) -> Config:
+    """With what the node that runs was started with, as far as it says so: its flags are not typed again. A network
+    file that is named now is the one that is meant."""
+    return msgspec.structs.replace(config, roles=view.roles, network=network_in_use(config))
 
 
 def wallet(config: Config) -> tuple[Finding, AccountKey | None]:

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import msgspec
 
+from tallymesh.client.discover import Running
 from tallymesh.errors import LocalError
 
 TOKEN_BYTES = 32  # 256 bits: not to be guessed over any number of requests
 TOKEN_FILE = "api.token"  # kept over restarts, so that a Prometheus that scrapes the node can name it
-API_FILE = "api.json"  # {url, token} of the node that runs now; removed when it ends
+API_FILE = "api.json"  # {url, token, pid, network} of the node that runs now; removed when it ends
 
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
@@ -57,9 +58,10 @@ def load_token(home: Path) -> str:
 class Published:
     """`api.json` while the node runs: how programs on this machine find it."""
 
-    def __init__(self, home: Path, url: str, token: str) -> None:
+    def __init__(self, home: Path, url: str, token: str, network: Path | None = None) -> None:
         self._path = home / API_FILE
-        self._body = msgspec.json.encode({"url": url, "token": token, "pid": os.getpid()})
+        named = "" if network is None else str(network.absolute())
+        self._body = msgspec.json.encode(Running(url=url, token=token, pid=os.getpid(), network=named))
 
     def write(self) -> None:
         write_private(self._path, self._body)

@@ -49,13 +49,22 @@ class ApiServer:
     is open, and removes `api.json` when it is cancelled."""
 
     def __init__(
-        self, node: NodeFacade, home: Path, *, host: str = "127.0.0.1", port: int = 0, hosts: Sequence[str] = ()
+        self,
+        node: NodeFacade,
+        home: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        hosts: Sequence[str] = (),
+        network: Path | None = None,
     ) -> None:
+        """`network` is the network file that the node was started with: commands that are typed without it ask."""
         self._node = node
         self._home = home
         self._host = host
         self._port = port
         self._hosts = hosts
+        self._network = network
         self._metrics = Metrics(node)
         self._streams = events.Streams()
         self.crowd = Crowd()
@@ -68,7 +77,7 @@ class ApiServer:
             port = listener.getsockname()[1]
             self.url = f"http://{local_name(self._host)}:{port}"
             access = Access(self.token, host_names(self._host, port, self._hosts))
-            published = Published(self._home, self.url, self.token)
+            published = Published(self._home, self.url, self.token, self._network)
             async with trio_asyncio.open_loop() as loop:
                 make_brisk(loop)
                 # By default trio-asyncio ends the program over an error of any one connection.

@@ -37,10 +37,16 @@ class Address(msgspec.Struct, frozen=True):
         return f"<Address {self.url} from {self.source}>"  # a token in a traceback is a token in a log
 
 
-class _ApiFile(msgspec.Struct):
+class Running(msgspec.Struct, frozen=True):
+    """What a node that runs has written into its folder, as `api.json`."""
+
     url: str
     token: str
     pid: int = 0
+    network: str = ""  # the network file that it was started with
+
+    def __repr__(self) -> str:
+        return f"<Running {self.url} pid={self.pid}>"
 
 
 _connected: Address | None = None
@@ -101,13 +107,19 @@ def _from_config() -> Address | None:
 def _running_here() -> Address | None:
     for name in API_FILES:
         path = paths.home() / name
-        try:
-            found = msgspec.json.decode(path.read_bytes(), type=_ApiFile)
-        except (OSError, *UNREADABLE):
-            continue
-        if found.pid == 0 or _alive(found.pid):
+        found = running(path)
+        if found is not None:
             return Address(_checked(found.url, str(path)), found.token, str(path))
     return None
+
+
+def running(path: Path) -> Running | None:
+    """The node that wrote this `api.json`; None where it has ended."""
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Running)
+    except (OSError, *UNREADABLE):
+        return None
+    return found if found.pid == 0 or _alive(found.pid) else None
 
 
 def _alive(pid: int) -> bool:

@@ -338,6 +338,41 @@ def test_that_there_is_no_network_file_is_said_before_anything_slow_is_loaded(
     assert json.loads(done.stdout)["error"]["code"] == "no_network"
 
 
+OF_A_NETWORK = [
+    ("balance", ACCOUNT), ("history", ACCOUNT), ("earnings", ACCOUNT), ("receipt", "3f2a9c01:12"), ("network",),
+    ("index", "sync"), ("index", "rebuild"), ("stake", "add"), ("stake", "release"), ("withdraw",), ("rewards", "show"),
+    ("rewards", "collect"),
+]  # fmt: skip
+
+
+def refused(*words: str) -> tuple[str, str]:
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code == 1, done.output
+    error = json.loads(done.stdout)["error"]
+    return error["code"], error["sentence"]
+
+
+def test_commands_read_the_network_file_that_the_node_which_runs_here_was_started_with(
+    home: Path, tmp_path: Path
+) -> None:
+    """The file is damaged, so that each command says which one it read."""
+    mine, other = tmp_path / "elsewhere" / "mine.json", tmp_path / "other.json"
+    mine.parent.mkdir()
+    mine.write_text("{")
+    other.write_text("[")
+    node = FakeNode(home)
+    node.network_file = mine
+    with serve(node):
+        for words in OF_A_NETWORK:
+            code, sentence = refused(*words)
+            assert (code, str(mine) in sentence) == ("bad_network", True), (words, sentence)
+        network(home)
+        assert str(mine) in refused("balance", ACCOUNT)[1], "another network's file in the usual place"
+        assert str(other) in refused("balance", ACCOUNT, "--network", str(other))[1], "what is typed is meant"
+    (home / "network.json").unlink()
+    assert refused("balance", ACCOUNT)[0] == "no_network", "it has ended"
+
+
 def test_balance_shows_tokens_and_json_has_wei(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def read(network: Network, rpc: str | None, accounts: list[bytes]) -> list[Balance]:
         assert rpc == "http://chain"

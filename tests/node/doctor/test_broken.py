@@ -18,7 +18,9 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 
+from fakes.node import FakeNode, serve
 from fakes.peers import peer
 from tallymesh import network as network_file
 from tallymesh.network import Contracts, Network
@@ -336,6 +338,31 @@ def test_its_owner_paused_it_and_forgot(tmp_path: Path) -> None:
     assert (changed.state, changed.remedy) == ("note", "tallymesh node limit --reset")
     (tmp_path / orders.NAME).write_text("{")
     assert place.owner(tmp_path)[0].code == "bad_orders"
+
+
+# 12: a node that was started with flags which nobody types again.
+
+
+def test_a_node_that_runs_is_asked_what_it_was_started_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its network file is elsewhere, its wallet's password was typed, and it works for nobody."""
+    monkeypatch.setattr(outside, "PATIENCE_S", 0.1)
+    home, mine, other = tmp_path / "home", tmp_path / "mine.json", tmp_path / "other.json"
+    network_file.save(NOWHERE, mine)
+    network_file.save(msgspec.structs.replace(NOWHERE, name="other"), other)
+    node = FakeNode(home)
+    node.network_file = mine
+    (home / "wallet.json").write_text("{")
+    with serve(node), FolderLock(home):
+        found = {each.name: each for each in trio.run(examine, config(home))}
+        named = {each.name: each for each in trio.run(examine, config(home, network=other))}
+    assert (found["network"].state, str(mine) in found["network"].sentence) == ("ok", True), found["network"]
+    assert (found["wallet"].state, found["wallet"].sentence.split(",")[0]) == ("ok", node.view().account)
+    assert not {"sandbox", "stake", "port"} & found.keys()
+    assert str(other) in named["network"].sentence, "what is typed is meant"
+    mine.unlink()
+    with serve(node), FolderLock(home):
+        found = {each.name: each for each in trio.run(examine, config(home))}
+    assert (found["network"].state, found["network"].code) == ("fix", "no_network"), "its next start would fail"
 
 
 # The whole.
