@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -211,6 +213,46 @@ def test_another_process_goes_on_with_a_warm_pool_and_ends_it(tmp_path: Path) ->
             time.sleep(0.01)
     assert process.wait(60) == 0
     assert list(tmp_path.iterdir()) == [started]
+
+
+_LINGERS = """
+import os, socket, sys, time
+from tallymesh_learning.runtime import forks, runner
+
+def linger(work, emit, steps):
+    emit("line", "at work")
+    emit("line", "nobody reads this")
+    time.sleep(600)
+
+runner.run_unit = linger
+forks._Server(socket.socket(fileno=int(sys.argv[1]))).serve()
+"""
+
+
+@pytest.mark.parametrize("end", ["the caller goes and leaves words unread", "the child is killed"])
+def test_no_unit_outlives_what_forked_it_however_that_ends(end: str) -> None:
+    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    held, holds = os.pipe()  # whoever lives holds its other end
+    with subprocess.Popen(
+        [sys.executable, "-c", _LINGERS, str(theirs.fileno())],
+        pass_fds=[theirs.fileno(), holds],
+        stderr=subprocess.PIPE,
+    ) as child:
+        theirs.close()
+        os.close(holds)
+        mine.send(json.dumps({"ticket": 1, "work": "/nowhere"}).encode())
+        assert json.loads(mine.recv(4096)) == [1, "line", "at work"]
+        mine.recv(4096, socket.MSG_PEEK)  # it is there, and stays
+        if end == "the child is killed":
+            child.kill()
+        else:
+            mine.close()
+        assert select.select([held], [], [], 120)[0], "a fork is still at work"
+        assert child.stderr is not None
+        assert child.stderr.read() == b""
+        assert child.wait() == (-signal.SIGKILL if end == "the child is killed" else 0)
+    os.close(held)
+    mine.close()
 
 
 def test_the_profile_is_known_without_importing_torch() -> None:

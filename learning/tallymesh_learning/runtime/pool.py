@@ -1,9 +1,7 @@
 """Runs units on this machine without a sandbox: for backend="local", for preparing a job, for tests of one's own code.
 
-A child process is started under the numeric profile and warmed; each unit is a fork of it. The two talk over one
-socket whose messages keep their boundaries (SOCK_SEQPACKET), so that any number of forks can send on it. `UnitPool`
-is the caller's side and imports no torch; the rest runs in the child. It isolates nothing: foreign code belongs into
-the node's sandbox.
+A child process is started under the numeric profile and warmed; each unit is a fork of it (forks.py). This is the
+caller's side, which imports no torch. It isolates nothing: foreign code belongs into the node's sandbox.
 """
 
 from __future__ import annotations
@@ -11,36 +9,31 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import selectors
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, NoReturn, Self
 
 import msgspec
 
-from tallymesh import starting, unpacking, wheels
+from tallymesh import unpacking, wheels
 from tallymesh.errors import LocalError
 from tallymesh.ids import BlobId, blob_id
 from tallymesh.units import Unit, encode
 from tallymesh.unpacking import Given
 from tallymesh.wheels import Wheel
 from tallymesh_learning.runtime import profile
+from tallymesh_learning.runtime.forks import MAX_PACKET, SCORE
 from tallymesh_learning.runtime.work import PACKAGES, UnitFailure
 
-MAX_PACKET: Final = 64 * 1024  # a line of the runner is at most 16 kB
-MAX_EVENT: Final = 32 * 1024
 LIVE: Final = ("line", "metric", "round")  # kinds of events that do not end a unit
 START_S: Final = 120.0  # importing torch takes 2 s; a loaded machine is given a minute and a half more
 END_S: Final = 5.0  # for killing its forks
-READY: Final = b"ready"
-SCORE: Final = b"score"
 PASSED: Final = ("PATH", "HOME", "TMPDIR", "LANG", "PYTHONPATH", "VIRTUAL_ENV")  # of the caller's environment
 
 
@@ -258,7 +251,7 @@ class UnitPool:
         if self.home is not None:
             environment["TMPDIR"] = str(self.home)
         # -P: a module of the user in the current folder must come from the archive, never from here.
-        command = [sys.executable, "-P", "-m", "tallymesh_learning.runtime.pool", str(theirs.fileno())]
+        command = [sys.executable, "-P", "-m", "tallymesh_learning.runtime.forks", str(theirs.fileno())]
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             command,
             env=environment,
@@ -336,100 +329,3 @@ def _collect(ticket: int, work: Path, ended: dict[str, Any]) -> Event:
         how = f"by signal {-status}" if status < 0 else f"with status {status}"
         told = {"code": "limits", "sentence": f"The unit's process ended {how} without an output.", "traceback": ""}
         return Event(ticket, "failed", told)
-
-
-# The child
-
-
-class _Server:
-    def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
-        self._forks: dict[int, int] = {}  # pid -> ticket
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(channel, selectors.EVENT_READ)
-        self._wake, writer = socket.socketpair()
-        for end in (self._wake, writer):
-            end.setblocking(False)
-        self._selector.register(self._wake, selectors.EVENT_READ)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        self._writer = writer
-
-    def serve(self) -> None:
-        """Until the caller's end closes."""
-        while True:
-            for key, _ in self._selector.select():
-                if key.fileobj is self._wake:
-                    with contextlib.suppress(BlockingIOError):
-                        self._wake.recv(4096)
-                    self._bury()
-                    continue
-                packet = self._channel.recv(MAX_PACKET)
-                if not packet:
-                    self._end(self._forks)
-                    return
-                if packet == SCORE:
-                    self._score()
-                else:
-                    self._fork(json.loads(packet))
-
-    def _score(self) -> None:
-        from tallymesh_learning.runtime import canary
-
-        self._channel.send(json.dumps({"cpu_score": canary.cpu_score()}).encode())
-
-    def _fork(self, request: dict[str, Any]) -> None:
-        pid = os.fork()
-        if pid == 0:
-            _be_unit(self._channel, request["ticket"], Path(request["work"]))
-        self._forks[pid] = request["ticket"]
-
-    def _bury(self) -> None:
-        while self._forks:
-            pid, status, usage = os.wait4(-1, os.WNOHANG)
-            if pid == 0:
-                return
-            ticket = self._forks.pop(pid)
-            ended = {"status": os.waitstatus_to_exitcode(status), "cpu_s": usage.ru_utime + usage.ru_stime}
-            _send(self._channel, ticket, "exit", ended)
-
-    def _end(self, forks: Iterable[int]) -> None:
-        for pid in forks:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def _be_unit(channel: socket.socket, ticket: int, work: Path) -> NoReturn:
-    status = 1
-    try:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        from tallymesh_learning.runtime.runner import SIMULATED, STEPS, run_unit
-
-        run_unit(work, lambda kind, payload: _send(channel, ticket, kind, payload), (*STEPS, *SIMULATED))
-        status = 0
-    finally:
-        os._exit(status)
-
-
-def _send(channel: socket.socket, ticket: int, kind: str, payload: Any) -> None:
-    packet = json.dumps([ticket, kind, payload]).encode()
-    if len(packet) > MAX_EVENT:
-        return  # one line of the runner cannot be that long
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        channel.send(packet)
-
-
-def main() -> None:
-    channel = socket.socket(fileno=int(sys.argv[1]))
-    channel.set_inheritable(False)
-    with starting.uncollected():  # which also spares the forks: a collection would copy every page that holds an object
-        from tallymesh_learning.runtime import warm
-
-        warm.warm()
-    channel.send(READY)
-    _Server(channel).serve()
-
-
-if __name__ == "__main__":
-    main()
