@@ -56,6 +56,7 @@ class Enrolment:
         self._retry_s = RETRY_S
         self._class = b""
         self.slots = 0
+        self.known = False  # whether the chain has said how many
         self.chain_class = b""
         self.done = False
         self.problems: Sequence[Problem] = ()
@@ -87,9 +88,10 @@ class Enrolment:
 
     async def _reconcile(self) -> bool:
         account, registry = self._chain.account, self._contracts.registry
-        await self._fund()
         self.slots = await registry.live_slots(account)
         self.newcomer = (await self._chain.newcomers([account]))[0] if self._works and not self.slots else None
+        self.known = True
+        await self._fund()
         missing = self._wanted_slots - self.slots
         if missing > 0:
             needed = missing * await registry.slot_wei()

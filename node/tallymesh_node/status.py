@@ -49,9 +49,13 @@ class NodeStatus:
         """Joined (where there is anybody to join), and the first offer out where the node works."""
         node = self._node
         joined = bool(node.network.peers) or not node.network_file.bootstrap or self._is_bootstrap()
-        nothing = node.proving is not None and node.proving.over and not node.proving.sold  # and why is told
-        offers = node.publisher.published > 0 or not node.steward.stance.lends or nothing
+        offers = node.publisher.published > 0 or not node.steward.stance.lends or self._sells_nothing()
         return joined and (not node.config.works or offers)
+
+    def _sells_nothing(self) -> bool:
+        """None of the cards that it is to sell; why is told for each."""
+        proving = self._node.proving
+        return proving is not None and proving.over and not proving.sold
 
     def _is_bootstrap(self) -> bool:
         return all(
@@ -73,10 +77,11 @@ class NodeStatus:
             peers=len(node.network.peers),
             staked=node.enrolment.slots > 0,
             slots=node.enrolment.slots,
+            stake_known=node.enrolment.known,
             numeric_class=node.capacity.numeric_class.hex(),
             numeric_profile=profile.profile_hash().hex(),
             base=profile.base(),
-            provisional=node.capacity.provisional and node.executor.pool.wanted.is_set(),  # else nothing needs it yet
+            provisional=self.provisional(),
             sandbox=sandbox.sentence if sandbox else "being checked",
             reachable=node.reachability.sentence,
             nearby=self.nearby(),
@@ -87,6 +92,11 @@ class NodeStatus:
             problems=tuple(self.problems()),
             counters=self.counters(),
         )
+
+    def provisional(self) -> bool:
+        """Whether the class is being measured: else nothing needs it yet, or it was, and there is nothing to sell."""
+        node = self._node
+        return node.capacity.provisional and node.executor.pool.wanted.is_set() and not self._sells_nothing()
 
     def gpus(self) -> str:
         proving = self._node.proving
@@ -226,6 +236,7 @@ class NodeStatus:
                 numeric_class=listed.offer.numeric_class.hex(),
                 provisional=listed.offer.provisional,
                 staked=registry is not None and registry.slots_of(listed.offer.account) > 0,
+                stake_known=registry is not None,
                 class_counts=registry is not None
                 and registry.classes.get(listed.offer.account) == listed.offer.numeric_class,
                 expires=listed.offer.expires,

@@ -180,6 +180,7 @@ class OfferView(View, frozen=True):
     staked: bool
     expires: int
     class_counts: bool = False  # on chain, as far as this node read it: nobody is leased by another class
+    stake_known: bool = True  # False until the chain has answered: then `staked` says nothing yet
 
 
 class ProbationView(View, frozen=True):
@@ -235,6 +236,7 @@ class NodeView(View, frozen=True):
     counters: dict[str, float] = {}
     nearby: str = ""  # peers found on the local network, or why nobody looks for them
     gpus: str = ""  # those of the machine, and what is done with them
+    stake_known: bool = True  # False until the chain has answered: then `staked` and `slots` say nothing yet
 
 
 class BlobView(View, frozen=True):

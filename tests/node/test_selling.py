@@ -10,9 +10,11 @@ import pytest
 import trio
 
 from tallymesh import cards as texts
+from tallymesh.api import NodeView
 from tallymesh.errors import CallerError
 from tallymesh.units import canonical_json
 from tallymesh_node.capacity import Canary
+from tallymesh_node.cli import jobs
 from tallymesh_node.config import load
 from tallymesh_node.daemon import Node
 from tallymesh_node.gpus import Card
@@ -67,6 +69,10 @@ class Selling:
         self.steward = SimpleNamespace(stance=Stance())
         self.network = SimpleNamespace(peers=["one"])
         self._classed = trio.Event()
+        self.capacity: Capacity | None = None
+        wanted = trio.Event()
+        wanted.set()
+        self.executor = SimpleNamespace(pool=SimpleNamespace(wanted=wanted))
         self.proving: Proving | None = None
         if trials is not None:
             self.proving = Proving(
@@ -127,6 +133,28 @@ async def test_where_no_card_is_proven_nothing_is_sold_and_that_is_said(tmp_path
     assert node.status.ready(), "it has done what it can"
     assert node.status.gpus().endswith("not offered")
     assert [problem.code for problem in node.proving.problems] == ["does_not_compute"] * 2
+
+
+async def test_why_such_a_node_gets_no_work_is_told_of_its_cards_and_not_of_its_class(tmp_path: Path) -> None:
+    node = Selling(tmp_path, Trials(*CARDS))
+    node.found()
+    assert node.proving is not None
+
+    def told() -> list[str]:
+        view = NodeView(
+            version="", network="", account="0x", peer_id="", addresses=(), roles=("worker",), started=0.0, peers=1,
+            staked=True, slots=1, numeric_class="", provisional=node.status.provisional(), sandbox="", reachable="",
+            offer={}, gpus=node.status.gpus(), problems=tuple(node.proving.problems if node.proving else ()),
+        )  # fmt: skip
+        return jobs.node_reasons(view)
+
+    assert told() == [
+        "Its cards are being tried; until then nothing is offered.", "It has published no offer yet."
+    ]  # fmt: skip
+    await node.proving.run(b"\x0c" * 32)
+    first, second = told()
+    assert first.startswith("GPU GPU-0 is not offered. It does not compute")
+    assert second.startswith("GPU GPU-1 is not offered. It does not compute")
 
 
 async def test_no_more_is_sold_than_cards_that_work_and_cores_beside_them(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tallymesh.errors import LocalError
 from tallymesh.messages import Offer
+from tallymesh_node.cli import jobs
 from tallymesh_node.limits import Stance
 from tallymesh_node.machine import Machine
 from tallymesh_node.status import NodeStatus
@@ -78,6 +79,8 @@ def test_an_offer_says_whether_its_class_counts_on_chain() -> None:
     def seen(registry: Any) -> tuple[bool, bool]:
         node: Any = SimpleNamespace(book=SimpleNamespace(registry=registry, offers=lambda: [listed]))
         (view,) = NodeStatus(node).offers()
+        assert view.stake_known == (registry is not None)
+        assert ("waiting for the chain" in jobs._standing(view)) == (registry is None), "not unstaked: nobody knows"
         return view.staked, view.class_counts
 
     def registry(classes: dict[bytes, bytes]) -> Any:

@@ -212,8 +212,9 @@ def stop(json_: Json = False) -> None:
 def summary(view: NodeView) -> list[tuple[str, str]]:
     """The lines that a start shows."""
     numeric = f"class {view.numeric_class[:8]}" + (" (being checked)" if view.provisional else "")
-    unknown = "nothing is sold" if view.gpus.endswith(" offered") else "class is being measured"
+    unknown = "nothing is sold" if sells_nothing(view) else "class is being measured"
     without = " · unstaked" if view.probation is None else " · on probation"
+    without = without if view.stake_known else " · waiting for the chain"
     stake = f" · {view.slots} slot{'s' * (view.slots != 1)} of stake" if view.staked else without
     stake = stake if view.staked or "worker" in view.roles else ""  # nobody needs any to submit
     return [
@@ -227,6 +228,11 @@ def summary(view: NodeView) -> list[tuple[str, str]]:
         *([("GPUs", view.gpus)] if view.gpus else []),
         ("offer", _offer_line(view.offer)),
     ]
+
+
+def sells_nothing(view: NodeView) -> bool:
+    """Of a node that was to sell cards, and found none that it could."""
+    return view.gpus.endswith(" offered")
 
 
 def _offer_line(offer: dict[str, Any]) -> str:

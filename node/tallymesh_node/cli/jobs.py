@@ -245,6 +245,8 @@ def _done(view: JobView) -> str:
 
 
 def _standing(offer: OfferView) -> str:
+    if not offer.stake_known:
+        return "waiting for the chain"
     if not offer.staked:
         return "unstaked"
     if offer.provisional:
@@ -296,6 +298,8 @@ def _why_node(as_json: bool) -> None:
 
 def node_reasons(view: NodeView) -> list[str]:
     """Why nobody gives this node work, in sentences, the surest first."""
+    from tallymesh_node.cli.contributor import sells_nothing
+
     reasons = [f"{problem.sentence} {problem.remedy}".strip() for problem in view.problems]
     codes = {problem.code for problem in view.problems}
     if "worker" not in view.roles:
@@ -308,13 +312,17 @@ def node_reasons(view: NodeView) -> list[str]:
             f"To lend this machine out as well, start it with: tallymesh node start --roles {','.join(roles)} --stake 1"
         )
         return reasons
-    if not view.staked and "unstaked" not in codes:
+    if not view.stake_known:
+        reasons.append("The chain has not answered yet: it is not known whether the account holds a slot.")
+    elif not view.staked and "unstaked" not in codes:
         reasons.append("It holds no slot of stake. Start it with --stake 1.")
-    if view.provisional:
+    if view.gpus.endswith("they are being tried"):
+        reasons.append("Its cards are being tried; until then nothing is offered.")
+    elif view.provisional:
         reasons.append("Its numeric class is being measured; until then it gets only work that no class is needed for.")
     if view.peers == 0:
         reasons.append("It knows no other peer, so nobody has seen its offer. Check the network file's bootstrap.")
-    if not view.offer and not codes & UNLENT:
+    if not view.offer and not codes & UNLENT and not sells_nothing(view):
         reasons.append("It has published no offer yet.")
     return reasons
 

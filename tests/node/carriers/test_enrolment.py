@@ -6,15 +6,16 @@ import logging
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
 from fakes.chain import DOMAINS
 from tallymesh.api import NodeView
-from tallymesh.errors import RemoteError
+from tallymesh.errors import ChainError, RemoteError
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_node import enrolment as module
-from tallymesh_node.cli import contributor
+from tallymesh_node.cli import contributor, jobs
 from tallymesh_node.enrolment import CARRIED_S, Enrolment
 from tallymesh_node.market.envelope import bind
 from tallymesh_node.network.keys import generate
@@ -104,6 +105,44 @@ async def test_a_slot_that_was_bought_is_told_in_the_log_and_in_the_status(caplo
             staked=True, slots=2, numeric_class="", provisional=False, sandbox="", reachable="", offer={},
         )  # fmt: skip
         assert dict(contributor.summary(view))["wallet"] == "0x · 2 slots of stake"
+
+
+async def test_before_the_chain_has_answered_nobody_says_that_there_is_no_stake() -> None:
+    async def newcomers(accounts: list[bytes]) -> list[Any]:
+        await trio.lowlevel.checkpoint()
+        return [SimpleNamespace(deposit=0, seats=0, unpaid=0)]
+
+    class Silent(Registry):
+        silent = True
+
+        async def live_slots(self, account: bytes) -> int:
+            if self.silent:
+                raise ChainError("chain_unavailable", "It does not answer.", reverted=False)
+            return await super().live_slots(account)
+
+    registry = Silent()
+    contracts: Any = SimpleNamespace(registry=registry)
+    chain: Any = SimpleNamespace(account=KEY.address, contracts=contracts, sender=None, newcomers=newcomers)
+    network: Any = SimpleNamespace(faucet="")
+    found = Enrolment(chain, network, bind(DOMAINS, KEY, generate(), 1), slots=0, works=True)
+    view = NodeView(
+        version="", network="", account="0x", peer_id="", addresses=(), roles=("worker",), started=0.0, peers=1,
+        staked=False, slots=0, numeric_class="", provisional=False, sandbox="", reachable="", offer={"cores": 1},
+        stake_known=found.known,
+    )  # fmt: skip
+    with pytest.raises(ChainError):
+        await found._reconcile()
+    assert not found.known
+    assert dict(contributor.summary(view))["wallet"] == "0x · waiting for the chain"
+    (reason,) = jobs.node_reasons(view)
+    assert "The chain has not answered yet" in reason
+    registry.silent = False
+    await found._reconcile()
+    assert found.known
+    view = msgspec.structs.replace(view, stake_known=found.known)
+    assert dict(contributor.summary(view))["wallet"] == "0x · unstaked"
+    (reason,) = jobs.node_reasons(view)
+    assert "no slot" in reason
 
 
 @pytest.mark.parametrize(("credit", "fee_max"), [(1_050, 50), (5_000, 100)], ids=["the rest", "a tenth"])
