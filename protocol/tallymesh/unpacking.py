@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import csv
+import email.parser
 import hashlib
 import io
 import os
@@ -35,7 +36,7 @@ MAX_UNPACKED_BYTES: Final = 2 * 1024 * 1024 * 1024  # of a set: four times what 
 MAX_FILES: Final = 40_000  # of a set: scipy has 2,500
 MAX_PATH: Final = 250  # bytes: file systems end at 255 a part
 MAX_RECORD_BYTES: Final = 16 * 1024 * 1024  # 40,000 lines of 400 characters
-MAX_METADATA: Final = 4 * 1024 * 1024  # bytes that are read of a METADATA; with a long description 100 KB
+MAX_METADATA_BYTES: Final = 4 * 1024 * 1024  # with a long description 100 KB
 PIECE: Final = 1024 * 1024
 # Of the process that unpacks for a node: a list of 40,000 files takes 60 MB, two gibibytes 20 seconds.
 MEMORY_BYTES: Final = 1024 * 1024 * 1024
@@ -108,12 +109,20 @@ def modules(data: bytes) -> set[str]:
     return {top.partition(".")[0] for top in tops if top != info and not top.endswith(".libs")}
 
 
-def metadata(data: bytes) -> str:
-    """What a wheel that `unpack` takes says of itself: the first MAX_METADATA bytes."""
+def needs(data: bytes) -> list[str]:
+    """What a wheel that `unpack` takes says that it needs, as whoever installs it reads it (PEP 566: a message's
+    headers). RemoteError where it says nothing, or too much to be read."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         info = _info_folder([member for member in archive.infolist() if not member.filename.endswith("/")])
-        with archive.open(f"{info}/METADATA") as source:
-            return source.read(MAX_METADATA).decode(errors="replace")
+        try:
+            with archive.open(f"{info}/METADATA") as source:
+                text = source.read(MAX_METADATA_BYTES + 1)
+        except KeyError:
+            raise RemoteError("bad_wheel", f"There is no METADATA in {info}.") from None
+    if len(text) > MAX_METADATA_BYTES:
+        raise RemoteError("bad_wheel", f"What {info} says of itself has over {MAX_METADATA_BYTES} bytes.")
+    found = email.parser.HeaderParser().parsestr(text.decode(errors="replace"))
+    return [str(each) for each in found.get_all("Requires-Dist", [])]
 
 
 def _unpack(archive: zipfile.ZipFile, wheel: names.Wheel, folder: Path | None, tally: _Tally) -> None:

@@ -6,14 +6,15 @@ import io
 import platform
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from fakes import wheels as made
-from tallymesh import wheels
+from tallymesh import unpacking, wheels
 from tallymesh.client import pip_alone, refusals, resolved, resolving
-from tallymesh.errors import CallerError, LocalError, TallymeshError
+from tallymesh.errors import CallerError, LocalError, RemoteError, TallymeshError
 from tallymesh.ids import blob_id
 from tallymesh.wheels import Packages
 
@@ -65,28 +66,51 @@ def test_nothing_is_built_though_a_package_names_an_address_of_source(index: Pat
     assert not mark.exists()
 
 
+ELSEWHERE = "ink @ https://elsewhere.example/ink-9.9-py3-none-any.whl"
+
+
 @pytest.mark.parametrize(
-    ("needs", "refused"),
+    ("needs", "wanted", "refused"),
     [
-        (["ink @ https://elsewhere.example/ink-9.9-py3-none-any.whl"], True),
-        (["Ink[more]@file:///home/me/ink-9.9-py3-none-any.whl ; python_version > '3'"], True),
-        (["ink @ https://elsewhere.example/ink.whl ; extra == 'more'", "ink"], False),  # nobody asked for that extra
-        (["other @ https://elsewhere.example/other.whl ; sys_platform == 'win32'", "ink>=1"], False),
+        ([ELSEWHERE], "pen", True),
+        (["Ink[more]@file:///home/me/ink-9.9-py3-none-any.whl ; python_version > '3'"], "pen", True),
+        ([f"{ELSEWHERE} ; extra == 'more'", "ink"], "pen", False),  # nobody asked for that extra
+        ([f"{ELSEWHERE} ; extra == 'more'", "ink"], "pen[more]", True),
+        ([f"{ELSEWHERE} ; extra == 'more'", "pen[more]"], "pen", True),  # nor that nobody does
+        ([f"{ELSEWHERE} ; extra == 'more' or python_version > '3'"], "pen", True),
+        ([f"{ELSEWHERE};extra=='more'"], "pen", True),  # all of it is the address
+        ([f"six\rRequires-Dist: {ELSEWHERE}"], "pen", True),  # a line ends so, too
+        (["other @ https://elsewhere.example/other.whl ; sys_platform == 'win32'", "ink>=1"], "pen", False),
     ],
 )
 def test_a_package_that_says_where_another_is_to_be_fetched_does_not_travel(
-    needs: list[str], refused: bool, tmp_path: Path
+    needs: list[str], wanted: str, refused: bool, tmp_path: Path
 ) -> None:
     found = {
         made.file_name("pen", "1.0"): made.build("pen", "1.0", {}, requires=needs),
         made.file_name("ink", "9.9"): made.build("ink", "9.9", {"ink.py": b""}),
     }
+    asked = resolving.parse([wanted])
     if not refused:
-        resolving._checked(found, tmp_path)
+        resolving._checked(found, tmp_path, asked)
         return
     with pytest.raises(CallerError, match=r"says itself where its [Ii]nk is to be fetched") as caught:
-        resolving._checked(found, tmp_path)
+        resolving._checked(found, tmp_path, asked)
     assert caught.value.code == "bad_package"
+
+
+def test_what_a_package_says_of_itself_is_read_to_its_end_or_the_package_does_not_travel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = made.build("pen", "1.0", {}, requires=["six"] * 100 + [ELSEWHERE])
+    monkeypatch.setattr(unpacking, "MAX_METADATA_BYTES", 500)
+    with pytest.raises(CallerError, match="has over 500 bytes"):
+        resolving._checked({made.file_name("pen", "1.0"): long}, tmp_path, [])
+    silent = io.BytesIO()
+    with zipfile.ZipFile(silent, "w") as archive:
+        archive.writestr("pen-1.0.dist-info/WHEEL", "")
+    with pytest.raises(RemoteError, match="no METADATA"):
+        unpacking.needs(silent.getvalue())
 
 
 def test_pip_may_ask_for_a_password_and_start_nothing_else() -> None:
@@ -154,7 +178,7 @@ def test_what_only_pip_can_know_is_read_from_what_it_says() -> None:
 def test_what_workers_would_refuse_is_not_sent(tmp_path: Path) -> None:
     for file, files in ((made.file_name("hides", "1.0"), {"torch/__init__.py": b""}), ("hides-1.0.whl", {})):
         with pytest.raises(CallerError) as caught:
-            resolving._checked({file: made.build("hides", "1.0", files)}, tmp_path)
+            resolving._checked({file: made.build("hides", "1.0", files)}, tmp_path, [])
         assert caught.value.code == "bad_package"
 
 

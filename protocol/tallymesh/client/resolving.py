@@ -40,8 +40,10 @@ _REQUIREMENT: Final = re.compile(
     r"\(?(?:[<>=!~]=?=?[A-Za-z0-9._*+!,<>=~\s-]*)?\)?\s*(?:;[^@]*)?"
 )
 _HASH: Final = re.compile(r"\s--hash=sha256:([0-9a-f]{64})(?=\s|$)")
-# A line of a wheel's metadata that names an address (PEP 508): the package, and when it is needed.
-_NEED_AT: Final = re.compile(r"(?mi)^Requires-Dist:\s*([A-Za-z0-9._-]+)\s*(?:\[[^\]\n]*\])?\s*@[^;\n]*(;.*)?$")
+# What a package says that it needs (PEP 508): a name, maybe extras, and an address where it names one. Only what is
+# needed for an extra and nothing else is told apart from what is always needed; an address ends at white space.
+_NEED: Final = re.compile(r"\s*(?P<name>[A-Za-z0-9._-]+)\s*(?P<extras>\[[^\]]*\S[^\]]*\])?\s*(?P<address>@)?")
+_FOR_EXTRA: Final = re.compile(r"""\s;\s*extra\s*==\s*(['"])[A-Za-z0-9._-]+\1\s*$""")
 _EXAMPLE: Final = 'requires=["scikit-learn==1.9.*"]'
 
 Say = Callable[[str], None]
@@ -72,7 +74,7 @@ def resolve(requires: Sequence[str], base: Mapping[str, str], say: Say | None = 
         say(f"resolving {', '.join(each.text for each in wanted)}")
         with tempfile.TemporaryDirectory(prefix="tallymesh-requires-") as name:
             folder = Path(name)
-            kept = _checked(_download(wanted, base, folder, say), folder)
+            kept = _checked(_download(wanted, base, folder, say), folder, wanted)
         resolved.store(key, kept)
     found = tuple(Wheel(file, blob_id(data), len(data)) for file, data in sorted(kept.items(), key=_by_name))
     _check_hashes(wanted, kept)
@@ -191,7 +193,7 @@ def _run(command: Sequence[str], say: Say) -> tuple[str, int]:
     return "".join(lines), process.returncode
 
 
-def _checked(found: dict[str, bytes], folder: Path) -> dict[str, bytes]:
+def _checked(found: dict[str, bytes], folder: Path, wanted: Sequence[Requirement]) -> dict[str, bytes]:
     """What workers would refuse is not sent to them."""
     given = []
     for at, (file, data) in enumerate(sorted(found.items())):
@@ -204,27 +206,35 @@ def _checked(found: dict[str, bytes], folder: Path) -> dict[str, bytes]:
         given.append(Given(Wheel(file, blob_id(data), len(data)), place))
     try:
         unpacking.unpack(given, None)
+        needs = {each.wheel: unpacking.needs(found[each.wheel.file]) for each in given}
     except RemoteError as error:
         raise CallerError(
             "bad_package",
             f"A package cannot travel: {error.sentence}",
             remedy="Ask for another version, or for a package that does without it.",
         ) from None
-    _check_addresses(found)
+    _check_addresses(needs, [each.text for each in wanted])
     return found
 
 
-def _check_addresses(found: Mapping[str, bytes]) -> None:
-    """pip fetches what a package needs from wherever that package says; the payer named an index and no other place."""
-    names = {Wheel(file, BlobId(b""), 0).name for file in found}
-    for file, data in found.items():
-        needs = _NEED_AT.findall(unpacking.metadata(data))
-        named = next((name for name, marker in needs if wheels.normal(name) in names and "extra" not in marker), "")
-        if named:
+def _check_addresses(needs: Mapping[Wheel, Sequence[str]], wanted: Sequence[str]) -> None:
+    """pip fetches what a package needs from wherever that package says; the payer named an index and no other place.
+    A package that came anyhow is taken to come from there: which it was, pip does not tell."""
+    names = {wheel.name for wheel in needs}
+    asked = [_NEED.match(text) for text in (*wanted, *(text for texts in needs.values() for text in texts))]
+    with_extras = {wheels.normal(each["name"]) for each in asked if each is not None and each["extras"]}
+    for wheel, texts in needs.items():
+        for text in texts:
+            need = _NEED.match(text)
+            if need is None or not need["address"] or wheels.normal(need["name"]) not in names:
+                continue
+            if _FOR_EXTRA.search(text) and wheel.name not in with_extras:
+                continue  # nobody asked for that
             raise CallerError(
                 "bad_package",
-                f"{file} says itself where its {named} is to be fetched, instead of from your index of packages.",
-                remedy=f"Ask for another version of {Wheel(file, BlobId(b''), 0).name}, or do without it.",
+                f"{wheel.file} says itself where its {need['name']} is to be fetched, "
+                "instead of from your index of packages.",
+                remedy=f"Ask for another version of {wheel.name}, or do without it.",
             )
 
 
