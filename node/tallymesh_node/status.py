@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import tallymesh
+from tallymesh import cards
 from tallymesh.api import NodeView, OfferView, ProbationView, Problem, WithdrawRequest, WithdrawView
 from tallymesh_learning.runtime import profile
 from tallymesh_ledger.keys import checksum
@@ -230,7 +231,7 @@ class NodeStatus:
                 cores=listed.offer.cores,
                 memory_mib=listed.offer.memory_mib,
                 disk_mib=listed.offer.disk_mib,
-                gpus=listed.offer.gpus,
+                gpus=listed.offer.gpus if cards.count(listed.offer.gpus) else "",  # a stranger's text
                 cpu_score=listed.offer.cpu_score,
                 ask_price_wei=str(listed.offer.ask_price),
                 numeric_class=listed.offer.numeric_class.hex(),

@@ -67,13 +67,26 @@ def test_a_folder_that_was_put_back_is_told_while_no_lease_is_taken() -> None:
     assert NodeStatus(node).problems() == []
 
 
+def offered(account: bytes = b"\1" * 20, numeric_class: bytes = b"\7" * 32, gpus: str = "") -> Offer:
+    return Offer(
+        account=account, peer_id_hash=bytes(32), numeric_class=numeric_class, provisional=False, cores=1, memory_mib=1,
+        disk_mib=1, gpus=gpus, cpu_score=1, ask_price=1, addresses="", attestation=bytes(32), seq=1, issued=1,
+        expires=2,
+    )  # fmt: skip
+
+
+def test_of_a_strangers_cards_only_what_can_be_read_is_shown() -> None:
+    """It goes to a terminal, which obeys control characters."""
+    said = ["2*NVIDIA H200:143771:570.86.15:48.1:52.3", "\x1b]0;owned\x07", "1*\x1b[2J:1:5:1.0:1.0", ""]
+    listed = [SimpleNamespace(offer=offered(gpus=gpus), peer_id="12D3") for gpus in said]
+    node: Any = SimpleNamespace(book=SimpleNamespace(registry=None, offers=lambda: listed))
+    assert [view.gpus for view in NodeStatus(node).offers()] == [said[0], "", "", ""]
+
+
 def test_an_offer_says_whether_its_class_counts_on_chain() -> None:
     """Nobody is leased before: who waits for a worker, a person or a test, sees what it waits for."""
     measured, account = b"\7" * 32, b"\1" * 20
-    offer = Offer(
-        account=account, peer_id_hash=bytes(32), numeric_class=measured, provisional=False, cores=1, memory_mib=1,
-        disk_mib=1, gpus="", cpu_score=1, ask_price=1, addresses="", attestation=bytes(32), seq=1, issued=1, expires=2,
-    )  # fmt: skip
+    offer = offered(account, measured)
     listed = SimpleNamespace(offer=offer, peer_id="12D3")
 
     def seen(registry: Any) -> tuple[bool, bool]:
