@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from fakes.named import names_in
+
 ROOT = Path(__file__).resolve().parent.parent
 SUPPORT = ROOT / "scripts/support"
 SOURCES = ROOT / "contracts/src"
@@ -57,27 +59,15 @@ def test_every_row_is_of_a_check_that_is_there(table: Any) -> None:
         assert row.check in sources[contract], f"{row.where}: {row.check}"
 
 
-def names_in(path: str) -> set[str]:
-    """Names of the tests in a file."""
-    text = (ROOT / path).read_text()
-    if path.endswith(".sol"):
-        return set(re.findall(r"function (test\w+)\(", text))
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return {node.name for node in ast.walk(ast.parse(text)) if isinstance(node, kinds)}
-
-
 def test_every_row_names_a_test_that_exists(table: Any) -> None:
     """Or says why none can notice that the check is gone."""
     rows = [*table.rows(table.CONTRACTS), *table.rows(table.PROGRAMS)]
-    known: dict[str, set[str]] = {}
     for row in rows:
         if not row.named:
             assert row.test.startswith("none can: "), f"{row.where}: neither a test nor a reason"
             continue
         path, _, name = row.test.partition("[")[0].partition("::")
-        if path not in known:
-            known[path] = names_in(path)
-        assert name in known[path], row.test
+        assert name in names_in(ROOT / path), row.test
 
 
 def test_every_guard_of_the_programs_has_a_row(table: Any) -> None:

@@ -12,6 +12,7 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -40,25 +41,40 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield package, path
 
 
-@functools.cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+class Seen(NamedTuple):
+    """What the rules ask of a module."""
+
+    imported: set[str]
+    at_the_top: set[str]  # imported outside of functions
+    called: set[str]
+    constants: set[Any]
+    silent: bool  # it does not say what it is for
 
 
 @functools.cache
-def imports(path: Path, *, top_level_only: bool) -> set[str]:
-    tree = parsed(path)
-    nodes: list[ast.AST] = list(ast.walk(tree))
-    if top_level_only:
-        late = {id(n) for f in nodes if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)}
-        nodes = [n for n in nodes if id(n) not in late]
-    names: set[str] = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module)
-    return names
+def seen(path: Path) -> Seen:
+    """Each module is parsed once, and its tree is let go: kept, the trees of all would be most of what this process
+    holds, and the collector walks over that again and again."""
+    text = path.read_text()
+    tree = ast.parse(text)
+    found = Seen(set(), set(), set(), set(), bool(text.strip()) and not ast.get_docstring(tree))
+    left: list[tuple[ast.AST, bool]] = [(tree, True)]
+    while left:
+        node, top = left.pop()
+        match node:
+            case ast.Import() | ast.ImportFrom(level=0, module=str()):
+                here = {node.module} if isinstance(node, ast.ImportFrom) else {alias.name for alias in node.names}
+                found.imported.update(here)
+                if top:
+                    found.at_the_top.update(here)
+            case ast.Call(func=ast.Name(id=name)):
+                found.called.add(name)
+            case ast.Constant(value=value):
+                found.constants.add(value)
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                top = False
+        left += [(each, top) for each in ast.iter_child_nodes(node)]
+    return found
 
 
 def roots(names: set[str]) -> set[str]:
@@ -67,8 +83,8 @@ def roots(names: set[str]) -> set[str]:
 
 @pytest.mark.parametrize(("package", "path"), list(modules()), ids=lambda value: getattr(value, "stem", value))
 def test_imports_point_one_way(package: str, path: Path) -> None:
-    ours = {name for name in roots(imports(path, top_level_only=False)) if name.startswith("tallymesh")}
-    late = ours - roots(imports(path, top_level_only=True))
+    ours = {name for name in roots(seen(path).imported) if name.startswith("tallymesh")}
+    late = ours - roots(seen(path).at_the_top)
     allowed = MAY_IMPORT[package] | {other for this, other in LATE if this == package and other in late}
     assert ours <= allowed, f"{path.relative_to(ROOT)} imports {sorted(ours - allowed)}"
 
@@ -122,16 +138,8 @@ def test_neither_a_command_nor_a_daemon_loads_what_its_start_does_not_need() -> 
 
 def test_no_module_unpickles_or_evaluates() -> None:
     for _, path in modules():
-        assert not roots(imports(path, top_level_only=False)) & {
-            "pickle",
-            "cloudpickle",
-            "dill",
-            "marshal",
-            "shelve",
-        }, path
-        for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                assert node.func.id != "eval", path
+        assert not roots(seen(path).imported) & {"pickle", "cloudpickle", "dill", "marshal", "shelve"}, path
+        assert "eval" not in seen(path).called, path
 
 
 def test_component_folders_are_no_packages_and_versions_agree() -> None:
@@ -147,31 +155,21 @@ def test_product_code_knows_no_development_chain() -> None:
     """Only what starts a local network names it, and only by its command; what differs between chains is data."""
     chain = PACKAGES["tallymesh_ledger"] / "embedded_chain"
     starts_it = PACKAGES["tallymesh_node"] / "local_network.py"
-    seen = 0
+    naming = 0
     for _, path in modules():
         if chain in path.parents:
             continue
-        assert not any(
-            name.startswith("tallymesh_ledger.embedded_chain") for name in imports(path, top_level_only=False)
-        ), path
-        texts = {
-            node.value
-            for node in ast.walk(parsed(path))
-            if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        }
-        numbers = {node.value for node in ast.walk(parsed(path)) if isinstance(node, ast.Constant)}
+        assert not any(name.startswith("tallymesh_ledger.embedded_chain") for name in seen(path).imported), path
+        texts = {each for each in seen(path).constants if isinstance(each, str)}
         named = {text for text in texts if re.search(r"embedded_chain|\b(evm|hardhat|anvil)_|py-evm", text)}
         assert not named or path == starts_it, (path, named)
-        assert not numbers & {31337, 1337}, path
-        seen += bool(named)
-    assert seen == 1
+        assert not seen(path).constants & {31337, 1337}, path
+        naming += bool(named)
+    assert naming == 1
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    silent = [
-        str(p.relative_to(ROOT)) for _, p in modules() if p.read_text().strip() and not ast.get_docstring(parsed(p))
-    ]
-    assert not silent
+    assert not [str(path.relative_to(ROOT)) for _, path in modules() if seen(path).silent]
 
 
 @pytest.mark.slow
