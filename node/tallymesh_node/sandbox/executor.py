@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -34,7 +33,8 @@ from tallymesh_node.interfaces import Failure, Limits, OnLine, OnMetric, Outcome
 from tallymesh_node.sandbox import groups, outputs
 from tallymesh_node.sandbox.cards import PROOF, Cards
 from tallymesh_node.sandbox.command import Command, build
-from tallymesh_node.sandbox.jobs import Ended, JobSandbox, RunningUnit
+from tallymesh_node.sandbox.jobs import JobSandbox, RunningUnit
+from tallymesh_node.sandbox.judging import judge
 from tallymesh_node.sandbox.logs import Logs
 from tallymesh_node.sandbox.packages import BASE_ONLY, Packages
 from tallymesh_node.sandbox.pool import Pool
@@ -61,15 +61,6 @@ CARD_WARM = "tallymesh_learning.runtime.warm:load"  # what a card's template doe
 NO_GROUP = "The machine makes no control group, which alone bounds the memory of a unit with a card."
 BAD_CARD = "The card that the unit computed on does not compute as it did: it is lent no more."
 
-_REASONS = {
-    "wall": "It ran longer than {0.wall_s:g} s.",
-    "memory": "It used more than {0.memory_mib} MiB of memory.",
-    "processes": "It had more than {0.processes} processes.",
-    "files": "It had too many files open.",
-    "disk": "It wrote more than {0.disk_mib} MiB, or too many files.",
-}
-_SETUP_FAILED = 97  # as tallymesh_learning.runtime.unit has it
-
 
 class Counters(msgspec.Struct):
     """Since the start. `start_s`: seconds from inputs present to the last moment before foreign code, newest units."""
@@ -85,6 +76,18 @@ class _Place(NamedTuple):
     pool: Pool
     sandbox: JobSandbox
     card: Card | None = None
+
+
+class _Task(NamedTuple):
+    """What is run there: inputs by the names that they get, and bounds. `function` of the runtime is called instead of
+    the unit's own step; `keep` takes the output instead of the store."""
+
+    files: Mapping[str, bytes]
+    blobs: Mapping[str, Path]
+    limits: Limits
+    logs: Logs
+    function: str = ""
+    keep: Callable[[bytes], None] | None = None
 
 
 RunTask = Callable[[str], Awaitable[bytes]]
@@ -245,7 +248,7 @@ class SandboxExecutor:
         try:
             async with self.packages.used(found, inputs) as name:
                 files |= {SET: name.encode()} if name else {}
-                return await self._run(job, files, blobs, limits, logs, "", place=self._place(job, kind))
+                return await self._run(_Task(files, blobs, limits, logs), self._place(job, kind))
         except Failure as failure:
             if failure.code == "form" and unit.entry != FORM_CHECK:  # only a check has a say on forms
                 raise Failure("program", failure.sentence, failure.traceback) from None
@@ -263,13 +266,12 @@ class SandboxExecutor:
     async def run_task(self, name: str, payload: bytes = b"", *, limits: Limits | None = None) -> bytes:
         """Call a function of the runtime (KeyError: not one of TASKS) in a sandbox of its own; the bytes that it
         returns. It is called without an argument where the payload is empty. Failure and LocalError as for units."""
-        task = TASKS[name]
-        limits = limits or Limits()
         kept: list[bytes] = []
+        logs = Logs(0, None, None)
+        task = _Task({"payload": payload}, {}, limits or Limits(), logs, TASKS[name], kept.append)
         job = f"task/{name}/{next(self._names)}".encode()
-        place = self._place(job, profile.CPU)
         try:
-            await self._run(job, {"payload": payload}, {}, limits, Logs(0, None, None), task, place, keep=kept.append)
+            await self._run(task, self._place(job, profile.CPU))
         finally:
             await self.close_job(job)
         return kept[0]
@@ -284,12 +286,12 @@ class SandboxExecutor:
     async def _task_on(self, card: Card, name: str, payload: bytes, limits: Limits, on_line: OnLine | None) -> bytes:
         """With slot and card in hand."""
         kept: list[bytes] = []
-        job = f"card/{name}/{next(self._names)}".encode()
-        pool, logs = self._card_pools[card], Logs(limits.lines, on_line, None)
+        logs = Logs(limits.lines, on_line, None)
+        task = _Task({"payload": payload}, {}, limits, logs, CARD_TASKS[name], kept.append)
+        job, pool = f"card/{name}/{next(self._names)}".encode(), self._card_pools[card]
         try:
             async with pool.job(job) as sandbox:
-                place = _Place(pool, sandbox, card)
-                await self._once(place, {"payload": payload}, {}, limits, logs, CARD_TASKS[name], keep=kept.append)
+                await self._once(_Place(pool, sandbox, card), task)
         finally:
             await pool.close_job(job)
         return kept[0]
@@ -317,24 +319,13 @@ class SandboxExecutor:
             async with pool.job(job) as sandbox:
                 yield _Place(pool, sandbox, card)
 
-    async def _run(
-        self,
-        job: bytes,
-        files: Mapping[str, bytes],
-        blobs: Mapping[str, Path],
-        limits: Limits,
-        logs: Logs,
-        task: str,
-        place: AbstractAsyncContextManager[_Place],
-        *,
-        keep: Callable[[bytes], None] | None = None,
-    ) -> Outcome:
-        """One unit within a slot, in its place."""
+    async def _run(self, task: _Task, place: AbstractAsyncContextManager[_Place]) -> Outcome:
+        """Within a slot, in its place."""
         async with self._slots, place as found:
             try:
-                return await self._once(found, files, blobs, limits, logs, task, keep=keep)
+                return await self._once(found, task)
             except Failure as failure:
-                if failure.code != "program" or found.card is None or await self._is_sound(found.card):
+                if found.card is None or not _doubtful(failure, task.logs) or await self._is_sound(found.card):
                     raise
                 raise Failure("sandbox", BAD_CARD) from None
 
@@ -347,32 +338,22 @@ class SandboxExecutor:
             self.cards.withdraw(card)
         return sound
 
-    async def _once(
-        self,
-        place: _Place,
-        files: Mapping[str, bytes],
-        blobs: Mapping[str, Path],
-        limits: Limits,
-        logs: Logs,
-        task: str,
-        *,
-        keep: Callable[[bytes], None] | None = None,
-    ) -> Outcome:
-        """One unit from its inputs to its outcome. `keep` takes the output instead of the store."""
+    async def _once(self, place: _Place, task: _Task) -> Outcome:
+        """One unit from its inputs to its outcome."""
         name = f"u{next(self._names)}"
         assert self._spool is not None
-        unit, sandbox = RunningUnit(), place.sandbox
+        unit, sandbox, limits, logs = RunningUnit(), place.sandbox, task.limits, task.logs
         try:
-            await self._add(sandbox.name, name, files, blobs)
+            await self._add(sandbox.name, name, task.files, task.blobs)
             present = time.monotonic()
-            unit = await self._watch(place, name, limits, logs, task)
+            unit = await self._watch(place, name, task)
             over = time.monotonic()
-            ended = _judge(unit, limits, logs)
+            ended = judge(unit, limits, logs)
             assert unit.outputs is not None
             if ended.output_bytes > INLINE_BYTES:
-                left, blob = await trio.to_thread.run_sync(self._collect, unit.outputs, limits, keep)
+                left, blob = await trio.to_thread.run_sync(self._collect, unit.outputs, limits, task.keep)
             else:
-                left, blob = self._collect(unit.outputs, limits, keep)
+                left, blob = self._collect(unit.outputs, limits, task.keep)
         except Failure:
             self.counters.units_failed += 1
             raise
@@ -401,22 +382,18 @@ class SandboxExecutor:
             remedy = "Free some space, or choose another data folder."
             raise LocalError("disk", f"A unit's inputs cannot be put in place: {error}.", remedy=remedy) from None
 
-    async def _watch(self, place: _Place, name: str, limits: Limits, logs: Logs, task: str) -> RunningUnit:
+    async def _watch(self, place: _Place, name: str, task: _Task) -> RunningUnit:
         """Fork the unit and pass on what it says until it and all that it started is dead."""
-        sandbox = place.sandbox
+        limits, logs = task.limits, task.logs
         group = self._groups.open(limits.memory_mib, limits.disk_mib) if self._groups else None
-        if place.card is not None and group is None:
-            raise Failure("sandbox", NO_GROUP)
-        pipes = {"events": os.pipe2(os.O_CLOEXEC), "console": os.pipe2(os.O_CLOEXEC)}
-        streams = {pipe: trio.lowlevel.FdStream(reader) for pipe, (reader, _) in pipes.items()}
-        given = [writer for _, writer in pipes.values()]
         try:
-            unit = await sandbox.start(name, limits, task, [*given, group.entrance] if group else given)
-        finally:
-            for writer in given:
-                os.close(writer)
-            if group:
-                group.shut()
+            if place.card is not None and group is None:
+                raise Failure("sandbox", NO_GROUP)
+            unit, streams = await self._fork(place.sandbox, name, task, group)
+        except BaseException:
+            if group is not None:
+                group.close()
+            raise
         try:
             async with trio.open_nursery() as nursery:
                 for pipe, stream in streams.items():
@@ -435,6 +412,28 @@ class SandboxExecutor:
             unit.out_of_memory = group is not None and group.close()
         logs.finish()
         return unit
+
+    @staticmethod
+    async def _fork(
+        sandbox: JobSandbox, name: str, task: _Task, group: groups.Group | None
+    ) -> tuple[RunningUnit, dict[str, trio.lowlevel.FdStream]]:
+        """The unit, asked for, and what it will say. Failure `sandbox` where this process has no descriptors left."""
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as given:
+            readers, writers = {}, []
+            try:
+                for pipe in ("events", "console"):
+                    readers[pipe], writer = os.pipe2(os.O_CLOEXEC)
+                    ours.callback(os.close, readers[pipe])
+                    given.callback(os.close, writer)
+                    writers.append(writer)
+            except OSError as error:
+                raise Failure("sandbox", f"The unit cannot be heard, so it was not run: {error.strerror}.") from None
+            if group:
+                given.callback(group.shut)
+                writers.append(group.entrance)
+            unit = await sandbox.start(name, task.limits, task.function, writers)
+            ours.pop_all()
+        return unit, {pipe: trio.lowlevel.FdStream(reader) for pipe, reader in readers.items()}
 
     async def _kill(self, place: _Place, name: str, unit: RunningUnit) -> None:
         sandbox = place.sandbox
@@ -480,57 +479,14 @@ class SandboxExecutor:
         )
 
 
+def _doubtful(failure: Failure, logs: Logs) -> bool:
+    """Whether the card that a unit had may be why it gave nothing: foreign code failed on it, or never began."""
+    return failure.code in ("program", "limits") or (failure.code == "sandbox" and logs.begin_s is None)
+
+
 async def _listen(pipe: str, stream: trio.lowlevel.FdStream, logs: Logs) -> None:
     async with stream:
         while data := await stream.receive_some(READ_BYTES):
             logs.feed(pipe, data)
             if logs.flooded:
                 await trio.sleep(PAUSE_S)
-
-
-class _Verdict(msgspec.Struct):
-    cpu_s: float
-    output_bytes: int
-
-
-def _judge(unit: RunningUnit, limits: Limits, logs: Logs) -> _Verdict:
-    """What the unit used, if it ran to its end; else Failure."""
-    ended = unit.ended
-    if unit.out_of_memory:  # the kernel was faster than the job's process
-        raise Failure("limits", _REASONS["memory"].format(limits))
-    if unit.overdue:  # whatever kept the job's process from saying so: a unit that starves it did
-        raise Failure("limits", _REASONS["wall"].format(limits))
-    if unit.starved:  # of one payer, one program: no other machine would fare better
-        raise Failure("limits", "Another unit of its job ran too long and left the job's sandbox no time to answer.")
-    if ended is None or unit.outputs is None:
-        raise Failure("sandbox", (ended.error if ended else "") or "The job's sandbox died while the unit ran.")
-    if ended.reason:
-        sentence = _REASONS.get(ended.reason)
-        raise Failure("limits", sentence.format(limits)) if sentence else Failure("sandbox", "The unit was killed.")
-    said = outputs.read_failure(unit.outputs)
-    if said is not None:
-        raise Failure("limits", _REASONS["disk"].format(limits), said.traceback) if ended.full else said
-    code = os.waitstatus_to_exitcode(ended.status)
-    if code:
-        raise _crash(code, ended, limits, logs)
-    try:
-        size = os.stat("output", dir_fd=unit.outputs, follow_symlinks=False).st_size
-    except FileNotFoundError:
-        if ended.full:  # no room even to say so
-            raise _crash(code, ended, limits, logs) from None
-        size = 0
-    return _Verdict(ended.cpu_s, size)
-
-
-def _crash(code: int, ended: Ended, limits: Limits, logs: Logs) -> Failure:
-    if code == _SETUP_FAILED and logs.begin_s is None:
-        return Failure("sandbox", "The unit could not be isolated, so it was not run.")
-    if ended.full:
-        return Failure("limits", _REASONS["disk"].format(limits))
-    if code == -signal.SIGKILL:  # it is the first process of its namespace: nothing in there can kill it
-        return Failure("sandbox", "The machine ran out of memory and killed the unit.")
-    if code in (-signal.SIGXFSZ, -signal.SIGXCPU):
-        return Failure("limits", f"It was ended by {signal.Signals(-code).name}.")
-    if code < 0:
-        return Failure("program", f"It crashed ({signal.Signals(-code).name}).")
-    return Failure("program", f"It ended with status {code} and without an account of why.")

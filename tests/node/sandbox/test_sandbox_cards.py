@@ -22,9 +22,10 @@ from tallymesh_learning.runtime import profile
 from tallymesh_node.blobs.store import BlobStore
 from tallymesh_node.gpus import Card, names
 from tallymesh_node.interfaces import Failure
-from tallymesh_node.sandbox import SandboxExecutor, groups
+from tallymesh_node.sandbox import SandboxExecutor, executor, groups
 from tallymesh_node.sandbox.cards import Cards
 from tallymesh_node.sandbox.executor import BAD_CARD, NO_GROUP
+from tallymesh_node.sandbox.logs import Logs
 
 FIRST, SECOND, THIRD = (Card(f"GPU-{n}", n) for n in range(3))
 
@@ -231,6 +232,33 @@ async def test_a_card_that_does_not_wake_is_the_machines_fault_and_no_foreign_co
         assert caught.value.code == "sandbox"
         if BOUNDED:
             assert "could not be isolated" in caught.value.sentence
+
+        async def doubt(card: Card, run_task: Any) -> bool:
+            return False
+
+        machine.executor.doubt = doubt  # a card that fell off its bus fails so, and every unit after this one would
+        with pytest.raises(Failure) as caught:
+            await look(machine, profile.GPU)
+        assert (caught.value.code, caught.value.sentence) == ("sandbox", BAD_CARD)
+        assert not machine.executor.cards.proven
+
+
+@pytest.mark.parametrize(
+    ("code", "began", "doubtful"),
+    [
+        ("program", True, True),
+        ("limits", True, True),
+        ("sandbox", False, True),
+        ("sandbox", True, False),  # its job was closed
+        ("inputs", False, False),
+    ],
+)
+def test_a_card_is_doubted_where_foreign_code_failed_on_it_or_never_began(
+    code: str, began: bool, doubtful: bool
+) -> None:
+    logs = Logs(0, None, None)
+    logs.begin_s = 1.0 if began else None
+    assert executor._doubtful(Failure(code, "It failed."), logs) is doubtful
 
 
 @pytest.mark.slow

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from tallymesh_node.sandbox import groups
+from tallymesh_node.interfaces import Failure, Limits
+from tallymesh_node.sandbox import SandboxExecutor, executor, groups
+from tallymesh_node.sandbox.logs import Logs
 
 
 class Machine:
@@ -146,3 +151,32 @@ def test_what_the_kernel_counted_is_read_and_groups_of_dead_nodes_go(machine: Ma
     found.clear()
     assert not dead.exists()
     assert alive.exists()
+
+
+async def test_a_unit_that_cannot_be_started_leaves_neither_a_group_nor_a_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[Path] = []
+    owner: Any = SimpleNamespace(remove=removed.append)
+    made: Any = SimpleNamespace(
+        open=lambda memory_mib, disk_mib: groups.Group(owner, tmp_path, os.open(os.devnull, os.O_WRONLY))
+    )
+    running = SandboxExecutor(tmp_path / "spool", lambda data: pytest.fail("nothing was put out"), slots=1)
+    running._groups = made
+    pipe, before = os.pipe2, set(os.listdir("/proc/self/fd"))
+    left = iter([True])
+
+    def few(flags: int) -> tuple[int, int]:
+        if next(left, False):
+            return pipe(flags)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pipe2", few)
+    nowhere: Any = None
+    with pytest.raises(Failure, match="Too many open files") as caught:
+        await running._watch(
+            executor._Place(nowhere, nowhere), "u1", executor._Task({}, {}, Limits(), Logs(0, None, None))
+        )
+    assert caught.value.code == "sandbox"
+    assert removed == [tmp_path]
+    assert set(os.listdir("/proc/self/fd")) == before
