@@ -173,12 +173,92 @@ def test_silent_and_slow_strangers_keep_nobody_out(served: Served, client: httpx
     wait_until(lambda: not served.crowd.strangers)
 
 
+@pytest.mark.parametrize("bounded", [True, False])
+def test_a_flood_of_header_lines_is_cut_after_a_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, bounded: bool
+) -> None:
+    """All at once, and one by one. Without the bound as many as a stranger sends are kept, for as long as it likes."""
+    most = server.MAX_HEADERS
+    if not bounded:
+        monkeypatch.setattr(server, "MAX_HEADERS", 10**6)
+    with serve(FakeNode(tmp_path)) as served:
+        begin = head(served, "GET /livez", token=False)[:-2]
+        for at_once in (True, False):
+            lines = [b"X-%d: y\r\n" % number for number in range(50 * most if at_once else 2 * most)]
+            answer = b""
+            with line(served) as connection, suppress(ConnectionError):  # what is cut may end so
+                connection.sendall(begin)
+                for each in [b"".join(lines)] if at_once else lines:
+                    connection.sendall(each)
+                connection.sendall(b"\r\n")
+                answer = connection.recv(12)
+            assert (answer == b"HTTP/1.1 200") is not bounded, answer
+            assert answer in (b"", b"HTTP/1.0 400", b"HTTP/1.1 200")
+    assert not caplog.records, "whoever sends what cannot be read would fill the log"
+
+
+class Line:
+    """A connection as the crowd sees it."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.cut = False
+
+    def get_extra_info(self, name: str) -> Any:
+        assert name == "peername"
+        return (self.where, 1)
+
+    def abort(self) -> None:
+        self.cut = True
+
+
+def come(found: crowd.Crowd, where: str, count: int = 1) -> list[Line]:
+    lines = [Line(where) for _ in range(count)]
+    for each in lines:
+        found.enter(each)  # type: ignore[arg-type]
+    return lines
+
+
+def test_an_address_has_a_share_of_the_places_and_its_own_flood_makes_room() -> None:
+    """Of an API on a public address. The flood pushes out itself, whoever else waits."""
+    found = crowd.Crowd(strangers=16, of_address=4)
+    owner = come(found, "203.0.113.7", 2)
+    flood = come(found, "198.51.100.1", 100)
+    assert [each.cut for each in flood] == [True] * 96 + [False] * 4
+    assert found.strangers == 6
+    mapped = come(found, "::ffff:198.51.100.1")
+    assert flood[96].cut, "the same address, as a socket of both families says it"
+    subnet = [come(found, f"2001:db8::{number}")[0] for number in range(1, 9)]
+    assert [each.cut for each in subnet] == [True] * 4 + [False] * 4, "one machine has a whole /64"
+    assert not any(each.cut for each in (*owner, *mapped))
+    for each in subnet:
+        found.leave(each)  # type: ignore[arg-type]
+        found.leave(each)  # type: ignore[arg-type]
+    assert found.strangers == 6
+    assert not any(each.cut for each in come(found, "2001:db8::1", 4)), "who went has no place"
+
+
+def test_where_all_places_are_taken_the_most_crowded_address_makes_room_and_this_machine_last() -> None:
+    found = crowd.Crowd(strangers=16, of_address=4)
+    here = come(found, "127.0.0.1", 10)
+    others = [come(found, f"198.51.100.{number}")[0] for number in range(30)]
+    assert [each.cut for each in here] == [True] * 5 + [False] * 5, (
+        "its programs have more than a share only if it is free"
+    )
+    assert [each.cut for each in others] == [True] * 19 + [False] * 11
+    (late,) = come(found, "::1")
+    assert (late.cut, here[5].cut, here[9].cut) == (False, True, False)
+    found.know(here[9])  # type: ignore[arg-type]
+    come(found, "127.0.0.2", 100)
+    assert (found.known, found.strangers, here[9].cut) == (1, 16, False), "nobody pushes out who has shown the token"
+
+
 @pytest.mark.parametrize("in_turns", [True, False])
 def test_a_question_that_waits_with_many_strangers_behind_it_is_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_turns: bool
 ) -> None:
     """The loop stood still: all of them are in the kernel's queue, and come in before anybody's words are read."""
-    monkeypatch.setattr(crowd.Crowd.__init__, "__defaults__", (64, 512))
+    monkeypatch.setattr(crowd.Crowd.__init__, "__defaults__", (64, 512, 32))
     if not in_turns:
         monkeypatch.setattr(server, "ENTER_A_TURN", server.BACKLOG)
     with serve(FakeNode(tmp_path)) as served:
@@ -202,7 +282,7 @@ def test_a_question_that_waits_with_many_strangers_behind_it_is_answered(
 
 
 def test_who_knows_the_token_is_bounded_too_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crowd.Crowd.__init__, "__defaults__", (4, 3))
+    monkeypatch.setattr(crowd.Crowd.__init__, "__defaults__", (4, 3, 4))
     with serve(FakeNode(tmp_path)) as served, ExitStack() as stack:
         statuses = []
         for _ in range(4):

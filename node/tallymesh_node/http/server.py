@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 import trio_asyncio
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tallymesh.errors import CallerError, LocalError
 from tallymesh_node.http import blobs, events, jobs, money, owned
@@ -34,7 +35,10 @@ if TYPE_CHECKING:  # libp2p's trio-typing hides trio's own annotations from mypy
 
 log = logging.getLogger("tallymesh.http")
 
-MAX_HEADER_BYTES: Final = 16 * 1024  # a token, a host and a few words
+MAX_HEADER_BYTES: Final = 8 * 1024  # of one line: a token, a host and a few words
+MAX_HEADERS: Final = (
+    64  # lines; a browser behind a proxy sends 30. With the above half a MiB of a stranger is kept at most
+)
 SHUTDOWN_S: Final = 2.0  # open answers get this long when the node stops; event streams are cut
 KEEPALIVE_S: Final = 60.0
 LINGER_S: Final = 2.0  # a refused body is read on this long, so that its sender sees the answer and not a reset
@@ -93,6 +97,8 @@ class ApiServer:
                     auto_decompress=UNPACKS,
                     max_line_size=MAX_HEADER_BYTES,
                     max_field_size=MAX_HEADER_BYTES,
+                    max_headers=MAX_HEADERS,
+                    logger=_raw,
                 )
                 await trio_asyncio.aio_as_trio(runner.setup)()
                 door: AbstractServer | None = None
@@ -249,6 +255,18 @@ class ApiServer:
     def _readyz(self, request: web.Request) -> web.Response:
         ready = self._node.ready()
         return web.Response(text="ready\n" if ready else "not ready\n", status=200 if ready else 503)
+
+
+class _OfStrangers(logging.Filter):
+    """aiohttp writes a traceback for each request that cannot be read. Whoever sends those would fill the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError | ConnectionError | TimeoutError)
+
+
+_raw = logging.getLogger("tallymesh.http.raw")
+_raw.addFilter(_OfStrangers())
 
 
 def _report(loop: AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from tallymesh_node.interfaces import Handler
 from tallymesh_node.network.arriving import Arriving
 from tallymesh_node.network.connections import Connections
 from tallymesh_node.network.counters import Counters
+from tallymesh_node.network.places import block_of
 from tallymesh_node.network.wire import Wire, expect_protocol, opening
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,9 @@ MAX_NAME = 64
 MAX_SENTENCE = 1000  # of a refusal: a person reads it
 HANDLED_PER_PEER = 32  # a peer's requests answered at once; a payer with 16 leases at one worker has a few under way
 HANDLED = 256  # of all peers together: each may hold a body of 1 MiB
+# Of all peers at one address: a key costs nothing, so that one machine could else take all of them as eight peers. Two
+# busy nodes behind one NAT have enough. Programs of this machine are its owner's: a network of its own runs there.
+HANDLED_PER_ADDRESS = 2 * HANDLED_PER_PEER
 ASKED_PER_PEER = 32  # our own, so that an honest peer never sees `busy` from one as strict as we are
 ASKED = 256
 READ_S = 10.0  # for the request's bytes once the stream is open: 1 MiB at 100 kB/s
@@ -80,13 +84,15 @@ class Dispatcher:
         self._served = served  # told who was answered, and not refused
         self._handlers: dict[str, Handler] = {}
         self._running: Counter[str] = Counter()  # by peer
+        self._running_from: Counter[str] = Counter()  # by address, of other machines
 
     def serve(self, name: str, handler: Handler) -> None:
         assert name not in self._handlers, name
         assert len(name) <= MAX_NAME, name
         self._handlers[name] = handler
 
-    async def answer(self, peer: str, frame: bytes) -> bytes:
+    async def answer(self, peer: str, frame: bytes, host: str = "") -> bytes:
+        """`host` is the peer's address; "" where it is not known, and has no share."""
         try:
             name, body = _decode_request.decode(frame)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -98,13 +104,19 @@ class Dispatcher:
             return self._refuse("too_large", f"A body of {len(body)} bytes is over {MAX_BODY_BYTES}.")
         if self._running[peer] >= HANDLED_PER_PEER or self._running.total() >= HANDLED:
             return self._refuse("busy", "Too many requests at once; try again in a moment.")
-        self._running[peer] += 1
+        where = _address(host)
+        if self._running_from[where] >= HANDLED_PER_ADDRESS:
+            return self._refuse("busy", "Too many requests at once from one address; try again in a moment.")
+        counted = [(self._running, peer), *([(self._running_from, where)] if where else [])]
+        for counts, key in counted:
+            counts[key] += 1
         try:
             return await self._handle(handler, peer, name, body)
         finally:
-            self._running[peer] -= 1
-            if not self._running[peer]:
-                del self._running[peer]
+            for counts, key in counted:
+                counts[key] -= 1
+                if not counts[key]:
+                    del counts[key]
 
     async def _handle(self, handler: Handler, peer: str, name: str, body: bytes) -> bytes:
         try:
@@ -125,6 +137,12 @@ class Dispatcher:
     def _refuse(self, code: str, sentence: str) -> bytes:
         self._counters.requests_refused += 1
         return encode_refusal(code, sentence)
+
+
+def _address(host: str) -> str:
+    """For which a share is counted; "" for this machine's own, and where it is not known."""
+    machine = block_of(host)[1]
+    return "" if not host or host == "::1" or machine.startswith("127.") else machine
 
 
 class Requests:
@@ -176,7 +194,7 @@ class Requests:
             await self._send(wire, encode_refusal("busy", "Too much is on its way here; try again in a moment."))
             return
         whole = frame
-        answer = await unless_gone(wire, lambda: self._dispatcher.answer(wire.peer_id, whole))
+        answer = await unless_gone(wire, lambda: self._dispatcher.answer(wire.peer_id, whole, wire.host))
         if answer is not None:
             await self._send(wire, answer)
 

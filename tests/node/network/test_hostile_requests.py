@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import msgspec
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,14 @@ from tallymesh.exchange import MAX_BODY_BYTES
 from tallymesh_node.network import Libp2pNetwork, arriving, open_network, requests
 from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.keys import generate
-from tallymesh_node.network.requests import MAX_FRAME_BYTES, Dispatcher, decode_answer, encode_answer, encode_refusal
+from tallymesh_node.network.requests import (
+    MAX_FRAME_BYTES,
+    Dispatcher,
+    decode_answer,
+    encode_answer,
+    encode_refusal,
+    encode_request,
+)
 from tallymesh_node.network.wire import Wire, expect_protocol, opening
 
 Patch = pytest.MonkeyPatch
@@ -269,6 +277,50 @@ def test_a_refusal_is_one_line_of_plain_text_on_both_sides() -> None:
         decode_answer(msgspec.msgpack.encode(["refused", "no\n", "\x1b[2JAll is paid.\n\u202eX"]), peer="peer")
     assert error.value.code == "no "
     assert error.value.sentence == "\N{REPLACEMENT CHARACTER}[2JAll is paid. \N{REPLACEMENT CHARACTER}X"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "answered"),
+    [
+        (["198.51.100.1"], 4),
+        (["::ffff:198.51.100.1", "198.51.100.1"], 4),
+        (["2001:db8::1", "2001:db8::2"], 4),
+        (["198.51.100.1", "198.51.100.2"], 8),
+        (["127.0.0.1", "127.0.0.2", "::1", ""], 10),
+    ],
+    ids=["one", "one by two names", "a whole /64", "two", "this machine"],
+)
+async def test_an_address_has_a_share_of_the_requests_under_way_however_many_keys_it_has(
+    monkeypatch: Patch, hosts: list[str], answered: int
+) -> None:
+    monkeypatch.setattr(requests, "HANDLED", 10)
+    monkeypatch.setattr(requests, "HANDLED_PER_ADDRESS", 4)
+    dispatcher = Dispatcher(Counters())
+    held, release = 0, trio.Event()
+
+    async def hold(peer: str, body: bytes) -> bytes:
+        nonlocal held
+        held += 1
+        await release.wait()
+        return b""
+
+    dispatcher.serve("hold", hold)
+    frame = encode_request("hold", b"")
+    answers: list[bytes] = []
+
+    async def ask(number: int, host: str) -> None:
+        answers.append(await dispatcher.answer(f"peer-{number}", frame, host))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(ask, number, hosts[number % len(hosts)])
+        await trio.testing.wait_all_tasks_blocked()
+        assert held == answered
+        busy = encode_refusal("busy", "")[:12]
+        assert sum(each[:12] == busy for each in answers) == 20 - answered
+        release.set()
+    await dispatcher.answer("later", frame, hosts[0])
+    assert held == answered + 1, "what is over is not counted"
 
 
 async def test_limits_let_so_many_through_and_forget_their_keys() -> None:
