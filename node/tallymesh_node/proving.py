@@ -14,6 +14,7 @@ class: that of most of them. This module knows neither market nor chain.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
@@ -28,7 +29,7 @@ from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import LocalError
 from tallymesh.units import canonical_json
 from tallymesh_learning.runtime import profile
-from tallymesh_node.gpus import Card
+from tallymesh_node.gpus import LEAST_MIB, Card
 from tallymesh_node.interfaces import Failure, Limits, OnLine
 from tallymesh_node.sandbox.cards import PROOF
 
@@ -37,9 +38,11 @@ log = logging.getLogger(__name__)
 S = TypeVar("S", bound=msgspec.Struct)
 
 RUNS: Final = 2
-GREEDY: Final = Limits(memory_mib=2048, wall_s=300.0, lines=200)
-GREEDY_ASKS_MIB: Final = 3 * 2048
+# As tight as a unit with a card may be; next to no disk, whose room its control group would have besides.
+GREEDY: Final = Limits(memory_mib=LEAST_MIB, disk_mib=64, wall_s=300.0, lines=200)
+GREEDY_ASKS_MIB: Final = LEAST_MIB + 2048  # enough to tell; where nothing bounds it, the machine has to have it
 KINDS_OF_MEMORY: Final = ("pinned", "managed")
+TAKES: Final = "takes"  # what `card.greedy` says before it takes the first piece
 RECHECK_S: Final = 60.0  # a card that was tried so recently is believed: programs that fail must not keep it busy
 MAX_SENTENCE: Final = 300
 SAY_AGAIN: Final = "Look at the node's log, and run scripts/gpu_check of a checkout for the whole account."
@@ -72,11 +75,11 @@ class Proven(msgspec.Struct, frozen=True):
 
 
 class Unsold(Exception):
-    """Why a card is not sold; `remedy` is for its owner."""
+    """Why a card is not sold; `remedy` is for its owner. `lines`: what the trial had said by then."""
 
-    def __init__(self, code: str, sentence: str, remedy: str = SAY_AGAIN) -> None:
+    def __init__(self, code: str, sentence: str, remedy: str = SAY_AGAIN, lines: Sequence[str] = ()) -> None:
         super().__init__(sentence)
-        self.code, self.sentence, self.remedy = code, sentence, remedy
+        self.code, self.sentence, self.remedy, self.lines = code, sentence, remedy, lines
 
 
 class Trials(Protocol):
@@ -130,7 +133,8 @@ async def _ask(
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         log.warning("card %s, %s: %s\n%s", card.uuid, task, failure.sentence, "\n".join(lines[-20:]))
         said = f"{failure.sentence} {last}".strip()
-        raise Unsold("does_not_compute", f"It does not compute in the sandbox: {said[:MAX_SENTENCE]}") from failure
+        sentence = f"It does not compute in the sandbox: {said[:MAX_SENTENCE]}"
+        raise Unsold("does_not_compute", sentence, lines=lines) from failure
     except LocalError as error:
         raise Unsold("no_sandbox", f"It cannot be tried: {error.sentence}", error.remedy) from None
     except UNREADABLE as error:
@@ -156,12 +160,15 @@ async def _cleared(trials: Trials, card: Card) -> None:
     """What one program left in the card's memory, the next must not read: they are of two jobs."""
     written = await _ask(trials, card, "fill", _Filled)
     found = await _ask(trials, card, "leftovers", _Filled)
-    if found.words or not written.bytes or not found.bytes:
+    if found.words:
         raise Unsold(
             "memory_not_cleared",
             f"What a program leaves in its memory the next one can read ({found.words} words of it).",
             "The driver has to clear memory between programs; see its notes on memory scrubbing.",
         )
+    if not written.bytes or not found.bytes:
+        sentence = "None of its memory is free, so whether it is cleared between programs cannot be seen."
+        raise Unsold("no_free_memory", sentence, "End what uses the card (nvidia-smi lists it), and start again.")
 
 
 class _Taken(msgspec.Struct):
@@ -169,15 +176,19 @@ class _Taken(msgspec.Struct):
 
 
 async def _bounded(trials: Trials, card: Card, kind: str) -> None:
-    """Memory of the machine that the driver gives out, counts. To be killed for it, or refused, is as it should be."""
+    """Memory of the machine that the driver gives out, counts. To be killed for it, or refused, is as it should be; to
+    be killed before anything was taken shows nothing."""
     payload = canonical_json({"kind": kind, "most_mib": GREEDY_ASKS_MIB})
     try:
         found = await _ask(trials, card, "greedy", _Taken, GREEDY, payload)
     except Unsold as unsold:
         cause = unsold.__cause__
-        if isinstance(cause, Failure) and cause.code == "limits" and "memory" in cause.sentence:
-            return
-        raise
+        if not (isinstance(cause, Failure) and cause.code == "limits" and "memory" in cause.sentence):
+            raise
+        if TAKES not in unsold.lines:
+            sentence = f"With {GREEDY.memory_mib} MiB of the machine's memory it does not even wake."
+            raise Unsold("does_not_compute", sentence) from None
+        return
     if found.mib > GREEDY.memory_mib:
         raise Unsold(
             "memory_not_bounded",
@@ -247,8 +258,7 @@ class Proving:
 
     async def is_sound(self, card: Card, run_task: Callable[[str], Awaitable[bytes]]) -> bool:
         """A program failed on it: does it still compute what it did? `run_task` runs one of the trials there, now."""
-        now = trio.current_time()
-        if now - self._tried.get(card, -RECHECK_S) < RECHECK_S:
+        if trio.current_time() - self._tried.get(card, -math.inf) < RECHECK_S:
             return True
         known = next((each.report for each in self.sold if each.card == card), None)
         try:
@@ -256,7 +266,7 @@ class Proving:
         except (Failure, LocalError, *UNREADABLE) as error:
             found = None
             log.warning("card %s: %s", card.uuid, error)
-        self._tried[card] = now
+        self._tried[card] = trio.current_time()  # when it was over: a trial may take longer than what it is good for
         if known is not None and found is not None and found.identity == known.identity:
             return True
         self.sold = tuple(each for each in self.sold if each.card != card)

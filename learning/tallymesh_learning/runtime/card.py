@@ -134,14 +134,16 @@ def others() -> bytes:
 
 
 def greedy(payload: bytes) -> bytes:
-    """Take memory of the machine through the driver, piece by piece, until it is refused or `most_mib` are held; every
-    page is written. `payload`: JSON with ``kind`` (``pinned`` or ``managed``) and ``most_mib``. JSON: ``mib``."""
+    """Say "takes", and take memory of the machine through the driver, piece by piece, until it is refused or `most_mib`
+    are held; every page is written. `payload`: JSON with ``kind`` (``pinned`` or ``managed``) and ``most_mib``. JSON:
+    ``mib``."""
     wanted = json.loads(payload)
     begin()
     driver = ctypes.CDLL("libcuda.so.1")
     take = {"pinned": driver.cuMemHostAlloc, "managed": driver.cuMemAllocManaged}[wanted["kind"]]
     flags = 0 if wanted["kind"] == "pinned" else 1  # CU_MEM_ATTACH_GLOBAL
     held = 0
+    print("takes", flush=True)
     for _ in range(PIECES_MAX):
         place = ctypes.c_void_p()
         if held >= wanted["most_mib"] or take(ctypes.byref(place), ctypes.c_size_t(PIECE_BYTES), ctypes.c_uint(flags)):
