@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,7 @@ SHARED = ("nvidiactl", "nvidia-uvm")
 LEAST_MIB = 4096
 MAX_CARDS = 64
 MAX_TEXT = 64 * 1024
+_OTHERS = stat.S_IROTH | stat.S_IWOTH
 CUDA_LIBRARY = "libtorch_cuda.so"  # only builds of torch for CUDA bring it
 
 
@@ -91,11 +93,12 @@ def obstacle(
             sentence="The installed torch is built for CPUs only, so no unit could use a card.",
             remedy="Install torch's build for CUDA into the node's environment, of the same release.",
         )
-    closed = [name for name in names(found) if not os.access(devices / name, os.R_OK | os.W_OK)]
+    closed = [name for name in names(found) if not _open(devices / name)]
     if closed:
+        listed = ", ".join(closed)
         return Problem(
             code="gpu_files",
-            sentence=f"These files of the driver are missing in {devices}, or closed to the node: {', '.join(closed)}.",
+            sentence=f"These files of the driver are missing in {devices}, or closed to what runs jobs: {listed}.",
             remedy="nvidia-modprobe -u -c 0 makes them; others must be able to read and write them (mode 0666).",
         )
     if not bounded:
@@ -106,6 +109,17 @@ def obstacle(
             remedy="Run the node as root, or as the only process of a service with Delegate=memory.",
         )
     return None
+
+
+def _open(device: Path) -> bool:
+    """Whether the user that jobs run as may use the file. Of a node of root's that is another one (sandbox/drop.py), of
+    any other node its own."""
+    if os.geteuid():
+        return os.access(device, os.R_OK | os.W_OK)
+    try:
+        return device.stat().st_mode & _OTHERS == _OTHERS
+    except OSError:
+        return False
 
 
 def _torch_folder() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,7 @@ def ready(tmp_path: Path) -> Path:
     (tmp_path / "dev").mkdir()
     for name in names([Card(UUID.format(1), 1)]):
         (tmp_path / "dev" / name).touch()
+        (tmp_path / "dev" / name).chmod(0o666)
     (tmp_path / "torch" / "lib").mkdir(parents=True)
     (tmp_path / "torch" / "lib" / CUDA_LIBRARY).touch()
     return tmp_path
@@ -118,6 +120,15 @@ def test_with_torch_for_cpus_none_is_lent(ready: Path) -> None:
 @pytest.mark.parametrize("name", ["nvidiactl", "nvidia-uvm", "nvidia1"])
 def test_without_one_of_the_drivers_files_none_is_lent(ready: Path, name: str) -> None:
     (ready / "dev" / name).unlink()
+    assert code(ready) == "gpu_files"
+
+
+def test_files_that_only_root_may_use_are_closed_to_jobs_though_the_node_is_roots(
+    ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert code(ready) == ""
+    (ready / "dev" / "nvidia1").chmod(0o600)
     assert code(ready) == "gpu_files"
 
 
