@@ -37,7 +37,8 @@ sys.setrecursionlimit(EVM_RECURSION_LIMIT)
 GAS_LIMIT = 30_000_000  # as on the public chain
 COINBASE = bytes(20)
 GAS_PRICE_TIP = 10**9
-ESTIMATE_STEPS = 12  # bisections when the first guess of the gas limit is too low
+ESTIMATE_STEPS = 12  # when the first guess of the gas limit is too low, and the next ones
+STIPEND = 2_300  # gas that a call with a value is given
 KEPT_CALLS = 2_048  # answers: what the nodes of a local network ask again while nothing changes
 KEPT_BYTES = 2_048  # question and answer of one that is kept; views of contracts have a few words
 
@@ -212,10 +213,12 @@ class Evm:
         high = request.gas or GAS_LIMIT
         used = high - computation.get_gas_remaining()
         guess: int = max(used, used - computation.get_gas_refund() + computation.data_floor_gas)
+        if computation.children:
+            # a call inside a call keeps back 1/64 of its gas (EIP-150), and a stipend must be left over to be given
+            guess = min(high, guess + guess // 63 + STIPEND)
         for _ in range(ESTIMATE_STEPS):
             if not free(msgspec.structs.replace(request, gas=guess)).is_error:
                 return guess
-            # a call inside a call keeps back 1/64 of its gas: what was used is then not enough as a limit
             guess = min(high, guess + guess // 8)
         return high
 
