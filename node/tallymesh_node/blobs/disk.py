@@ -51,6 +51,25 @@ def hash_of(path: Path) -> bytes:
     return digest.digest()
 
 
+def copy(place: Path, new: Path) -> bytes:
+    """Write a file's bytes, as they are read now, into a new one, and give their BLAKE3. Not fsynced."""
+    digest = blake3()
+    with open(place, "rb", buffering=0) as file, open(new, "xb", buffering=0, opener=private) as other:
+        while piece := file.read(CHUNK_BYTES):
+            digest.update(piece)
+            while piece:
+                piece = piece[other.write(piece) :]
+        os.fchmod(other.fileno(), 0o400)
+    return digest.digest()
+
+
+def change(folder: Path) -> None:
+    """So that its entries have to be written again: the system takes them for written where that failed once."""
+    mark = folder / f".{os.getpid()}.part"
+    mark.touch(mode=0o600)
+    mark.unlink()
+
+
 def begin_writing(descriptor: int) -> None:
     """Have the kernel start on what was written to the file, instead of keeping all of it for the fsync at its end.
     Nothing is promised: what fails here, or is not done, fsync does and says."""

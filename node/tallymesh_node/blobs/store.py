@@ -37,7 +37,9 @@ class BlobStore:
         self._clock = clock
         self._parts = folder / "parts"
         self._lock = threading.Lock()
-        self._durable = Durable(folder, self._lock, place=self._place, part=self.part)
+        self._durable = Durable(
+            folder, self._lock, place=self._place, part=self.part, lost=self.delete, clock=self._clock
+        )
         self._sizes: dict[BlobId, int] = {}
         self._used: dict[BlobId, float] = {}
         self._total = 0

@@ -9,15 +9,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tallymesh.errors import CallerError, LocalError
 from tallymesh.ids import BlobId, blob_id
-from tallymesh_node.blobs import BlobStore, disk, durable, kept, store, writer
+from tallymesh_node.blobs import BlobStore, disk, durable, kept, pins, store, writer
 from tallymesh_node.blobs.disk import CHUNK_BYTES
 from tallymesh_node.blobs.store import limit
+
+PATIENCE_S = 120.0  # for what takes milliseconds
 
 
 @pytest.fixture
@@ -262,6 +266,145 @@ def test_what_a_disk_once_failed_to_keep_is_read_at_the_next_start(
     assert not blobs.path(name).exists()
 
 
+class Forgetful:
+    """A disk as Linux shows it: a write that failed is told to the fsync of the moment, and to no later one, which
+    finds nothing left to write. `kept` is what a power cut would leave of a file, or of a folder's entries."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.failing = 0  # of the next ones
+        self.refused: list[Path] = []
+        self.held: list[int] = []  # so that no new file gets the number of one that is gone
+        self._kept: dict[tuple[int, int], object] = {}
+        self._clean: dict[tuple[int, int], object] = {}  # what the system takes for written, and is not
+        self._changes: Counter[Path] = Counter()
+        patch.setattr(os, "fsync", self.fsync)
+        for module in (durable, pins):
+            patch.setattr(module, "change", self.change)
+
+    def change(self, folder: Path) -> None:
+        disk.change(folder)
+        self._changes[folder] += 1
+
+    def fsync(self, descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        inode, now = self._inode(path), self._content(path)
+        self.held.append(os.dup(descriptor))
+        if self.failing:
+            self.failing -= 1
+            self.refused.append(path)
+            self._clean[inode] = now
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if inode not in self._clean or self._clean[inode] != now:
+            self._kept[inode] = now
+            self._clean.pop(inode, None)
+
+    def kept(self, path: Path) -> bool:
+        return self._kept.get(self._inode(path)) == self._content(path)
+
+    def _inode(self, path: Path) -> tuple[int, int]:
+        found = path.stat()
+        return found.st_dev, found.st_ino
+
+    def _content(self, path: Path) -> object:
+        return (sorted(os.listdir(path)), self._changes[path]) if path.is_dir() else path.read_bytes()
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Forgetful]:
+    found = Forgetful(monkeypatch)
+    yield found
+    for descriptor in found.held:
+        os.close(descriptor)
+
+
+def places(blobs: BlobStore, name: BlobId) -> list[Path]:
+    path = blobs.path(name)
+    return [path, path.parent, path.parent.parent, path.parent.parent.parent]
+
+
+@pytest.mark.parametrize("failing", range(1, 5))
+def test_what_the_disk_failed_to_write_is_written_anew_before_it_is_believed(
+    blobs: BlobStore, device: Forgetful, failing: int
+) -> None:
+    """Once to four times in a row: the file alone, or its folders, too."""
+    name = blobs.put(b"abcd")
+    for _ in range(failing):
+        device.failing = 1
+        with pytest.raises(LocalError):
+            blobs.sync()
+    blobs.sync()
+    assert [str(each) for each in places(blobs, name) if not device.kept(each)] == []
+    assert blobs.get(name) == b"abcd"
+    assert stat.S_IMODE(blobs.path(name).stat().st_mode) == 0o400
+    assert not list((blobs.folder / "parts").iterdir())
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_the_same_for_each_folder_above_it(
+    blobs: BlobStore, device: Forgetful, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    name = blobs.put(b"abcd")
+    place = places(blobs, name)[which]
+    forgetful = device.fsync
+
+    def fail_there(descriptor: int) -> None:
+        device.failing = int(os.readlink(f"/proc/self/fd/{descriptor}") == str(place) and not device.refused)
+        forgetful(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_there)
+    with pytest.raises(LocalError):
+        blobs.sync()
+    assert device.refused == [place]
+    blobs.sync()
+    assert [str(each) for each in places(blobs, name) if not device.kept(each)] == []
+
+
+def test_what_neither_disk_nor_memory_has_is_thrown_away_and_nobody_signs_about_it(
+    tmp_path: Path, device: Forgetful
+) -> None:
+    now = 0.0
+    blobs = BlobStore(tmp_path, clock=lambda: now)
+    name, other = blobs.put(b"abcd"), blobs.put(b"efgh")
+    device.failing = 1
+    with pytest.raises(LocalError):
+        blobs.sync()
+    (lost,) = device.refused
+    os.chmod(lost, 0o600)
+    lost.write_bytes(b"junk")  # the system dropped the page, and reads what was there before
+    os.chmod(lost, 0o400)
+    for _ in range(2):  # whoever put it asks, and cannot be told from others
+        with pytest.raises(LocalError, match="thrown away"):
+            blobs.sync()
+    data = {name: b"abcd", other: b"efgh"}
+    (gone,) = [each for each in data if not blobs.has(each)]
+    assert lost.name == gone.hex()
+    assert blobs.put(data[gone]) == gone
+    blobs.sync()
+    assert blobs.get(gone) == data[gone]
+    assert device.kept(blobs.path(gone))
+    # Nobody brings it again: others go on after a while.
+    device.failing, third = 1, blobs.put(b"ijkl")
+    with pytest.raises(LocalError):
+        blobs.sync()
+    os.chmod(blobs.path(third), 0o600)
+    blobs.path(third).write_bytes(b"junk")
+    with pytest.raises(LocalError, match="thrown away"):
+        blobs.sync()
+    now = durable.LOST_S
+    blobs.sync()
+
+
+def test_a_pin_that_the_disk_failed_to_write_is_written_anew(blobs: BlobStore, device: Forgetful) -> None:
+    name = blobs.put(b"abcd")
+    for pinned in (True, False):
+        device.failing = 1
+        with pytest.raises(LocalError):
+            blobs.pin(name, pinned=pinned)
+        blobs.pin(name, pinned=pinned)
+        assert device.kept(blobs.folder / "pins")
+        assert (name in blobs.pins) is pinned
+
+
 def test_sync_waits_for_another_that_is_under_way(blobs: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     blobs.put(b"abcd")
     begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
@@ -269,19 +412,19 @@ def test_sync_waits_for_another_that_is_under_way(blobs: BlobStore, monkeypatch:
 
     def slow(descriptor: int) -> None:
         begun.set()
-        assert go_on.wait(5)
+        assert go_on.wait(PATIENCE_S)
         original(descriptor)
 
     monkeypatch.setattr(os, "fsync", slow)
     first = threading.Thread(target=blobs.sync)
     second = threading.Thread(target=lambda: (blobs.sync(), done.set()))
     first.start()
-    assert begun.wait(5)
+    assert begun.wait(PATIENCE_S)
     second.start()
     assert not done.wait(0.05)  # nothing is left to do, but it is not done
     go_on.set()
-    first.join(5)
-    second.join(5)
+    first.join(PATIENCE_S)
+    second.join(PATIENCE_S)
     assert done.is_set()
 
 
