@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+from collections.abc import Iterator
+
 import msgspec
 import pytest
 
@@ -178,8 +182,9 @@ def withdrawal(lane: Lane, **fields: object) -> RelayedWithdraw:
     return RelayedWithdraw(account=lane.newcomer.address, **fields)  # type: ignore[arg-type]
 
 
-def rich() -> Lane:
-    """The newcomer has a slot, a deposit, and some credit."""
+@functools.cache
+def enriched() -> Lane:
+    """The newcomer has a slot, a deposit, and some credit: a hundred seats, so it happens once in a process."""
     lane = Lane()
     lane.earn(SLOT + 3 * VALUE)
     assert lane.live == 1
@@ -187,8 +192,22 @@ def rich() -> Lane:
     return lane
 
 
-def test_from_nothing_to_a_slot_and_a_withdrawal_without_gas_or_tokens() -> None:
-    lane = rich()
+@pytest.fixture
+def rich() -> Iterator[Lane]:
+    """What a test does to it is taken back."""
+    first = enriched()
+    lane = copy.copy(first)
+    lane.world, lane.job = copy.copy(first.world), copy.copy(first.job)
+    lane.job.world = lane.world
+    for name in ("leases", "seats", "workers"):
+        setattr(lane.job, name, list(getattr(first.job, name)))
+    with first.engine.undone():
+        yield lane
+    first.engine.at(first.world.now)
+
+
+def test_from_nothing_to_a_slot_and_a_withdrawal_without_gas_or_tokens(rich: Lane) -> None:
+    lane = rich
     key, carrier = lane.newcomer, lane.stranger
     assert lane.world.read("Token", "balanceOf", key.address) == 0
     credit, deposit = lane.credit(key.address), lane.deposit
@@ -206,8 +225,8 @@ def test_from_nothing_to_a_slot_and_a_withdrawal_without_gas_or_tokens() -> None
     assert lane.tokens(key.address) == credit - 5 + SLOT + deposit
 
 
-def test_credit_becomes_stake_and_each_whole_slot_of_it_one() -> None:
-    lane = rich()
+def test_credit_becomes_stake_and_each_whole_slot_of_it_one(rich: Lane) -> None:
+    lane = rich
     credit, deposit = lane.credit(lane.newcomer.address), lane.deposit
     lane.bond_for(lane.newcomer, bond(lane, amount=100), by=lane.stranger)
     assert lane.deposit == deposit + 100
@@ -218,8 +237,8 @@ def test_credit_becomes_stake_and_each_whole_slot_of_it_one() -> None:
     assert lane.credit(lane.stranger.address) == 10
 
 
-def test_credit_pays_a_debt_first() -> None:
-    lane = rich()
+def test_credit_pays_a_debt_first(rich: Lane) -> None:
+    lane = rich
     deposit = lane.deposit
     i, _ = lane.take(lock=2_000)
     lane.hold(i)
@@ -239,9 +258,9 @@ def test_credit_pays_a_debt_first() -> None:
     [({"deadline": 0}, "expired"), ({"nonce": 1}, "stale_nonce"), ({"fee": 10**9}, "too_little_credit")],
 )
 def test_a_request_counts_once_in_order_in_time_and_within_the_credit(
-    kind: str, fields: dict[str, int], why: str
+    rich: Lane, kind: str, fields: dict[str, int], why: str
 ) -> None:
-    lane = rich()
+    lane = rich
     function, request, more = "bondFor", bond(lane, **fields), ()
     if kind == "withdraw":
         function, request, more = "withdrawFor", withdrawal(lane, **fields), ([],)
@@ -251,8 +270,8 @@ def test_a_request_counts_once_in_order_in_time_and_within_the_credit(
     assert lane.world.read("Registry", "nonceOf", lane.newcomer.address) == 0
 
 
-def test_a_request_is_used_up() -> None:
-    lane = rich()
+def test_a_request_is_used_up(rich: Lane) -> None:
+    lane = rich
     request = bond(lane, amount=1)
     lane.bond_for(lane.newcomer, request, by=lane.stranger)
     with pytest.raises(Reverted, match="stale_nonce"):
@@ -262,8 +281,8 @@ def test_a_request_is_used_up() -> None:
     lane.withdraw_for(lane.newcomer, withdrawal(lane, nonce=1), [], by=lane.stranger)
 
 
-def test_nobody_but_the_owner_signs_a_request() -> None:
-    lane = rich()
+def test_nobody_but_the_owner_signs_a_request(rich: Lane) -> None:
+    lane = rich
     with pytest.raises(Reverted, match="not_signed"):
         lane.bond_for(lane.newcomer, bond(lane), by=lane.stranger, signer=lane.stranger)
     # the cold wallet that owns the account: the hot key can no longer spend its credit, not even as a fee
@@ -276,8 +295,8 @@ def test_nobody_but_the_owner_signs_a_request() -> None:
     assert lane.tokens(owner.address) > 0
 
 
-def test_the_owner_itself_needs_no_signature() -> None:
-    lane = rich()
+def test_the_owner_itself_needs_no_signature(rich: Lane) -> None:
+    lane = rich
     nothing = (bytes(32), bytes(32))
     credit = lane.credit(lane.newcomer.address)
     lane.registry("bondFor", bond(lane, amount=7), nothing, by=lane.newcomer)
@@ -285,8 +304,8 @@ def test_the_owner_itself_needs_no_signature() -> None:
     assert lane.tokens(lane.newcomer.address) == credit - 7, "its own fees came back to it"
 
 
-def test_a_carrier_names_exactly_as_many_slots_as_were_signed_and_only_the_accounts() -> None:
-    lane = rich()
+def test_a_carrier_names_exactly_as_many_slots_as_were_signed_and_only_the_accounts(rich: Lane) -> None:
+    lane = rich
     mine = int(lane.world.read("Registry", "slotCount")) - 1
     for slots, why in (([], "bad_count"), ([mine, mine], "bad_count"), ([0], "not_your_slot")):
         with pytest.raises(Reverted, match=why):
@@ -295,8 +314,8 @@ def test_a_carrier_names_exactly_as_many_slots_as_were_signed_and_only_the_accou
         lane.withdraw_for(lane.newcomer, withdrawal(lane, slots=2), [mine, mine], by=lane.stranger)
 
 
-def test_a_request_for_another_chain_or_contract_does_not_count() -> None:
-    lane = rich()
+def test_a_request_for_another_chain_or_contract_does_not_count(rich: Lane) -> None:
+    lane = rich
     request = bond(lane)
     domains = msgspec.structs.replace(lane.world.domains, registry=lane.world.domains.escrow)
     signature = compact(lane.newcomer.sign(domains, request).signature)

@@ -4,6 +4,8 @@ that nothing has to be imported, and nothing that is not imported is missed."""
 from __future__ import annotations
 
 import ast
+import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,34 +73,44 @@ def dotted(node: ast.expr) -> str:
     return ".".join(reversed(parts))
 
 
+_PARSER = re.compile(rf"(.*\.)?({'|'.join(map(re.escape, PARSERS))})")
+
+
 def is_parser(name: str) -> bool:
-    return any(name == parser or name.endswith("." + parser) for parser in PARSERS)
+    return _PARSER.fullmatch(name) is not None
+
+
+@functools.cache
+def every_call() -> tuple[tuple[str, str, str, bool], ...]:
+    """(file, scope, name, whether it has arguments) of every call of the product. Each file is parsed once, and no tree
+    is kept: the collector would walk over all of them for the rest of the run."""
+    return tuple(
+        (path.relative_to(ROOT).as_posix(), scope, dotted(call.func), bool(call.args))
+        for path in files()
+        for scope, call in calls(ast.parse(path.read_text()))
+    )
 
 
 def parsers() -> set[str]:
     """`file::function` of every place that calls a parser; `file` alone for the module's own level."""
-    found: set[str] = set()
-    for path in files():
-        place = path.relative_to(ROOT).as_posix()
-        if "/model/" in place:
-            continue  # the contracts' model: an arithmetic of values, no bytes come to it
-        for scope, call in calls(ast.parse(path.read_text())):
-            if is_parser(dotted(call.func)):
-                found.add(f"{place}::{scope}" if scope else place)
-    return found
+    return {
+        f"{place}::{scope}" if scope else place
+        for place, scope, name, _ in every_call()
+        # The contracts' model is an arithmetic of values: no bytes come to it.
+        if "/model/" not in place and is_parser(name)
+    }
 
 
 def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
-    """Every call with the dotted name of the innermost class and function that it stands in."""
-
-    def walk(node: ast.AST, scope: tuple[str, ...]) -> Iterator[tuple[str, ast.Call]]:
+    """Every call with the dotted name of the innermost class and function that it stands in, in no order."""
+    left: list[tuple[ast.AST, str]] = [(tree, "")]
+    while left:
+        node, scope = left.pop()
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Call):
-                yield ".".join(scope), child
+                yield scope, child
             inside = isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            yield from walk(child, (*scope, child.name) if inside else scope)  # type: ignore[attr-defined]
-
-    yield from walk(tree, ())
+            left.append((child, f"{scope}.{child.name}".lstrip(".") if inside else scope))  # type: ignore[attr-defined]
 
 
 REGISTER = ("serve", "serve_streams", "set_topic_validator", "set_stream_handler")
@@ -106,12 +118,9 @@ REGISTER = ("serve", "serve_streams", "set_topic_validator", "set_stream_handler
 
 def serving() -> set[str]:
     """`file::function` of every place that registers a handler of requests, streams or gossip."""
-    found: set[str] = set()
-    for path in files():
-        place = path.relative_to(ROOT).as_posix()
-        if not place.startswith("node/"):
-            continue  # peers talk to the node alone
-        for scope, call in calls(ast.parse(path.read_text())):
-            if dotted(call.func).rpartition(".")[2] in REGISTER and call.args:
-                found.add(f"{place}::{scope}" if scope else place)
-    return found
+    return {
+        f"{place}::{scope}" if scope else place
+        for place, scope, name, arguments in every_call()
+        # Peers talk to the node alone.
+        if place.startswith("node/") and name.rpartition(".")[2] in REGISTER and arguments
+    }

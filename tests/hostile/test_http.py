@@ -28,6 +28,7 @@ from tallymesh.ids import ZERO32, blob_id
 from tallymesh_node.http import answers, crowd, server
 
 PATIENCE_S = 120.0
+PLAIN = {"verify": False, "trust_env": False}  # loopback: no certificates, which take long to load, and no proxy
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 @pytest.fixture
 def client(served: Served) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {served.token}"}
-    with httpx.Client(base_url=served.url, headers=headers, timeout=PATIENCE_S, trust_env=False) as session:
+    with httpx.Client(base_url=served.url, headers=headers, timeout=PATIENCE_S, **PLAIN) as session:
         yield session
 
 
@@ -164,7 +165,7 @@ def test_silent_and_slow_strangers_keep_nobody_out(served: Served, client: httpx
                 except ConnectionError:
                     assert number < crowd.MAX_STRANGERS
         assert closed(lines[0])
-        with httpx.Client(base_url=served.url, headers=client.headers, timeout=PATIENCE_S, trust_env=False) as another:
+        with httpx.Client(base_url=served.url, headers=client.headers, timeout=PATIENCE_S, **PLAIN) as another:
             for _ in range(3):
                 assert another.get("/v1/node").status_code == 200
             assert client.get("/v1/node").status_code == 200
@@ -307,7 +308,10 @@ def test_a_body_that_unpacks_to_a_thousand_times_its_size_is_never_unpacked(
 
     monkeypatch.setattr(http_parser.DeflateBuffer, "__init__", counted)
     bomb = gzip.compress(bytes(4 << 20))
-    with serve(FakeNode(tmp_path)) as served, httpx.Client(base_url=served.url, trust_env=False) as stranger:
+    with (
+        serve(FakeNode(tmp_path)) as served,
+        httpx.Client(base_url=served.url, **PLAIN) as stranger,
+    ):
         for token in ("", f"Bearer {served.token}"):
             headers = {"Content-Encoding": "gzip", "Authorization": token}
             answer = stranger.post("/v1/blobs", content=bomb, headers=headers, timeout=PATIENCE_S)

@@ -32,6 +32,7 @@ def node(home: Path, process: int) -> tuple[list[Finding], NodeView | None]:
             headers={"Authorization": f"Bearer {published['token']}"},
             timeout=ANSWER_S,
             trust_env=False,
+            verify=str(published["url"]).startswith("https:"),  # the certificate store takes long to load
         )
         view = msgspec.json.decode(answer.raise_for_status().content, type=NodeView)
     except (OSError, KeyError, httpx.HTTPError, httpx.InvalidURL, *UNREADABLE):

@@ -35,7 +35,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 @pytest.fixture
 def client(served: Served) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {served.token}"}
-    with httpx.Client(base_url=served.url, headers=headers, timeout=60, trust_env=False) as session:
+    with httpx.Client(base_url=served.url, headers=headers, timeout=60, verify=False, trust_env=False) as session:
         yield session
 
 
@@ -72,7 +72,7 @@ def submit(client: httpx.Client, count: int = 3) -> Any:
 )
 @pytest.mark.parametrize("path", ["/v1/node", "/metrics", "/v1/jobs", f"/v1/blobs/{'0' * 64}", "/nothing"])
 def test_without_the_token_nothing_is_told(served: Served, path: str, header: dict[str, str | bytes]) -> None:
-    answer = httpx.get(served.url + path, headers=header, trust_env=False)
+    answer = httpx.get(served.url + path, headers=header, verify=False, trust_env=False)
     assert answer.status_code == 401
     assert answer.json()["code"] == "unauthorised"
     assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -95,10 +95,10 @@ def test_there_are_no_cors_headers(client: httpx.Client) -> None:
 
 
 def test_probes_need_no_token_and_tell_nothing(served: Served) -> None:
-    assert httpx.get(served.url + "/livez", trust_env=False).text == "ok\n"
-    assert httpx.get(served.url + "/readyz", trust_env=False).status_code == 200
+    assert httpx.get(served.url + "/livez", verify=False, trust_env=False).text == "ok\n"
+    assert httpx.get(served.url + "/readyz", verify=False, trust_env=False).status_code == 200
     served.node.is_ready = False
-    assert httpx.get(served.url + "/readyz", trust_env=False).status_code == 503
+    assert httpx.get(served.url + "/readyz", verify=False, trust_env=False).status_code == 503
 
 
 def test_the_files_are_private_and_go_with_the_node(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_an_unknown_job_is_404_everywhere(client: httpx.Client) -> None:
 
 def test_a_node_without_the_role_says_so(tmp_path: Path) -> None:
     with serve(FakeNode(tmp_path, submits=False)) as served:
-        answer = httpx.get(served.url + "/v1/jobs", headers={"Authorization": f"Bearer {served.token}"})
+        answer = httpx.get(served.url + "/v1/jobs", headers={"Authorization": f"Bearer {served.token}"}, verify=False)
         assert (answer.status_code, answer.json()["code"]) == (409, "no_submit_role")
         assert "tallymesh up" in answer.json()["remedy"]
 
@@ -478,7 +478,7 @@ def test_a_node_that_ends_cuts_its_streams_at_once(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("tallymesh_node.http.server.SHUTDOWN_S", 60.0)  # for answers that would end by themselves
     with serve(FakeNode(tmp_path)) as served:
         headers = {"Authorization": f"Bearer {served.token}"}
-        with httpx.Client(base_url=served.url, headers=headers, timeout=8, trust_env=False) as client:
+        with httpx.Client(base_url=served.url, headers=headers, timeout=8, verify=False, trust_env=False) as client:
             job = submit(client).json()["id"]
             with client.stream("GET", f"/v1/jobs/{job}/events") as answer:
                 stream = read_events(answer)
