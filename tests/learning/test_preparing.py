@@ -191,29 +191,6 @@ def test_a_saved_package_with_a_changed_blob_is_refused(tmp_path: Path) -> None:
         PreparedJob.load(tmp_path)
 
 
-@pytest.mark.slow
-def test_digits_reach_ninety_percent(pool: UnitPool) -> None:
-    from sklearn.datasets import load_digits
-
-    x, y = load_digits(return_X_y=True)
-    x, y = torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y)
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    cut = len(x) // 5
-    job = prepare_training(
-        training.digits,
-        training.cross_entropy,
-        TensorDataset(x[order[cut:]], y[order[cut:]]),
-        TensorDataset(x[order[:cut]], y[order[:cut]]),
-        rounds=10,
-        clients=10,
-        partition="dirichlet:0.5",
-        local={"epochs": 5, "batch": 16, "lr": 0.05, "momentum": 0.9},
-        pool=pool,
-    )
-    _, local = run(job, pool)
-    assert local.metrics["accuracy"] >= 0.9
-
-
 # Refusals of models and losses
 
 
