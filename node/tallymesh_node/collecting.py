@@ -6,9 +6,8 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 
-import trio
-
 from tallymesh.errors import ChainError
+from tallymesh_node import beats
 from tallymesh_node.worker.policy import SettlePolicy, worth_withdrawing
 
 log = logging.getLogger("tallymesh.collecting")
@@ -33,4 +32,4 @@ async def collect(
                     counters["withdrawals"] += 1
         except ChainError as error:
             log.debug("credits are not drawn: %s", error)
-        await trio.sleep(COLLECT_S)
+        await beats.pause(COLLECT_S)

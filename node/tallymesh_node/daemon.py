@@ -25,6 +25,7 @@ from tallymesh_ledger.chain import Rpc
 from tallymesh_ledger.chain.outbox import FileOutbox
 from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.keys import checksum
+from tallymesh_node import beats
 from tallymesh_node.auditor import AuditorService
 from tallymesh_node.blobs import BlobExchange, BlobStore, open_blobs
 from tallymesh_node.blobs.room import Room
@@ -478,13 +479,13 @@ class Node:
     async def _beat(self) -> None:
         while True:
             self.life.beat(time.time())
-            await trio.sleep(BEAT_S)
+            await beats.pause(BEAT_S)
 
     async def _watch_reachability(self) -> None:
         while True:
             self.reachability = await check_reachability(self.network)
             known = self.reachability.reachable is not None
-            await trio.sleep(REACHABILITY_S if known else REACHABILITY_RETRY_S)
+            await beats.pause(REACHABILITY_S if known else REACHABILITY_RETRY_S)
 
 
 async def run_node(node: Node) -> None:

@@ -154,8 +154,13 @@ class Enrolment:
         """Ask the network's faucet, where it has one, for an account that cannot pay for a transaction."""
         if not self._network.faucet:
             return
-        price_wei = int(await self._chain.rpc.call("eth_gasPrice"), 16)
-        if await self._chain.rpc.balance(self._chain.account) >= GAS_MIN * price_wei:
+        who = "0x" + self._chain.account.hex()
+        answers = await self._chain.rpc.batch([("eth_gasPrice", []), ("eth_getBalance", [who, "latest"])])
+        for answer in answers:
+            if isinstance(answer, ChainError):
+                raise answer
+        price_wei, balance_wei = (int(answer, 16) for answer in answers)
+        if balance_wei >= GAS_MIN * price_wei:
             return
         try:
             async with httpx.AsyncClient(timeout=FAUCET_TIMEOUT_S, trust_env=False) as http:

@@ -7,6 +7,7 @@ everything else is read when it is needed. This module decides nothing and keeps
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from tallymesh_ledger.chain.rpc import Block, block_of
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_ledger.newcomers import Newcomer
 from tallymesh_ledger.registry import RegistryAt
+from tallymesh_node import beats
 from tallymesh_node.complaints import LIMITS, NO_COIN
 from tallymesh_node.interfaces import JobState, SeatEnding, SeatState, SignedLease
 from tallymesh_node.newest import SOON, Newest
@@ -65,6 +67,7 @@ class EscrowChain:
         self._stale_s = max(STALE_S, STALE_BLOCKS * network.chain.block_ms / 1000)
         self._clock = clock
         self._time = 0
+        self._asked_at = math.inf  # trio time of the look that is under way
         self.newest = Newest()
         self.quiet = Quiet(self.newest, network.contracts, self.sender)
         self.unavailable = ""  # why the chain could not be asked the last time, "" if it could
@@ -94,27 +97,28 @@ class EscrowChain:
         """Keep the newest block's time, and watch what was sent until it is final."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_time)
+            nursery.start_soon(self._tell_late)
             nursery.start_soon(self.sender.run)
 
     async def _keep_time(self) -> None:
         """A chain that is away, or whose node stands still, is told once, and once more when it is back."""
         while True:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._tell_late)
-                try:
-                    await self.look()
-                    problem = self._stale()
-                except ChainError as error:
-                    problem = str(error)
-                nursery.cancel_scope.cancel()
+            self._asked_at = trio.current_time()
+            try:
+                await self.look()
+                problem = self._stale()
+            except ChainError as error:
+                problem = str(error)
+            self._asked_at = math.inf
             self._tell(problem)
-            await trio.sleep(POLL_S)
+            await beats.pause(POLL_S)
 
     async def _tell_late(self) -> None:
-        """Before the look that is under way has lost its patience, and knows more."""
-        await trio.sleep(TELL_S)
-        if not self.unavailable:
-            self._tell(f"The chain has not answered for {TELL_S:g} s.")
+        """Before a look that is under way has lost its patience, and knows more."""
+        while True:
+            await beats.pause(POLL_S)
+            if not self.unavailable and trio.current_time() - self._asked_at > TELL_S - POLL_S / 2:
+                self._tell(f"The chain has not answered for {TELL_S:g} s.")
 
     def _tell(self, problem: str) -> None:
         if problem and not self.unavailable:

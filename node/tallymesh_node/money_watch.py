@@ -10,12 +10,11 @@ import logging
 import time
 from collections.abc import Callable
 
-import trio
-
 from tallymesh.amounts import WEI_PER_TOKEN
 from tallymesh.errors import ChainError, RemoteError
 from tallymesh_ledger.chain import Contracts
 from tallymesh_ledger.chain.rpc import Rpc
+from tallymesh_node import beats
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ class MoneyWatch:
                 await self.look()
             except (ChainError, RemoteError) as error:
                 log.debug("money not read: %s", error)  # the chain's own loop tells the owner
-            await trio.sleep(LOOK_S)
+            await beats.pause(LOOK_S)
 
     async def look(self) -> None:
         """Read everything once. ChainError where the chain cannot be asked: then nothing changed."""

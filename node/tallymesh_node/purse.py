@@ -11,12 +11,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
-import trio
-
 from tallymesh import amounts
 from tallymesh.amounts import WEI_PER_TOKEN
 from tallymesh.errors import ChainError
 from tallymesh_ledger.chain.rewards import Rewards
+from tallymesh_node import beats
 from tallymesh_node.complaints import level
 from tallymesh_node.escrow import EscrowChain
 
@@ -54,7 +53,7 @@ class Purse:
                 await self.look()
             except ChainError as error:
                 log.log(level(error), "not fetched yet: %s", error)
-            await trio.sleep(pause)
+            await beats.pause(pause)
 
     async def look(self) -> None:
         """Fetch what is there. ChainError where the chain cannot be asked, or gas is too dear: the next one goes on."""

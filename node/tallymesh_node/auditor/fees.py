@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import logging
 
-import trio
-
 from tallymesh import wire
 from tallymesh.errors import ChainError, LocalError
 from tallymesh.messages import AuditOrder, Verdict
+from tallymesh_node import beats
 from tallymesh_node.auditor.record import AuditRecord, Line
 from tallymesh_node.auditor.tools import Tools, log
 
@@ -43,7 +42,7 @@ class Fees:
                     known = isinstance(error, ChainError) and not error.reverted  # a chain that is away is said once
                     level = logging.DEBUG if known else logging.WARNING
                     log.log(level, "fees of seat %s: %s", records[0].call.audit_order.seat[:4].hex(), error)
-            await trio.sleep(self._pause())
+            await beats.pause(self._pause())
 
     def _by_seat(self) -> list[list[AuditRecord]]:
         found: dict[bytes, list[AuditRecord]] = {}

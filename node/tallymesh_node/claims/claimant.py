@@ -18,6 +18,7 @@ from tallymesh_ledger import audit, claims, merkle, waits
 from tallymesh_ledger.claims import CLAIM_TALLY, Terms
 from tallymesh_ledger.phases import Phase
 from tallymesh_ledger.waits import Step
+from tallymesh_node import beats
 from tallymesh_node.claims import due
 from tallymesh_node.claims.due import Policy, Standing
 from tallymesh_node.claims.kept import accusers, unpaid_end
@@ -48,7 +49,7 @@ class Claimant:
         """Until cancelled."""
         while True:
             await self.look()
-            await trio.sleep(look_s(self.terms))
+            await beats.pause(look_s(self.terms))
 
     @property
     def live(self) -> list[Case]:

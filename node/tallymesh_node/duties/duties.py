@@ -15,6 +15,7 @@ import trio
 
 from tallymesh import exchange
 from tallymesh.errors import ChainError, LocalError
+from tallymesh_node import beats
 from tallymesh_node.duties.duty import Duty, Record, Tools
 from tallymesh_node.duties.record import DRAWN, OVER
 from tallymesh_node.lines import EndLine
@@ -99,7 +100,7 @@ class Duties(ABC, Generic[Tools, Record, Found]):
                 except (ChainError, LocalError) as error:
                     log.debug("%r cannot look: %s", self, error)
                 looks += 1
-                await trio.sleep(self._pause_s)
+                await beats.pause(self._pause_s)
 
     async def _look(self, nursery: trio.Nursery) -> None:
         live: set[tuple[bytes, bytes]] = set()

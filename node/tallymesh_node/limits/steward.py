@@ -16,6 +16,7 @@ from pathlib import Path
 import trio
 
 from tallymesh.errors import TallymeshError
+from tallymesh_node import beats
 from tallymesh_node.limits import orders as files
 from tallymesh_node.limits.idle import Idleness
 from tallymesh_node.limits.orders import Orders
@@ -59,7 +60,7 @@ class Steward:
     async def run(self) -> None:
         while True:
             await self.look()
-            await trio.sleep(LOOK_S)
+            await beats.pause(LOOK_S)
 
     async def look(self) -> None:
         self._read()

@@ -16,6 +16,7 @@ from tallymesh.errors import ChainError, RemoteError
 from tallymesh.exchange import Source
 from tallymesh.messages import Offer
 from tallymesh_ledger.registry import RegistryAt
+from tallymesh_node import beats
 from tallymesh_node.complaints import level
 from tallymesh_node.interfaces import Chain
 from tallymesh_node.market.envelope import Opener
@@ -175,7 +176,7 @@ class OfferBook:
                 await self.refresh()
             except (ChainError, RemoteError) as error:
                 log.log(level(error), "the registry cannot be read: %s", error)
-            await trio.sleep(refresh_s)
+            await beats.pause(refresh_s)
 
     async def refresh(self) -> None:
         number, block_hash = await self._chain.final_block()

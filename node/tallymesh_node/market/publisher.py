@@ -15,6 +15,7 @@ from tallymesh.messages import Offer
 from tallymesh.parameters import Parameters
 from tallymesh_ledger.eip712 import Domains
 from tallymesh_ledger.keys import AccountKey
+from tallymesh_node import beats
 from tallymesh_node.market.envelope import Binding, seal
 
 MAX_ADDRESS_BYTES = 90  # addresses are the only part of an offer that grows; the first that fit are named
@@ -80,7 +81,7 @@ class Publisher:
             await self._publish(data)
             self.published += 1
             self.first_published.set()
-            with trio.move_on_after(self._parameters.offer_period_s):
+            with trio.move_on_after(beats.left(self._parameters.offer_period_s)):
                 await changed.wait()
 
     def _build(self, capacity: Capacity) -> Offer:

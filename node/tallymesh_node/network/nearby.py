@@ -21,6 +21,7 @@ import msgspec
 import trio
 
 from tallymesh.exchange import Source
+from tallymesh_node import beats
 from tallymesh_node.network.addresses import host_and_port
 from tallymesh_node.network.nearby_packets import TTL_S, Heard, question, read, statement
 
@@ -135,7 +136,7 @@ class Nearby:
 
     async def _look_again(self) -> None:
         while True:
-            await trio.sleep(LOOK_S)
+            await beats.pause(LOOK_S)
             await self.look()
 
     async def look(self) -> None:

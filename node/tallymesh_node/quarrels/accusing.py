@@ -15,6 +15,7 @@ from tallymesh import amounts, exchange
 from tallymesh.errors import ChainError, LocalError, RemoteError
 from tallymesh.exchange import Body
 from tallymesh_ledger.court import Terms
+from tallymesh_node import beats
 from tallymesh_node.complaints import told
 from tallymesh_node.interfaces import Entry
 from tallymesh_node.lines import EndLine
@@ -112,7 +113,7 @@ class Accusing:
                     if ground.seat not in self.accusations:
                         accusation = self.accusations[ground.seat] = Accusation(ground)
                         nursery.start_soon(self._follow, accusation)
-                await trio.sleep(look_s(self.terms))
+                await beats.pause(look_s(self.terms))
 
     async def _follow(self, accusation: Accusation) -> None:
         """Until it is over and forgotten. What goes wrong is told to the owner and tried again."""

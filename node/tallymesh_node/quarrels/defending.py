@@ -20,6 +20,7 @@ from tallymesh.ids import SeatId
 from tallymesh.units import decode_unit, unit_id
 from tallymesh_ledger.court import Opened, Origin, Terms, accusation_of
 from tallymesh_ledger.jobs import seat_id
+from tallymesh_node import beats
 from tallymesh_node.claims.kept import Kept
 from tallymesh_node.claims.record import AUDITOR, AuditRecord
 from tallymesh_node.interfaces import Entry
@@ -87,7 +88,7 @@ class Defending:
                     if not plea.followed:
                         plea.followed = True
                         nursery.start_soon(self._follow, plea)
-                await trio.sleep(look_s(self.terms))
+                await beats.pause(look_s(self.terms))
 
     async def _follow(self, plea: Plea) -> None:
         while plea.case in self.cases:
@@ -96,7 +97,7 @@ class Defending:
                 plea.over = GONE
             if plea.over:
                 await self._end(plea)
-            await trio.sleep(look_s(self.terms))
+            await beats.pause(look_s(self.terms))
 
     # Cases.
 

@@ -18,6 +18,7 @@ from tallymesh.errors import ChainError, LocalError, RemoteError
 from tallymesh.messages import Lease, Order, Receipt
 from tallymesh_ledger.claims import Claim
 from tallymesh_ledger.court import Statement, Terms, Word
+from tallymesh_node import beats
 from tallymesh_node.complaints import told
 from tallymesh_node.interfaces import ClaimsChain
 from tallymesh_node.looks import tried
@@ -67,7 +68,7 @@ class Fraud:
             except (ChainError, LocalError, RemoteError) as error:
                 self.problem = told(error)
                 log.info("a proof of fraud: %s", error)
-            await trio.sleep(look_s(self.terms))
+            await beats.pause(look_s(self.terms))
 
     # Two Receipts.
 

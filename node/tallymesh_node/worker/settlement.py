@@ -15,6 +15,7 @@ from tallymesh.errors import ChainError, RemoteError
 from tallymesh.messages import Lease, Order
 from tallymesh.wire import Signed
 from tallymesh_ledger.phases import Phase
+from tallymesh_node import beats
 from tallymesh_node.complaints import level
 from tallymesh_node.worker.policy import SettlePolicy, Standing, settle_reason, worth_withdrawing
 from tallymesh_node.worker.stake import OwnStake
@@ -58,7 +59,7 @@ class Settlement:
                 log.warning("chain: %s", error)
             if any(work.state is None for work in self.works()):
                 pause = LOOK_SOON_S
-            await self.bell.wait(pause)
+            await self.bell.wait(beats.left(pause))
 
     async def _look(self) -> None:
         for work in list(self.works()):

@@ -8,10 +8,10 @@ freed many at a time, or as soon as what they hold is as much as what is free. T
 from __future__ import annotations
 
 import msgspec
-import trio
 
 from tallymesh.errors import ChainError
 from tallymesh.messages import Lease
+from tallymesh_node import beats
 from tallymesh_node.complaints import level
 from tallymesh_node.worker.record import SeatRecord
 from tallymesh_node.worker.tools import Tools, log
@@ -47,7 +47,7 @@ class Unlocking:
                 await self.look()
             except ChainError as error:
                 log.log(level(error), "stake stays locked for now: %s", error)
-            await trio.sleep(pause)
+            await beats.pause(pause)
 
     async def look(self) -> None:
         """End what can be ended, if it is worth it. ChainError where the chain refuses."""
