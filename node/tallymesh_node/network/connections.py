@@ -26,6 +26,7 @@ from multiaddr import Multiaddr
 
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import Source
+from tallymesh_node import beats
 from tallymesh_node.network.addresses import MAX_ADDRESSES, dialable
 from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.keys import parse_peer_id
@@ -40,7 +41,8 @@ MAX_KNOWN = 512  # peers remembered as candidates for connections; the least rec
 MAX_BANNED = 4096  # as many ids as a flood of them may make us remember
 WANTED_PEERS = 8  # connections that the loop keeps up by itself: the gossip mesh needs 6
 WANTED_NEAR = 4  # of these, to peers that the local network alone knows: half, since anybody there may make some up
-RECONCILE_S = 0.5  # how often the loop looks
+RECONCILE_S = 1.0  # how often the loop looks, whatever it was told
+SOON_S = 0.25  # from a change to the look at it: a peer that ends closes its connections before its port
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
 DIALS_AT_ONCE = 4  # of the loop's own, so that a network that is down costs little
@@ -79,6 +81,7 @@ class Connections(INotifee):  # type: ignore[misc]
         self._known: OrderedDict[ID, _Candidate] = OrderedDict()
         self._slots = trio.CapacityLimiter(DIALS_AT_ONCE)
         self._joined = trio.Event()
+        self._changed = trio.Event()  # a connection was lost, or a peer is new
         self._random = random.Random()  # noqa: S311 - jitter, not a secret
         for source in bootstrap:
             self._note(source, lasting=True)
@@ -109,6 +112,7 @@ class Connections(INotifee):  # type: ignore[misc]
             if peer_id != self._swarm.get_peer_id() and addresses:
                 self._known.setdefault(peer_id, _Candidate((), lasting=False)).near = addresses
                 self._forget_oldest()
+                self._changed.set()
 
     def not_near(self, peer_id: str) -> None:
         """Not heard any more. Its connection, if there is one, stays."""
@@ -205,18 +209,29 @@ class Connections(INotifee):  # type: ignore[misc]
         """Keep WANTED_PEERS connections, the bootstrap peers first, for ever. Joining through any one is enough."""
         async with trio.open_nursery() as nursery:
             while True:
+                self._changed = trio.Event()
                 for peer_id in self._missing(trio.current_time()):
                     candidate = self._known[peer_id]
                     candidate.not_before = float("inf")  # until this attempt ends
                     nursery.start_soon(self._restore, peer_id, candidate)
-                await trio.sleep(RECONCILE_S)
+                with trio.move_on_after(self._pause_s()):
+                    await self._changed.wait()
+                    await trio.sleep(SOON_S)
+
+    def _pause_s(self) -> float:
+        """Until somebody may be tried again, and not for long: whether a connection still lives nobody has to say."""
+        now = trio.current_time()
+        again = (c.not_before - now for peer, c in self._known.items() if c.not_before > now and not self._open(peer))
+        return min(beats.left(RECONCILE_S), *again, RECONCILE_S)
 
     def _missing(self, now: float) -> list[ID]:
         """Candidates to dial now. Strangers who came by themselves do not count: they may all be one, and would be all
         that this node hears of."""
+        due = [peer for peer, c in self._known.items() if c.not_before <= now and not self._open(peer)]
+        if not due:
+            return []
         wanted = [peer for peer in self._swarm.connections if self.dialled(peer) or self._has_standing(peer)]
         free = WANTED_PEERS - len(wanted) - len(self._dialling)
-        due = [peer for peer, c in self._known.items() if c.not_before <= now and not self._open(peer)]
         self._random.shuffle(due)  # else everybody leans on the same few
         near = {peer for peer, c in self._known.items() if not c.addresses}
         room = WANTED_NEAR - sum(1 for peer in near if self._open(peer) or peer in self._dialling)
@@ -236,6 +251,7 @@ class Connections(INotifee):  # type: ignore[misc]
             log.debug("candidate not reached: %s", error)
         pause = backoff_s(max(1, candidate.failures), self._random.random())
         candidate.not_before = trio.current_time() + pause
+        self._changed.set()
 
     def _note(self, source: Source, *, lasting: bool) -> None:
         peer_id = parse_peer_id(source.peer_id)
@@ -245,6 +261,7 @@ class Connections(INotifee):  # type: ignore[misc]
         known = self._known.get(peer_id)
         if known is None:
             self._known[peer_id] = _Candidate(addresses, lasting)
+            self._changed.set()
         else:
             # A bootstrap peer may be listed under several addresses; an offer replaces what an earlier one said.
             merged = dict.fromkeys((*known.addresses, *addresses)) if known.lasting else dict.fromkeys(addresses)
@@ -316,6 +333,7 @@ class Connections(INotifee):  # type: ignore[misc]
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
         self.inbound.leave(conn)
+        self._changed.set()
         peer_id = conn.muxed_conn.peer_id
         if not self._open(peer_id):
             with suppress(PeerStoreError):  # else every peer that ever called stays in memory

@@ -20,6 +20,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.tools.anyio_service import background_trio_service
 
 from tallymesh.errors import CallerError
+from tallymesh_node import beats
 from tallymesh_node.network.connections import Connections
 from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.mends import MendedPubsub, gossipsub
@@ -209,10 +210,11 @@ class Gossip:
     async def _repair(self) -> None:
         """libp2p gives up a peer whose gossip stream failed to open once, for ever: look again, and again."""
         while True:
-            await trio.sleep(REPAIR_S)
-            async with trio.open_nursery() as nursery:
-                for peer_id in list(self._host.get_network().connections):
-                    if peer_id not in self._pubsub.peers:
+            await beats.pause(REPAIR_S)
+            lost = [peer for peer in self._host.get_network().connections if peer not in self._pubsub.peers]
+            if lost:
+                async with trio.open_nursery() as nursery:
+                    for peer_id in lost:
                         nursery.start_soon(self._open_stream, peer_id)
 
     async def _open_stream(self, peer_id: ID) -> None:

@@ -60,6 +60,23 @@ async def test_lost_connection_is_restored() -> None:
             await until(lambda: client.peers)
 
 
+async def test_a_new_peer_and_a_lost_connection_wait_for_no_look(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(connections, "RECONCILE_S", 3600.0)
+    async with peer() as server, proxy(server) as between, peer() as client:
+        await trio.sleep(0.05)  # its loop has looked once, and found nobody
+        client.learn(between.source(server))
+        await until(lambda: client.peers)
+        await between.cut()
+        await until(lambda: not client.peers)
+        await until(lambda: client.peers)
+
+
+async def test_a_peer_that_did_not_answer_is_tried_again_when_its_pause_is_over(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(connections, "RECONCILE_S", 3600.0)
+    async with peer(f"{DEAD}/p2p/{generate().peer_id}") as joining:
+        await until(lambda: joining.counters.dials_failed >= 3)
+
+
 async def test_request_after_a_lost_connection_dials_anew() -> None:
     async with peer() as server, proxy(server) as between, peer() as client:
         server.serve("echo", echo)

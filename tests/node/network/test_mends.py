@@ -17,6 +17,7 @@ import trio.testing
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
+from libp2p.pubsub import pubsub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.validators import PUBSUB_SIGNING_PREFIX
 from libp2p.stream_muxer.exceptions import MuxedStreamError
@@ -323,7 +324,7 @@ async def test_heartbeat_stays_at_a_second_in_a_small_network(mended: bool) -> N
             router.last_health_update = router.last_metrics_update = 0
             router._update_network_health()
             router._adapt_gossip_parameters()
-        assert (router.heartbeat_interval == 1) is mended
+        assert (router._interval_s == 1) is mended
 
 
 # -- 5. the multiplexer
@@ -574,3 +575,28 @@ async def test_requests_that_are_over_leave_nothing_in_the_muxers_books(monkeypa
         await until(lambda: all(len(muxed.streams) < 10 for muxed in books))
         left = max(len(muxed.stream_events) for muxed in books)
         assert left < 10 if mended else left >= 20, left
+
+
+# -- 10. a signed record with each message
+
+
+@pytest.mark.parametrize("mended", [True, False])
+async def test_messages_carry_no_record_that_is_to_be_verified(monkeypatch: Patch, mended: bool) -> None:
+    if not mended:
+        unmend(monkeypatch, mends.MendedGossipSub, "send_rpc")
+    carried: list[bool] = []
+    consume = pubsub.maybe_consume_signed_record
+
+    def noted(message: rpc_pb2.RPC, *arguments: Any) -> bool:
+        if message.publish:
+            carried.append(message.HasField("senderRecord"))
+        return bool(consume(message, *arguments))
+
+    monkeypatch.setattr(pubsub, "maybe_consume_signed_record", noted)
+    async with peers(2) as (server, client):
+        with trio.fail_after(120):
+            await client.gossip.wait_for_peer()  # else it waits for one, in another way
+            await client.gossip.publish(b"offer")
+            assert await server.gossip.receive() == (client.peer_id, b"offer")
+    assert carried
+    assert any(carried) is not mended
