@@ -20,11 +20,10 @@ class Direct(Rpc):
     """The real client without a socket; `rule` may answer in the chain's place."""
 
     def __init__(self, methods: Methods) -> None:
-        super().__init__(["http://chain.invalid"], chain_id=CHAIN_ID)
+        super().__init__(["http://chain.invalid"], chain_id=CHAIN_ID, transport=httpx.MockTransport(self._serve))
         self.methods = methods
         self.asked: list[tuple[str, Any]] = []
         self.rule: Callable[[str, Any], Any] = lambda method, params: None
-        self._http = httpx.AsyncClient(transport=httpx.MockTransport(self._serve))
 
     def _serve(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content)

@@ -32,7 +32,7 @@ from tallymesh.exchange import Source
 from tallymesh.ids import ZERO32, BlobId, blob_id
 from tallymesh.units import Input
 from tallymesh_ledger import keystore, proofs
-from tallymesh_ledger.chain import endpoint, envelope
+from tallymesh_ledger.chain import endpoint, envelope, http
 from tallymesh_ledger.keys import AccountKey
 from tallymesh_node import config
 from tallymesh_node.blobs import serving
@@ -254,7 +254,7 @@ def _rpc(data: bytes) -> object:
     import httpx
 
     for many in (False, True):
-        endpoint._answer(httpx.Response(200), data, many=many)
+        endpoint._answer(http.Answer(200, httpx.Headers(), bytearray(data)), many=many)
     return None
 
 

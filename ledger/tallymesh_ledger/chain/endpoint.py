@@ -1,27 +1,27 @@
 """One RPC URL: what it said last, how long it is left alone, and one round trip to it.
 
 A URL that failed rests, a little longer each time, and while it is not known to be well again only one task at a time
-tries it: however many tasks wait for a chain that is away, it is asked a few times a minute. This module knows HTTP and
-the outer form of JSON-RPC, and no method.
+tries it: however many tasks wait for a chain that is away, it is asked a few times a minute. This module knows the
+outer form of JSON-RPC, and no method.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
-from typing import Any, cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import trio
 
 from tallymesh.errors import ChainError
 from tallymesh_ledger.chain import abi
+from tallymesh_ledger.chain.http import Answer, Http, TooLong
 
 REST_S = (0.1, 0.2, 0.5, 1.0, 2.0)  # after the first failure, the second …; the last one repeats
 RETRY_AFTER_MAX_S = 120.0  # of what a provider asks for: a header must not silence a URL for ever
 WRONG_CHAIN_S = 30.0  # until a URL that spoke for another chain is asked which one it is again
-MAX_RESPONSE_BYTES = 64 * 1024 * 1024  # 20,000 logs are about 12 MB
 LIMITED = 429
 
 # What public nodes answer when they want to be asked later or elsewhere (Infura, Alchemy, QuickNode)
@@ -92,51 +92,24 @@ class Endpoint:
         rest_s = REST_S[min(self._failures, len(REST_S)) - 1]
         self.rest_until = max(self.rest_until, now + max(rest_s, min(error.rest_s, RETRY_AFTER_MAX_S)))
 
-    async def post(self, http: httpx.AsyncClient, body: Any) -> Any:
+    async def post(self, http: Http, body: Any) -> Any:
         """The answer, of the right shape. Busy where there is none."""
         try:
-            request = http.build_request("POST", self.url, json=body)
-            request.stream = _Body(request.content)
-            async with aclosing(await http.send(request, stream=True)) as response:
-                data = await _read(response)
+            answer = await http.post(self.url, json.dumps(body, separators=(",", ":")).encode())
+        except TooLong as error:
+            raise Busy(str(error)) from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             self.checked = False  # what comes back under this address may be another chain
             raise Busy(str(error) or type(error).__name__) from None
-        return _answer(response, data, many=isinstance(body, list))
+        return _answer(answer, many=isinstance(body, list))
 
 
-class _Body(httpx.AsyncByteStream):
-    """The bytes of a request. httpx's own is an async generator, which a request that is cancelled leaves suspended for
-    the garbage collector: trio warns of those."""
-
-    def __init__(self, data: bytes) -> None:
-        self._left = [data]
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if not self._left:
-            raise StopAsyncIteration
-        return self._left.pop()
-
-
-async def _read(response: httpx.Response) -> bytearray:
-    data = bytearray()
-    async with aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_bytes())) as parts:
-        async for part in parts:
-            data += part
-            if len(data) > MAX_RESPONSE_BYTES:
-                raise Busy(f"an answer of more than {MAX_RESPONSE_BYTES} bytes")
-    return data
-
-
-def _answer(response: httpx.Response, data: bytes | bytearray, *, many: bool) -> Any:
-    status = response.status_code
+def _answer(response: Answer, *, many: bool) -> Any:
+    status = response.status
     if status == LIMITED or status >= 500:
         raise Busy(f"HTTP status {status}", _retry_after_s(response))
     try:
-        answer = json.loads(data)
+        answer = json.loads(response.data)
         _check_shape(answer, many=many)
     except (ValueError, RecursionError):
         words = "the answer is not JSON" if status == 200 else f"HTTP status {status}: is this an RPC URL?"
@@ -144,7 +117,7 @@ def _answer(response: httpx.Response, data: bytes | bytearray, *, many: bool) ->
     return answer  # also with another status than 200: some providers send their refusals with 400
 
 
-def _retry_after_s(response: httpx.Response) -> float:
+def _retry_after_s(response: Answer) -> float:
     """The header's seconds (RFC 9110, 10.2.3); a date is read as no wish: clocks differ."""
     text = response.headers.get("retry-after", "")
     return float(text) if text.isascii() and text.isdigit() else 0.0

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
@@ -24,13 +23,13 @@ import trio
 from tallymesh.errors import ChainError
 from tallymesh_ledger.chain import abi
 from tallymesh_ledger.chain.endpoint import Busy, Endpoint
+from tallymesh_ledger.chain.http import Http
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0  # for one request to one URL
 PATIENCE_S = 15.0  # for one call over all URLs and retries; a chain that is away longer is the caller's business
 MAX_BATCH = 500  # requests in one batch; more are sent as several
-MAX_CONNECTIONS = 16  # to one node of ours or a public one: a task more waits for a free one
 HEADS_S = 30.0  # between two comparisons of the URLs' newest blocks
 HEAD_TIMEOUT_S = 3.0  # for one of them to say: a comparison delays one call
 LAG_BLOCKS = 4  # a URL that many blocks or more behind the best is used last: load balancers differ by one or two
@@ -70,14 +69,7 @@ class Rpc:
         self._highest = 0  # newest block known from any of them, as of the last comparison or since
         self._changed = trio.Event()  # a URL answered or failed: whoever waits for one looks again
         self._ids = itertools.count(1)
-        limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
-        # a proxy from the environment is right for a public node and wrong for one on this machine
-        direct = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
-        # loading the certificates takes 20 ms and some megabytes: only where there is a URL that needs them
-        secure = any(url.startswith("https:") for url in urls)
-        tls = httpx.create_ssl_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        mounts = direct if transport is None else None
-        self._http = httpx.AsyncClient(timeout=timeout_s, limits=limits, mounts=mounts, verify=tls, transport=transport)
+        self._http = Http(urls, timeout_s=timeout_s, transport=transport)
 
     def __repr__(self) -> str:
         return f"<Rpc {self._endpoints[self._good].url} chain={self._expected}>"
@@ -91,8 +83,7 @@ class Rpc:
         await self.aclose()
 
     async def aclose(self) -> None:
-        with trio.CancelScope(shield=True):
-            await self._http.aclose()
+        await self._http.aclose()
 
     # ---- asking
 

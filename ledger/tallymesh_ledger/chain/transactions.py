@@ -90,6 +90,7 @@ class Sender:
         self._slots = trio.CapacityLimiter(IN_FLIGHT_MAX)
         self._pending: dict[int, Pending] = {}  # by nonce
         self._loaded = False
+        self._sent = trio.Event()  # something is on its way since there was nothing
         self.mined_block = 0  # the newest that is known to hold a transaction of this account
 
     def __repr__(self) -> str:
@@ -170,6 +171,9 @@ class Sender:
                 log.debug("transactions on their way cannot be looked at: %s", error)
             except LocalError as error:
                 log.warning("transactions on their way cannot be looked after: %s", error)
+            if self._loaded and not self._pending:
+                self._sent = trio.Event()
+                await self._sent.wait()
             await trio.sleep(WATCH_S)
 
     # ---- what is on its way already
@@ -263,6 +267,7 @@ class Sender:
                 now = trio.current_time()
                 pending = Pending(intent=intent, plain=plain, envelopes=[], at=time.time(), sent=now, looked=now)
                 self._pending[nonce] = pending
+                self._sent.set()
                 try:
                     await self._courier.carry(pending, plain)
                 except ChainError as error:

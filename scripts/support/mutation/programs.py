@@ -58,6 +58,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "tallymesh_ledger.chain.endpoint": (
         "tests/ledger/chain/test_endpoints.py", "tests/ledger/chain/test_guards.py", "tests/ledger/chain/test_rpc.py",
     ),
+    "tallymesh_ledger.chain.http": ("tests/ledger/chain/test_guards.py", "tests/ledger/chain/test_http.py"),
     "tallymesh_ledger.chain.contract": ("tests/ledger/chain/test_abi.py", "tests/ledger/chain/test_guards.py"),
     "tallymesh_ledger.chain.registry_view": ("tests/ledger/chain/test_registry_view.py",),
     "tallymesh_ledger.chain.courier": ("tests/ledger/chain/test_guards.py", "tests/ledger/chain/test_stuck.py"),

@@ -13,7 +13,7 @@ import trio
 from tallymesh.errors import ChainError
 from tallymesh.parameters import Parameters
 from tallymesh_ledger import deploy
-from tallymesh_ledger.chain import Rpc, abi, endpoint, transactions
+from tallymesh_ledger.chain import Rpc, abi, http, transactions
 from tallymesh_ledger.chain.contract import Contract
 from tallymesh_ledger.chain.envelope import Envelope
 from tallymesh_ledger.keys import AccountKey
@@ -65,7 +65,7 @@ async def test_one_answer_to_a_batch_is_no_answer() -> None:
 
 
 async def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "MAX_RESPONSE_BYTES", 10)
+    monkeypatch.setattr(http, "MAX_RESPONSE_BYTES", 10)
     async with Rpc(["http://good.test/"], chain_id=CHAIN, transport=httpx.MockTransport(answered)) as rpc:
         with pytest.raises(ChainError, match="more than 10 bytes"):
             await rpc.chain_id()
