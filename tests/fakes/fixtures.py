@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from fakes import payer_scene, worker_scene
 from fakes.virtual import count_salts
 from tallymesh_node.payer import service
+
+MEMORY = Path("/dev/shm")  # Linux's file system in memory
+ROOM = 1 << 28  # bytes free there; a scene's blobs are a few megabytes at most
+
+
+@pytest.fixture(name="tmp_path")
+def in_memory() -> Iterator[Path]:
+    """For fakes, which know nothing of disks: making a file costs 15 us of CPU in memory and 100 on a disk, and a scene
+    makes hundreds."""
+    usable = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM
+    with TemporaryDirectory(prefix="tallymesh-test-", dir=MEMORY if usable else None) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(autouse=True)

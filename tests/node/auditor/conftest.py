@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from fakes.audit_scene import Auditor, AuditPayer
+from fakes.fixtures import in_memory
 from fakes.virtual import use_virtual_time
 from fakes.worker_scene import Scene
+
+__all__ = ["in_memory"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from fakes.court_scene import CourtScene
+from fakes.fixtures import in_memory
 from fakes.virtual import use_virtual_time
+
+__all__ = ["in_memory"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fakes.fixtures import market, market_payer, salts
+from fakes.fixtures import in_memory, market, market_payer, salts
 from fakes.virtual import use_virtual_time
 
-__all__ = ["market", "market_payer", "salts"]
+__all__ = ["in_memory", "market", "market_payer", "salts"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

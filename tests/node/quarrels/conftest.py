@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fakes.fixtures import salts
+from fakes.fixtures import in_memory, salts
 from fakes.virtual import use_virtual_time
 
-__all__ = ["salts"]
+__all__ = ["in_memory", "salts"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fakes.fixtures import worker, workers_payer, workplace
+from fakes.fixtures import in_memory, worker, workers_payer, workplace
 from fakes.virtual import use_virtual_time
 
-__all__ = ["worker", "workers_payer", "workplace"]
+__all__ = ["in_memory", "worker", "workers_payer", "workplace"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
