@@ -73,6 +73,7 @@ from tallymesh_node.standing import Circle, partners
 from tallymesh_node.status import NodeStatus
 from tallymesh_node.store import Database, FolderLock, Life, SqlJournal
 from tallymesh_node.store.life import BEAT_S
+from tallymesh_node.twins import Twins
 from tallymesh_node.wallet import OUTBOX, Opening
 from tallymesh_node.worker import WorkerService
 from tallymesh_node.worker.yielding import Allowed
@@ -82,7 +83,7 @@ if TYPE_CHECKING:  # libp2p's trio-typing hides trio's own annotations from mypy
 
 log = logging.getLogger("tallymesh.node")
 
-BINDING_VERSION = 1  # raised when an account moves to another peer key
+BINDING_VERSION = 1  # of an account that was never bound; enrolment.py raises it where it moves to another peer key
 REACHABILITY_S = 300.0  # the owner's router may change
 REACHABILITY_RETRY_S = 2.0  # until a first peer could be asked
 SUBMIT_SLOTS = 2  # units side by side on a node that only submits: loss checks, evaluation, its own recomputations
@@ -157,7 +158,9 @@ class Node:
                 binding,
                 slots=self.config.stake_slots if self.config.works else 0,
                 works=self.config.works,
+                rebind=lambda version: bind(self.domains, self.account, self.peer_key, version),
             )
+            self.twins = Twins(self.peer_key.peer_id, binding.message.peer_id_hash, self.enrolment, time.time)
             self.steward = Steward(self.home, self._limits_of, self._obey)
             self.money = MoneyWatch(rpc, self.chain.contracts, self.account.address, self._escrow_wei)
             self.purse = Purse(
@@ -177,6 +180,7 @@ class Node:
             if lends and self.config.sell == "gpu":
                 self._open_proving()
             self.book = OfferBook(Opener(self.domains, time.time), self.chain, time.time, own=self.account.address)
+            self.book.heard_own = self.twins.heard
             self.network: Libp2pNetwork = await stack.enter_async_context(
                 open_network(
                     self.peer_key,
@@ -431,11 +435,13 @@ class Node:
         )
         if self.config.works:
             something = self.proving is None or bool(self.proving.sold)
-            self.publisher.offer(self.capacity if something and self.steward.stance.lends else None)
+            lends = self.steward.stance.lends and not self.twins.yields
+            self.publisher.offer(self.capacity if something and lends else None)
 
     def _obey(self, limits: Limits, stance: Stance) -> None:
         """The steward's word, once a second. What protects the owner's own money goes on whatever it is: settling,
         claims, cases."""
+        self.twins.look()
         self._sell()
         self.exchange.pace_in.rate = self.exchange.pace_out.rate = float(limits.bandwidth_mib_s << 20)
         if self.config.works or self.config.audits:
@@ -455,7 +461,7 @@ class Node:
                 )
             )
         if self.auditor is not None:
-            self.auditor.away = stance.sentence
+            self.auditor.away = stance.sentence or self.twins.sentence
 
     def _confine(self, limits: Limits) -> None:
         """Foreign code stays on as many cores as the owner lends, however many threads it starts."""

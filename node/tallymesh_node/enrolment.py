@@ -10,7 +10,7 @@ knows a faucet only as a URL of the network file.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import httpx
 import trio
@@ -39,14 +39,28 @@ GAS_MIN = 1_500_000  # about ten transactions: an account that cannot buy so muc
 
 class Enrolment:
     """`slots` is how many slots the account should hold at least; 0 leaves stake alone (a submitter needs none). With
-    `works` what it has earned counts, too: binding and class of an account that came to a slot are put on chain."""
+    `works` what it has earned counts, too: binding and class of an account that came to a slot are put on chain.
+
+    The account of a peer that is bound already moves to this one, once, at the start: `rebind` signs it anew with a
+    higher version. A node whose binding was replaced while it ran leaves the account to the other (`replaced`): two
+    nodes of one wallet would bind it, and set its class, in turns for ever."""
 
     def __init__(
-        self, chain: EscrowChain, network: Network, binding: Binding, *, slots: int, works: bool = False
+        self,
+        chain: EscrowChain,
+        network: Network,
+        binding: Binding,
+        *,
+        slots: int,
+        works: bool = False,
+        rebind: Callable[[int], Binding] | None = None,
     ) -> None:
         self._chain = chain
         self._network = network
         self._binding = binding
+        self._rebind = rebind
+        self.bound = False  # this node's peer speaks for the account, as the chain said last
+        self.replaced = False  # it did, and another's does now
         self._wanted_slots = slots
         self._works = works
         self._carried_at = -CARRIED_S
@@ -91,6 +105,8 @@ class Enrolment:
         self.slots = await registry.live_slots(account)
         self.newcomer = (await self._chain.newcomers([account]))[0] if self._works and not self.slots else None
         self.known = True
+        if await self._is_replaced(account):
+            return True
         await self._fund()
         missing = self._wanted_slots - self.slots
         if missing > 0:
@@ -113,7 +129,7 @@ class Enrolment:
             held = f"{self.slots} slot{'s' * (self.slots != 1)}"
             log.info("bought %d for %s: the account holds %s of stake", missing, amounts.show(needed), held)
         stands = bool(self._wanted_slots or (self._works and self.slots))
-        if stands:
+        if stands and not self.bound:
             await self._bind(account)
         current, following, effective = await registry.class_of(account)
         self.chain_class = current
@@ -144,11 +160,28 @@ class Enrolment:
             log.info("no carrier: %s", error)
 
     async def _bind(self, account: bytes) -> None:
-        message = self._binding.message
+        own = self._binding.message.peer_id_hash
         bound, version = await self._contracts.registry.peer_of(account)
-        if bound == message.peer_id_hash or version >= message.version:
-            return
-        await self._contracts.registry.bind(self._chain.sender, message, self._binding.account_signature)
+        if bound != own:
+            if version >= self._binding.message.version:
+                if self._rebind is None:
+                    return
+                self._binding = self._rebind(version + 1)
+                log.info("the account is bound to another peer: it moves to this one")
+            message = self._binding.message
+            await self._contracts.registry.bind(self._chain.sender, message, self._binding.account_signature)
+        self.bound = True
+
+    async def _is_replaced(self, account: bytes) -> bool:
+        """Whether another peer speaks for the account since this node's did."""
+        if not (self.bound or self.replaced):
+            return False
+        bound, version = await self._contracts.registry.peer_of(account)
+        self.bound = bound == self._binding.message.peer_id_hash
+        self.replaced = not self.bound and version > 0  # else a reorganisation took it back: it is bound again
+        if self.replaced:
+            self.problems = ()
+        return self.replaced
 
     async def _fund(self) -> None:
         """Ask the network's faucet, where it has one, for an account that cannot pay for a transaction."""

@@ -50,7 +50,8 @@ class NodeStatus:
         """Joined (where there is anybody to join), and the first offer out where the node works."""
         node = self._node
         joined = bool(node.network.peers) or not node.network_file.bootstrap or self._is_bootstrap()
-        offers = node.publisher.published > 0 or not node.steward.stance.lends or self._sells_nothing()
+        lends = node.steward.stance.lends and not node.twins.yields
+        offers = node.publisher.published > 0 or not lends or self._sells_nothing()
         return joined and (not node.config.works or offers)
 
     def _sells_nothing(self) -> bool:
@@ -116,7 +117,11 @@ class NodeStatus:
 
     def problems(self) -> list[Problem]:
         node = self._node
-        found = [*node.enrolment.problems, *(node.proving.problems if node.proving is not None else [])]
+        found = [
+            *node.twins.problems(),
+            *node.enrolment.problems,
+            *(node.proving.problems if node.proving is not None else []),
+        ]
         refused = node.database.refused
         if refused is not None:  # while it lasts nothing is signed: no lease, no receipt, no Accept
             found.append(Problem(code=refused.code, sentence=refused.sentence, remedy=refused.remedy))

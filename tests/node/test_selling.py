@@ -67,6 +67,7 @@ class Selling:
         self.enrolment = SimpleNamespace(set_class=self.classes.append, problems=[])
         self.publisher = SimpleNamespace(offer=self.offers.append, published=0)
         self.steward = SimpleNamespace(stance=Stance())
+        self.twins = SimpleNamespace(yields=False)
         self.network = SimpleNamespace(peers=["one"])
         self._classed = trio.Event()
         self.capacity: Capacity | None = None
@@ -121,6 +122,20 @@ async def test_nothing_is_offered_or_registered_before_the_cards_are_proven(tmp_
     assert texts.count(offered.gpus) == 2
     assert (offered.cores, offered.numeric_class, offered.provisional) == (2, node.proving.numeric_class, False)
     assert node.status.gpus().endswith(f"offered, as {offered.gpus}")
+
+
+async def test_what_the_wallets_other_node_sells_this_one_does_not(tmp_path: Path) -> None:
+    node = Selling(tmp_path, None)
+    node.found()
+    assert node.newest().cores == 8
+    assert not node.status.ready(), "its offer is still to come"
+    node.twins.yields = True
+    node._sell()
+    assert node.offers[-1] is None
+    assert node.status.ready(), "and why is told"
+    node.twins.yields = False
+    node._sell()
+    assert node.newest().cores == 8
 
 
 async def test_where_no_card_is_proven_nothing_is_sold_and_that_is_said(tmp_path: Path) -> None:

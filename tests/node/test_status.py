@@ -26,6 +26,7 @@ def healthy() -> Any:
         config=SimpleNamespace(works=True),
         settings=SimpleNamespace(cores=2, memory_mib=1024, disk_gib=0),
         steward=SimpleNamespace(stance=Stance()),
+        twins=SimpleNamespace(problems=list),
         worker=None,
         proving=None,
         machine=Machine(cores=2, memory_mib=4096, disk_mib=10_240, cpu="x", architecture="x"),

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tallymesh.api import EventView, JobView, NodeView, OfferView
     from tallymesh.client.job import Job
 
-UNLENT: Final = frozenset({"paused", "off_hours", "in_use", "bad_orders"})  # the owner's word: then there is no offer
+# The owner's word, or the account is another node's: then there is no offer, and that is why.
+UNLENT: Final = frozenset({"paused", "off_hours", "in_use", "bad_orders", "one_wallet"})
 ENDED: Final = ("done", "failed", "cancelled")
 _STANDS: Final = {"failed": "has", "cancelled": "was"}
 SHORT: Final = 12  # hex digits of an id that a table shows, and that every command takes

@@ -77,6 +77,7 @@ class OfferBook:
         self._unreachable: dict[bytes, tuple[str, float]] = {}  # account -> what the last dial said, until when
         self._changed = trio.Event()
         self._own = own
+        self.heard_own: Callable[[Offer, str], None] = lambda offer, peer_id: None
         self._staked: frozenset[bytes] = frozenset()  # accounts with a live slot
         self.lane = Lane(now)
         self.registry: RegistryAt | None = None
@@ -105,6 +106,8 @@ class OfferBook:
 
     def add(self, offer: Offer, peer_id: str, neighbour: str = "") -> bool:
         """Take in a checked offer. False where it is older than what is known, or there is no room for it."""
+        if offer.account == self._own:
+            self.heard_own(offer, peer_id)
         known = self._offers.get(offer.account)
         if known is not None and known.offer.seq >= offer.seq:
             return False

@@ -17,8 +17,8 @@ from tallymesh_ledger.keys import AccountKey
 from tallymesh_node import enrolment as module
 from tallymesh_node.cli import contributor, jobs
 from tallymesh_node.enrolment import CARRIED_S, Enrolment
-from tallymesh_node.market.envelope import bind
-from tallymesh_node.network.keys import generate
+from tallymesh_node.market.envelope import Binding, bind
+from tallymesh_node.network.keys import PeerKey, generate
 
 KEY = AccountKey(b"\7" * 32)
 
@@ -143,6 +143,107 @@ async def test_before_the_chain_has_answered_nobody_says_that_there_is_no_stake(
     assert dict(contributor.summary(view))["wallet"] == "0x · unstaked"
     (reason,) = jobs.node_reasons(view)
     assert "no slot" in reason
+
+
+class Shared(Registry):
+    """A registry of one account, as IRegistry.sol says: a binding must have a higher version than the one in force."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slots = 1
+        self.peer = (bytes(32), 0)
+        self.numeric_class = b""
+        self.sent: list[str] = []
+
+    async def peer_of(self, account: bytes) -> tuple[bytes, int]:
+        await trio.lowlevel.checkpoint()
+        return self.peer
+
+    async def bind(self, sender: Any, message: Any, signature: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        if message.version <= self.peer[1]:
+            raise ChainError("StaleBinding", "", reverted=True)
+        self.peer = (message.peer_id_hash, message.version)
+        self.sent.append("bind")
+
+    async def class_of(self, account: bytes) -> tuple[bytes, bytes, int]:
+        await trio.lowlevel.checkpoint()
+        return self.numeric_class, self.numeric_class, 0
+
+    async def set_class(self, sender: Any, numeric_class: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.numeric_class = numeric_class
+        self.sent.append("set_class")
+
+    def node(self, peer: PeerKey, numeric_class: bytes) -> Enrolment:
+        """One start on the wallet."""
+        chain: Any = SimpleNamespace(
+            account=KEY.address, contracts=SimpleNamespace(registry=self), sender=None, block_time=lambda: 0
+        )
+
+        def rebind(version: int) -> Binding:
+            return bind(DOMAINS, KEY, peer, version)
+
+        network: Any = SimpleNamespace(faucet="")
+        found = Enrolment(chain, network, rebind(1), slots=1, works=True, rebind=rebind)
+        found.set_class(numeric_class)
+        return found
+
+
+async def rounds(*nodes: Enrolment, count: int = 5) -> None:
+    for _ in range(count):
+        for each in nodes:
+            await each._reconcile()
+
+
+async def test_two_nodes_on_one_wallet_do_not_fight_and_the_one_that_was_started_last_has_the_account() -> None:
+    """Of two machines, so that each would set another class."""
+    registry, keys = Shared(), (generate(), generate())
+    first = registry.node(keys[0], b"\1" * 32)
+    await rounds(first)
+    assert (first.bound, first.replaced, registry.sent) == (True, False, ["bind", "set_class"])
+    second = registry.node(keys[1], b"\2" * 32)
+    await rounds(second, first)
+    assert (first.bound, first.replaced) == (False, True)
+    assert (second.bound, second.replaced) == (True, False)
+    assert (registry.peer[1], registry.numeric_class) == (2, b"\2" * 32)
+    assert registry.sent == ["bind", "set_class"] * 2, "each once, however often they look"
+    again = registry.node(keys[0], b"\1" * 32)
+    await rounds(first, again, second)
+    assert [each.replaced for each in (first, again, second)] == [False, False, True]
+    assert registry.sent == ["bind", "set_class"] * 3
+    restarted = registry.node(keys[0], b"\1" * 32)
+    await rounds(restarted, second)
+    assert registry.sent == ["bind", "set_class"] * 3, "a node that starts again with its own key moves nothing"
+
+
+async def test_of_two_that_bind_at_once_the_second_tries_again_and_has_it() -> None:
+    registry, keys = Shared(), (generate(), generate())
+    nodes = [registry.node(key, b"\1" * 32) for key in keys]
+
+    async def start(node: Enrolment) -> None:
+        for _ in range(5):
+            try:
+                await node._reconcile()
+            except ChainError as error:
+                if error.code != "StaleBinding":
+                    raise
+
+    async with trio.open_nursery() as nursery:
+        for each in nodes:
+            nursery.start_soon(start, each)
+    await rounds(*nodes)
+    assert sorted((each.bound, each.replaced) for each in nodes) == [(False, True), (True, False)]
+    assert registry.sent.count("bind") == 2
+
+
+async def test_a_binding_that_a_reorganisation_took_back_is_made_again() -> None:
+    registry = Shared()
+    node = registry.node(generate(), b"\1" * 32)
+    await rounds(node)
+    registry.peer = (bytes(32), 0)
+    await rounds(node)
+    assert (node.bound, node.replaced, registry.peer[1]) == (True, False, 1)
 
 
 @pytest.mark.parametrize(("credit", "fee_max"), [(1_050, 50), (5_000, 100)], ids=["the rest", "a tenth"])

@@ -1,0 +1,87 @@
+"""Two nodes of one wallet: which one goes on is the same for both, and each is told of the other."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tallymesh.messages import Offer
+from tallymesh_node.doctor.findings import fix
+from tallymesh_node.twins import CERTAIN, Twins
+
+LOW, HIGH = b"\1" * 32, b"\2" * 32
+
+
+class Pair:
+    """Two nodes that hear each other, and what the chain says to each."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.chain = [SimpleNamespace(bound=False, replaced=False) for _ in range(2)]
+        self.low, self.high = (
+            Twins(name, own, chain, lambda: self.now)
+            for name, own, chain in zip(("low", "high"), (LOW, HIGH), self.chain, strict=True)
+        )
+
+    def offers(self, count: int = CERTAIN, *, lifetime_s: int = 60) -> None:
+        for number in range(count):
+            for name, own in (("low", LOW), ("high", HIGH)):
+                offer = Offer(
+                    account=bytes(20), peer_id_hash=own, numeric_class=bytes(32), provisional=False, cores=1,
+                    memory_mib=1, disk_mib=1, gpus="", cpu_score=1, ask_price=1, addresses="", attestation=bytes(32),
+                    seq=number, issued=int(self.now), expires=int(self.now) + lifetime_s,
+                )  # fmt: skip
+                for each in (self.low, self.high):
+                    each.heard(offer, name)
+
+    @property
+    def yields(self) -> tuple[bool, bool]:
+        return self.low.yields, self.high.yields
+
+
+def test_a_node_alone_hears_itself_and_goes_on() -> None:
+    alone: Any = SimpleNamespace(bound=False, replaced=False)
+    low = Twins("low", LOW, alone, lambda: 0.0)
+    pair = Pair()
+    pair.low = pair.high = low
+    low.heard = lambda offer, peer_id: Twins.heard(low, offer, "low")  # type: ignore[method-assign]
+    pair.offers(20)
+    assert not low.yields
+    assert low.problems() == []
+
+
+def test_of_two_that_nobody_bound_one_goes_on_and_both_are_told() -> None:
+    pair = Pair()
+    pair.offers(CERTAIN - 1)
+    assert pair.yields == (False, False), "the last words of one that has ended"
+    assert pair.low.problems() == []
+    pair.offers(1)
+    assert pair.yields == (True, False)
+    for twin, words in ((pair.low, "takes no work"), (pair.high, "could have both sign")):
+        (problem,) = twin.problems()
+        assert problem.code == "one_wallet"
+        assert words in problem.sentence
+        assert "TALLYMESH_HOME" in problem.remedy
+        assert fix("node", problem.code, problem.sentence, problem.remedy), "as the doctor shows it"
+    pair.now += 61
+    assert pair.yields == (False, False), "the other has ended: its offer has expired"
+    assert pair.low.problems() == pair.high.problems() == []
+    pair.offers(1)
+    assert pair.yields == (False, False)
+
+
+def test_the_chain_decides_where_it_says_who_speaks_for_the_account(caplog: pytest.LogCaptureFixture) -> None:
+    pair = Pair()
+    pair.chain[0].bound = True
+    pair.chain[1].replaced = True
+    assert pair.yields == (False, True), "before the other was heard at all"
+    pair.offers()
+    assert pair.yields == (False, True)
+    assert "has the account now" in pair.high.problems()[0].sentence
+    with caplog.at_level(logging.WARNING, "tallymesh.node"):
+        for _ in range(3):
+            pair.high.look()
+    assert [record.getMessage()[:41] for record in caplog.records] == ["Another node was started on this wallet, "]
