@@ -55,6 +55,7 @@ class _Candidate:
     addresses: tuple[str, ...]
     lasting: bool  # a bootstrap peer is never forgotten
     near: tuple[str, ...] = ()  # addresses that somebody on the local network says it has
+    said: tuple[str, ...] = ()  # what its last offer named, read already
     failures: int = 0
     not_before: float = 0.0
 
@@ -255,14 +256,18 @@ class Connections(INotifee):  # type: ignore[misc]
 
     def _note(self, source: Source, *, lasting: bool) -> None:
         peer_id = parse_peer_id(source.peer_id)
+        known = self._known.get(peer_id)
+        if known is not None and known.said == source.addresses:  # an offer comes every few seconds, and says the same
+            self._known.move_to_end(peer_id)
+            return
         addresses = tuple(str(address) for address in dialable(source.addresses))
         if peer_id == self._swarm.get_peer_id() or not addresses:
             return
-        known = self._known.get(peer_id)
         if known is None:
-            self._known[peer_id] = _Candidate(addresses, lasting)
+            self._known[peer_id] = _Candidate(addresses, lasting, said=source.addresses)
             self._changed.set()
         else:
+            known.said = source.addresses
             # A bootstrap peer may be listed under several addresses; an offer replaces what an earlier one said.
             merged = dict.fromkeys((*known.addresses, *addresses)) if known.lasting else dict.fromkeys(addresses)
             known.addresses = tuple(merged)[:MAX_ADDRESSES]

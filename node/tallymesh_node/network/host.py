@@ -36,7 +36,7 @@ from tallymesh_node.network.counters import Counters
 from tallymesh_node.network.direct import Direct, DirectSocket
 from tallymesh_node.network.gossip import Gossip, Validator, topic_name
 from tallymesh_node.network.keys import PeerKey, parse_peer_id
-from tallymesh_node.network.mends import MendedSwarm, MendedTCP, MendedUpgrader, guard_streams
+from tallymesh_node.network.mends import MendedHost, MendedSwarm, MendedTCP, MendedUpgrader, guard_streams
 from tallymesh_node.network.places import MAX_OF_PEER, MAX_PLACES
 from tallymesh_node.network.reachability import Dialback, DialbackRequest, Prober
 from tallymesh_node.network.requests import Requests
@@ -178,7 +178,7 @@ async def open_network(
     counters = Counters()
     direct = Direct(topic)
     swarm = _build_swarm(key, counters, direct)
-    host = BasicHost(
+    host = MendedHost(
         network=swarm,
         addrs_factory=lambda found: [Multiaddr(a) for a in announce or advertised([str(f) for f in found])],
         disable_identify_address_discovery=True,  # the dialback request answers what it guesses at

@@ -13,12 +13,14 @@ test that fails without it. This module knows libp2p's insides and nothing of Ta
 8. A small request costs half: locks that are free cost no turn (quick.py), and of streams that open and close nobody is
    told who does nothing then.
 9. `_Stream`: of a stream that is over nothing stays.
-10. `MendedGossipSub`: messages carry no signed list of the sender's addresses, which nobody here reads.
+10. `MendedGossipSub`: messages carry no signed list of the sender's addresses, which nobody here reads; `MendedHost`
+   does not gather them for it.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -27,6 +29,7 @@ from typing import Any
 import trio
 from libp2p.abc import IMuxedConn, INetStream, IRawConnection, ISecureConn
 from libp2p.custom_types import StreamHandlerFn, TProtocol
+from libp2p.host.basic_host import BasicHost
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.network.auto_connector import AutoConnector
@@ -60,6 +63,7 @@ WRITE_STALL_S = 5.0  # a peer that takes no byte for this long is gone
 PING_FIRST_S = 0.5  # let the connection establish
 PING_PERIOD_S = 4.0  # with a beat and PING_ANSWER_S either side notices a frozen peer within 10 s
 PING_ANSWER_S = 5.0
+ADDRESSES_S = 10.0  # that a host's own addresses are good for
 _PONG = struct.pack(yamux.YAMUX_HEADER_FORMAT, 0, yamux.TYPE_PING, yamux.FLAG_ACK, 0, 0)[:4]
 
 
@@ -258,6 +262,23 @@ class MendedGossipSub(GossipSub):  # type: ignore[misc]
             await super().flush_pending_messages(peer_id)
         except Exception as error:
             log.info("gossip: nothing sent to %s: %r", peer_id, error)
+
+
+class MendedHost(BasicHost):  # type: ignore[misc]
+    """Mend 10, too: with each message its addresses are asked for, to see whether the record is still right. Where a
+    node can be dialled changes seldom, and offers do not go by this."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._told: list[Multiaddr] = []
+        self._told_of: tuple[str, ...] = ()
+        self._told_until = -math.inf
+        super().__init__(*args, **kwargs)  # asks for them
+
+    def get_addrs(self) -> list[Multiaddr]:
+        listeners, now = tuple(self._network.listeners), trio.current_time()
+        if listeners != self._told_of or now >= self._told_until:
+            self._told, self._told_of, self._told_until = super().get_addrs(), listeners, now + ADDRESSES_S
+        return list(self._told)
 
 
 def gossipsub(*, heartbeat_s: int = 1, degree: int = 6, degree_low: int = 4, degree_high: int = 8) -> MendedGossipSub:

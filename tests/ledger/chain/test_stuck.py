@@ -170,6 +170,7 @@ async def test_what_was_mined_while_the_process_was_gone_may_be_asked_for_again(
     assert await outbox.load(key.address, await rpc.chain_id()) == []
 
 
+@pytest.mark.slow
 async def test_every_envelope_is_on_disk_before_it_is_sent(
     network: Network, account, here: bytes, outbox: FileOutbox, proxy, quick: None
 ) -> None:
@@ -302,6 +303,7 @@ async def test_a_replacement_that_the_pool_takes_is_the_only_one_mined(
     assert await count(rpc, sender.address) == 1
 
 
+@pytest.mark.slow
 async def test_replacing_ends_after_some_times(
     rpc: Rpc, here: bytes, held: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,6 +319,7 @@ async def test_replacing_ends_after_some_times(
     assert len(await box.load(key.address, await rpc.chain_id())) == 1 + courier.BUMPS_MAX
 
 
+@pytest.mark.slow
 async def test_a_stuck_transaction_is_not_replaced_over_the_owners_limit(
     rpc: Rpc, here: bytes, held: Sender, quick: None
 ) -> None:
@@ -331,6 +334,7 @@ async def test_a_stuck_transaction_is_not_replaced_over_the_owners_limit(
     assert int(found["maxFeePerGas"], 16) <= limit
 
 
+@pytest.mark.slow
 async def test_a_chain_without_a_base_fee_is_paid_one_price(rpc: Rpc, here: bytes, held: Sender, quick: None) -> None:
     sender = Sender(rpc, held._key, facts=ChainFacts(fees="legacy"))
     mined: list[Mined] = []
@@ -347,9 +351,39 @@ async def test_a_chain_without_a_base_fee_is_paid_one_price(rpc: Rpc, here: byte
     assert int(found["gasPrice"], 16) >= int(await rpc.call("eth_gasPrice"), 16)
 
 
+# ---- looking after what was sent
+
+
+async def test_who_looks_after_what_was_sent_rests_while_that_is_nothing(
+    rpc: Rpc, here: bytes, held: Sender, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = 0
+    load = Sender._load
+
+    async def counted(self: Sender) -> None:
+        nonlocal loads
+        loads += 1
+        await load(self)
+
+    monkeypatch.setattr(Sender, "_load", counted)
+    async with running(held):
+        with trio.fail_after(PATIENCE_S):
+            while not held._loaded:  # noqa: ASYNC110 - the event is the chain's
+                await trio.sleep(0.02)
+        looked = loads
+        await trio.sleep(4 * transactions.WATCH_S)
+        assert loads <= looked + 1, "it was at its first look"
+        await give_up(held, here)  # … and is awake as soon as something is on its way
+        await rpc.call("evm_mine")
+        with trio.fail_after(PATIENCE_S):
+            while held._pending:  # noqa: ASYNC110 - the event is the chain's
+                await trio.sleep(0.02)
+
+
 # ---- reorganisations
 
 
+@pytest.mark.slow
 async def test_a_transaction_that_a_reorganisation_took_back_is_sent_again(
     windable, here: bytes, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

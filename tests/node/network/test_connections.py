@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import trio
 from libp2p.peer.id import ID
+from multiaddr import Multiaddr
 
 from fakes.peers import address_of, peer, peers, proxy, until
 from tallymesh.errors import CallerError, LocalError, RemoteError
@@ -108,6 +110,31 @@ async def test_learning_is_bounded_and_never_forgets_the_bootstrap_peers(monkeyp
         known = [peer_id.to_base58() for peer_id in network.connections._known]
         assert len(known) == 4
         assert nobody in known
+
+
+async def test_what_an_offer_says_again_is_not_read_again_and_what_is_new_replaces_it(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(connections, "WANTED_PEERS", 0)
+    read = 0
+
+    def counted(addresses: Sequence[str]) -> Sequence[Multiaddr]:
+        nonlocal read
+        read += 1
+        return dialable(addresses)
+
+    monkeypatch.setattr(connections, "dialable", counted)
+    somebody, other = generate().peer_id, generate().peer_id
+    async with peer() as network:
+        known = network.connections._known
+        for _ in range(3):
+            network.learn(Source(peer_id=somebody, addresses=(DEAD,)))
+        assert read == 1
+        network.learn(Source(peer_id=other, addresses=(DEAD,)))
+        network.learn(Source(peer_id=somebody, addresses=(DEAD,)))
+        assert [peer_id.to_base58() for peer_id in known] == [other, somebody], "heard of last"
+        network.learn(Source(peer_id=somebody, addresses=("/ip4/127.0.0.1/tcp/2",)))
+        assert known[ID.from_base58(somebody)].addresses == ("/ip4/127.0.0.1/tcp/2",)
+        network.learn(Source(peer_id=somebody, addresses=("nonsense",)))
+        assert known[ID.from_base58(somebody)].addresses == ("/ip4/127.0.0.1/tcp/2",), "nothing to dial"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,8 +24,9 @@ from libp2p.pubsub.validators import PUBSUB_SIGNING_PREFIX
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.yamux import yamux
 from libp2p.utils import encode_varint_prefixed
+from multiaddr import Multiaddr
 
-from fakes.peers import TOPIC, peer, peers, proxy, until
+from fakes.peers import TOPIC, address_of, peer, peers, proxy, until
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import Source
 from tallymesh_node.network import Libp2pNetwork, gossip, host, mends
@@ -600,3 +602,52 @@ async def test_messages_carry_no_record_that_is_to_be_verified(monkeypatch: Patc
             assert await server.gossip.receive() == (client.peer_id, b"offer")
     assert carried
     assert any(carried) is not mended
+
+
+@pytest.mark.parametrize("mended", [True, False])
+async def test_a_hosts_addresses_are_not_gathered_for_each_message(monkeypatch: Patch, mended: bool) -> None:
+    monkeypatch.setattr(mends, "ADDRESSES_S", 3600.0)
+    if not mended:
+        unmend(monkeypatch, mends.MendedHost, "get_addrs")
+    async with peers(2) as (_, client):
+        with trio.fail_after(120):
+            await client.gossip.wait_for_peer()
+        gathered = 0
+        factory = client._host._addrs_factory
+
+        def counted(found: list[Multiaddr]) -> list[Multiaddr]:
+            nonlocal gathered
+            gathered += 1
+            return list(factory(found))
+
+        monkeypatch.setattr(client._host, "_addrs_factory", counted)
+        for number in range(5):
+            await client.gossip.publish(b"offer %d" % number)
+        assert (gathered == 0) is mended
+        assert [str(address) for address in client._host.get_addrs()] == [address_of(client)]
+
+
+async def test_a_hosts_addresses_are_what_it_listens_on_now(autojump_clock: trio.testing.MockClock) -> None:
+    listeners: dict[str, str] = {}
+    gathered: list[str] = []
+
+    class Listening(mends.MendedHost):
+        def __init__(self) -> None:
+            self._told, self._told_of, self._told_until = [], (), 0.0
+            self._network = SimpleNamespace(listeners=listeners)
+
+    def gather(self: Listening) -> list[str]:
+        gathered.append("")
+        return list(listeners)
+
+    found = Listening()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mends.BasicHost, "get_addrs", gather)
+        assert found.get_addrs() == []
+        listeners["/ip4/127.0.0.1/tcp/1"] = ""
+        assert found.get_addrs() == ["/ip4/127.0.0.1/tcp/1"], "at once"
+        assert found.get_addrs() == ["/ip4/127.0.0.1/tcp/1"]
+        assert len(gathered) == 2
+        await trio.sleep(mends.ADDRESSES_S)
+        assert found.get_addrs() == ["/ip4/127.0.0.1/tcp/1"]
+        assert len(gathered) == 3, "an interface may have come"
