@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ("bash", "cat", "cut", "dirname", "env", "grep", "mktemp", "rm", "sha256sum", "sleep", "tail")
 
@@ -43,6 +45,7 @@ def test_a_machine_without_what_it_needs_is_told_in_one_line(tmp_path: Path) -> 
     assert not (tmp_path / "clone/.venv").exists()
 
 
+@pytest.mark.slow
 def test_a_machine_without_a_compiler_is_told_only_that(tmp_path: Path) -> None:
     done = setup(*machine(tmp_path, "python3"))
     assert done.returncode == 1
@@ -85,6 +88,7 @@ def test_each_step_is_named_with_its_time_and_the_second_run_is_quiet(tmp_path: 
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_a_package_index_that_refuses_is_quoted_and_nothing_is_called_ready(tmp_path: Path) -> None:
     clone, environment = ready_to_install(tmp_path, 'echo "No matching distribution"; exit 1')
     done = setup(clone, environment)

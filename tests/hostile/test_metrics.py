@@ -6,6 +6,7 @@ import msgspec
 import pytest
 import trio
 
+from fakes import virtual
 from fakes.chain import DOMAINS
 from fakes.payer_scene import PRICE, PayerNode, Puppet, Scene
 from fakes.virtual import run
@@ -39,6 +40,7 @@ def receipt(puppet: Puppet, position: int, metrics: bytes) -> ReceiptRequest:
     return msgspec.structs.replace(request, receipt=signed, opening=opening, report=Report(metrics=metrics))
 
 
+@pytest.mark.trio(run=virtual.run)
 async def test_a_payer_outlives_any_metrics_that_a_worker_commits_to(scene: Scene, payer: PayerNode) -> None:
     """Half a surrogate pair ended the payer's events, a deep nest its whole job: both were in the journal by then."""
     scene.crowd(3, works=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
 from programs import compiled
@@ -22,6 +23,7 @@ def call(pool: UnitPool, function: Any, item: Any) -> Any:
     return values.decode(pool.run(unit).output)
 
 
+@pytest.mark.slow
 def test_eager_training_imports_no_compiler_and_its_bits_do_not_depend_on_it(pool: UnitPool) -> None:
     without, beside = call(pool, compiled.trained, False), call(pool, compiled.trained, True)
     assert (without.pop("compiler"), beside.pop("compiler")) == (False, True)
@@ -30,6 +32,7 @@ def test_eager_training_imports_no_compiler_and_its_bits_do_not_depend_on_it(poo
         assert torch.equal(weight, beside[name])
 
 
+@pytest.mark.slow
 def test_a_unit_that_compiles_gets_the_whole_compiler_told_what_came_before(pool: UnitPool) -> None:
     found = call(pool, compiled.compiles, None)
     assert torch.equal(found.pop("found"), torch.sin(torch.ones(2)) * 2)

@@ -255,6 +255,7 @@ def test_late_answers_of_a_silent_auditor_are_refused() -> None:
 BEHAVIOUR = st.sampled_from(["honest", "honest", "lie", "unavailable", "silent", "bad", "half"])
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     behaviour=st.lists(BEHAVIOUR, min_size=8, max_size=8),

@@ -115,6 +115,7 @@ def test_no_driver_is_no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert machine.gpus() == ()
 
 
+@pytest.mark.slow
 def test_measuring_imports_no_torch() -> None:
     code = "import sys, tallymesh_node.machine, tallymesh_node.sandbox; print({'torch', 'numpy'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

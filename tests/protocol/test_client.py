@@ -60,6 +60,7 @@ def finishing(served: Served, outputs: list[bytes]) -> None:
 # -- importing
 
 
+@pytest.mark.slow
 def test_importing_it_is_light() -> None:
     code = "import sys, tallymesh; tallymesh.log(x=1); print(*sys.modules)"
     loaded = {name.split(".")[0] for name in subprocess.check_output([sys.executable, "-c", code], text=True).split()}
@@ -391,6 +392,7 @@ def test_attach_finds_a_job_by_the_beginning_of_its_id(served: Served) -> None:
         assert caught.value.code == "no_job"
 
 
+@pytest.mark.slow
 def test_a_job_is_attached_to_after_its_program_was_killed(served: Served) -> None:
     code = (
         "import os, signal, tallymesh; from fakes.area import area\n"

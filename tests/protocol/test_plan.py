@@ -90,6 +90,7 @@ def test_the_order_in_which_outputs_arrive_changes_nothing(name: str, order: ran
     assert shuffled.state == straight.state
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(SPECS)), st.randoms(use_true_random=False))
 def test_forgotten_outputs_are_run_again_and_only_what_used_them_changes(name: str, order: random.Random) -> None:
     spec = SPECS[name]

@@ -223,6 +223,7 @@ def test_a_script_is_cut_down_to_what_its_function_needs(folder: Folder) -> None
     assert f'"{program.PREFIX}main_train.py", line {raised}, in area\n    raise ValueError("negative")' in trace
 
 
+@pytest.mark.slow
 def test_values_a_script_holds_travel_as_they_are_when_it_submits(folder: Folder) -> None:
     path = folder(
         script="""

@@ -186,6 +186,7 @@ def test_changed_or_cut_bytes_are_refused_or_placed_within_the_folder(at: int, b
             unpacking.unpack([Given(made.wheel("plot", "1.0", data), io.BytesIO(data))], None)
 
 
+@pytest.mark.slow
 def test_the_process_that_unpacks_says_whose_fault_it_was(tmp_path: Path) -> None:
     def run(data: bytes, folder: Path) -> str:
         path = tmp_path / "wheel"

@@ -191,6 +191,7 @@ def test_more_elements_than_allowed_are_refused_before_they_are_built(monkeypatc
         values.decode(bomb)
 
 
+@pytest.mark.slow
 @given(nested)
 def test_counting_agrees_with_decoding(value: Any) -> None:
     data = values.encode(value)

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import trio
 
+from fakes.seldom import seldom
 from tallymesh.errors import ChainError
 from tallymesh_ledger.chain import Rpc, logs
 from tallymesh_ledger.chain.logs import pages, read_logs
@@ -60,7 +61,7 @@ async def read(provider: Provider, end: int, **options: Any) -> list[int]:
 EVENTS = [5, 5, 6, 700, 701, 30_000, 30_001, 30_001, 99_999, 100_000]
 
 
-@pytest.mark.parametrize("blocks", [10**9, 10_000, 500, 100])
+@pytest.mark.parametrize("blocks", seldom([10**9, 10_000, 500, 100], always=3))
 @pytest.mark.parametrize("status", [200, 400])
 async def test_every_log_is_read_once_and_in_order_whatever_range_is_allowed(blocks: int, status: int) -> None:
     provider = Provider(EVENTS, blocks=blocks, status=status)

@@ -15,6 +15,7 @@ DEAR = GasPolicy(coin_price_wei=10**24)  # a coin is worth a million MESH
 CHEAP = GasPolicy(coin_price_wei=10**18)
 
 
+@pytest.mark.slow
 async def test_pay_is_redeemed_only_where_it_is_worth_more_than_its_gas(
     rpc: Rpc, network: Network, contracts: Contracts, deal, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -84,6 +84,7 @@ async def test_the_moves_of_every_account_add_up_to_what_the_contracts_say(datab
         assert done[0].held_wei == 0
 
 
+@pytest.mark.slow
 async def test_a_history_runs_through_the_balances_and_joins_pay_with_its_units(
     database: Database, chain: Chain
 ) -> None:
@@ -219,6 +220,7 @@ async def test_reorganised_blocks_are_taken_back_and_the_others_read(
         assert queries.totals(job.payer.address)[Purse.ESCROW] == 0
 
 
+@pytest.mark.slow
 async def test_a_chain_that_was_begun_anew_is_read_anew(database: Database, chain: Chain) -> None:
     job_done(chain)
     await caught_up(database, chain)

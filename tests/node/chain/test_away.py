@@ -75,6 +75,7 @@ async def test_ten_minutes_without_the_chain_lose_and_double_nothing(
         assert "the chain is back" in [record.message for record in caplog.records]
 
 
+@pytest.mark.slow
 async def test_the_owner_is_told_within_seconds_that_the_chain_is_away(virtual_chain: VirtualChain) -> None:
     async with a_node(virtual_chain) as node:
         virtual_chain.away = True
@@ -116,6 +117,7 @@ async def test_a_node_that_stands_still_is_told_though_it_answers(
         assert sum("stopped following" in record.message for record in caplog.records) == 1
 
 
+@pytest.mark.slow
 async def test_an_account_without_coin_says_which_and_how_much_and_asks_no_faucet_that_is_not_there(
     virtual_chain: VirtualChain,
 ) -> None:

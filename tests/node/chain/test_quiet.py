@@ -133,6 +133,7 @@ async def test_headers_that_deny_what_was_logged_are_believed_no_more(
         assert not node.chain.newest.silent(b"\x11" * 20, 10**6, trio.current_time())
 
 
+@pytest.mark.slow
 async def test_whatever_changes_a_kept_answer_is_logged_by_a_contract() -> None:
     chain = Chain()
     job = job_done(chain)

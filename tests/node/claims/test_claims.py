@@ -7,6 +7,7 @@ import trio
 
 from fakes.claim_scene import PATIENCE_S, ClaimScene, Story, Worker
 from fakes.claims import BOND, take_back
+from fakes.seldom import seldom
 from fakes.worker_scene import key_of, refuse
 from tallymesh import exchange
 from tallymesh.exchange import ForfeitRequest
@@ -91,6 +92,7 @@ async def test_a_payer_that_comes_back_within_the_patience_is_not_claimed_from(s
         assert story.worker.claims.sent == []
 
 
+@pytest.mark.slow
 async def test_a_seat_that_was_silent_until_its_lease_was_over_is_claimed_within_the_window(scene: ClaimScene) -> None:
     """The node was off from the first silence to the middle of the claim window: chain and disk say all it needs."""
     story = Story(scene)
@@ -130,7 +132,7 @@ async def test_what_cannot_be_claimed_is_told_and_costs_nothing(story: Story, or
         assert story.worker.claims.sent == []
 
 
-@pytest.mark.parametrize("staked", [True, False])
+@pytest.mark.parametrize("staked", seldom([True, False]))
 async def test_only_the_word_of_two_auditors_with_a_stake_keeps_a_worker_from_its_claim(
     story: Story, staked: bool
 ) -> None:
@@ -277,7 +279,7 @@ async def test_a_second_claim_follows_where_more_was_unpaid_than_one_may_be_for(
     assert story.paid() == 9
 
 
-@pytest.mark.parametrize("when", ["pending", "sampling", "committed", "revealing", "challengeable"])
+@pytest.mark.parametrize("when", seldom(["pending", "sampling", "committed", "revealing", "challengeable"]))
 async def test_a_claim_that_a_reorganisation_took_back_is_made_again(story: Story, when: str) -> None:
     async with story.everybody():
         await story.work(units=6, accepted=1)
@@ -309,7 +311,7 @@ async def test_a_unit_that_the_payer_settles_in_front_of_a_claim_does_not_stop_i
     assert story.found().from_ == 1, "the same claim: the unit in front of it was only sampled"
 
 
-@pytest.mark.parametrize("when", ["", "pending", "sampling", "revealing", "challengeable"])
+@pytest.mark.parametrize("when", seldom(["", "pending", "sampling", "revealing", "challengeable"]))
 async def test_a_chain_that_is_away_delays_and_loses_nothing(story: Story, when: str) -> None:
     async with story.everybody():
         await story.work(units=6, accepted=1)
@@ -323,7 +325,7 @@ async def test_a_chain_that_is_away_delays_and_loses_nothing(story: Story, when:
 
 
 @pytest.mark.parametrize("who", ["worker", "auditors"])
-@pytest.mark.parametrize("when", ["pending", "sampling", "revealing", "challengeable"])
+@pytest.mark.parametrize("when", seldom(["pending", "sampling", "revealing", "challengeable"]))
 async def test_a_node_that_was_off_for_half_a_window_goes_on_from_there(story: Story, when: str, who: str) -> None:
     nodes = [story.worker] if who == "worker" else story.auditors
     async with story.everybody():
@@ -339,6 +341,7 @@ async def test_a_node_that_was_off_for_half_a_window_goes_on_from_there(story: S
     assert heard == {Heard.MATCH}
 
 
+@pytest.mark.slow
 async def test_a_worker_that_lost_its_evidence_loses_its_bond_and_no_more(story: Story) -> None:
     async with story.everybody():
         await story.work(units=6, accepted=1)

@@ -186,6 +186,7 @@ async def test_a_claim_is_made_moved_on_and_paid_through_the_real_contracts(chai
     assert await chain.chains[drawn[0].auditor].credits(drawn[0].auditor) >= BOND // 2, "out of the payer's bond"
 
 
+@pytest.mark.slow
 async def test_what_brings_less_than_its_gas_is_not_sent(chain: Chain) -> None:
     policy = GasPolicy(coin_price_wei=10**18)
     key = chain.chains[WORKER.address].sender._key
@@ -197,6 +198,7 @@ async def test_what_brings_less_than_its_gas_is_not_sent(chain: Chain) -> None:
     assert caught.value.code == "not_worth_gas"
 
 
+@pytest.mark.slow
 async def test_witnesses_are_sound_accounts_in_the_order_that_the_contract_wants(chain: Chain) -> None:
     worker = chain.claims[WORKER.address]
     slots = await worker.witnesses(chain.order, chain.lease)
@@ -208,6 +210,7 @@ async def test_witnesses_are_sound_accounts_in_the_order_that_the_contract_wants
     assert await worker.witnesses(chain.order, other) == []
 
 
+@pytest.mark.slow
 async def test_a_reorganisation_takes_a_captured_claim_back(chain: Chain) -> None:
     worker = chain.claims[WORKER.address]
     slots = await worker.witnesses(chain.order, chain.lease)
@@ -222,6 +225,7 @@ async def test_a_reorganisation_takes_a_captured_claim_back(chain: Chain) -> Non
     assert await worker.captured(since) == []
 
 
+@pytest.mark.slow
 async def test_a_network_without_claims_has_none(chain: Chain) -> None:
     bare = msgspec.structs.replace(chain.network, contracts=msgspec.structs.replace(chain.network.contracts, claims=""))
     assert claims_of(chain.chains[WORKER.address], bare) is None

@@ -9,6 +9,7 @@ import pytest
 
 from fakes.claim_scene import ClaimScene, Story
 from fakes.kills import Trap, noted
+from fakes.seldom import seldom
 from tallymesh_ledger.claims import Heard
 
 WORKER_LINES = ("claim", "end")
@@ -30,7 +31,7 @@ async def _told(story: Story, spring: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("line", WORKER_LINES)
+@pytest.mark.parametrize("line", seldom(WORKER_LINES))
 async def test_a_worker_killed_at_any_line_is_paid(scene: ClaimScene, line: str, after: bool) -> None:
     story = Story(scene)
     trap = Trap(story.worker.journal, line, after=after, scopes="claim")
@@ -40,7 +41,7 @@ async def test_a_worker_killed_at_any_line_is_paid(scene: ClaimScene, line: str,
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("line", AUDITOR_LINES)
+@pytest.mark.parametrize("line", seldom(AUDITOR_LINES))
 async def test_an_auditor_killed_at_any_line_commits_once_and_reveals(
     scene: ClaimScene, line: str, after: bool
 ) -> None:

@@ -517,6 +517,7 @@ def test_on_other_systems_a_node_names_the_way_and_the_client_works(
         assert discover.find().url == "http://127.0.0.1:9"
 
 
+@pytest.mark.slow
 def test_a_typing_error_in_a_variable_is_mentioned(home: Path) -> None:
     done = run("node", "start", env={**os.environ, "TALLYMESH_CORE": "2"})
     assert "warning: nothing reads the variable TALLYMESH_CORE\n" in done.stderr

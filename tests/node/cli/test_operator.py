@@ -489,6 +489,7 @@ def test_network_tells_chain_contracts_parameters_stakes_and_jobs(chain: Chain, 
     assert "DIFFERS      fee_bp is 200 on chain and 5 in the network file" in call("network")
 
 
+@pytest.mark.slow
 def test_the_index_goes_where_it_is_told(
     chain: Chain, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

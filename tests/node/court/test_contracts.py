@@ -25,6 +25,7 @@ from fakes.court_chain import (
     ModelChain,
     Quarrel,
 )
+from fakes.seldom import seldom
 from fakes.worker_scene import CLASS
 from tallymesh.errors import ChainError
 from tallymesh.ids import ZERO32
@@ -44,7 +45,7 @@ async def real(tmp_path: Path) -> AsyncIterator[CourtChain]:
         yield made
 
 
-@pytest.fixture(params=["model", "contracts"])
+@pytest.fixture(params=seldom(["model", "contracts"]))
 async def chain(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Quarrel]:
     """The model is the fake of all other tests: it passes what the contracts pass."""
     if request.param == "contracts":
@@ -252,6 +253,7 @@ async def test_witnesses_are_neither_the_parties_nor_of_the_accusers_owner(chain
     assert await chain.court[PAYER.address].witnesses(chain.order, other) == []
 
 
+@pytest.mark.slow
 async def test_a_network_without_a_court_has_none(real: CourtChain) -> None:
     bare = msgspec.structs.replace(
         real.network, contracts=msgspec.structs.replace(real.network.contracts, accusations="")

@@ -12,6 +12,7 @@ from fakes.payer_scene import PayerNode, Scene, honest_result, paid_units, resul
 UNITS = 40
 
 
+@pytest.mark.slow
 async def test_a_worker_whose_process_died_is_given_up_sooner_than_one_that_is_silent(
     scene: Scene, payer: PayerNode
 ) -> None:
@@ -51,6 +52,7 @@ async def test_what_a_dead_worker_left_undone_is_what_others_do_next(scene: Scen
         assert set(first[: len(left)]) == left, "before everything that nobody has begun"
 
 
+@pytest.mark.slow
 async def test_a_router_that_restarts_costs_no_worker_its_seat(scene: Scene, payer: PayerNode) -> None:
     """All connections break, again and again; whoever is asked on a new one answers."""
     peers = scene.crowd(5, seconds=2.0)

@@ -62,6 +62,7 @@ def test_how_long_it_is_open_and_when_it_opens(
     assert hours.opens_in_s(moment) == opens_min * 60
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.sampled_from(DAYS), st.integers(0, 1439), st.integers(0, 1439)).filter(lambda s: s[1] != s[2]),

@@ -35,6 +35,7 @@ def _meshed(network: Libp2pNetwork) -> bool:
     return bool(parts._pubsub.peer_topics[parts.topic] <= parts._router.mesh[parts.topic])
 
 
+@pytest.mark.slow
 async def test_a_message_reaches_all_of_eight_hosts() -> None:
     async with peers(8) as networks:
         await listening(*networks)

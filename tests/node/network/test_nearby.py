@@ -119,6 +119,7 @@ async def test_two_hear_each_other_at_once_and_a_third_of_another_network_neithe
         assert "1 peer " in one.sentence
 
 
+@pytest.mark.slow
 async def test_hours_keep_everybody_known_with_a_few_packets_a_minute(autojump_clock: MockClock) -> None:
     wire, calls = Wire(), []
     async with running(wire, 1, ID, lost=calls.append), running(wire, 2, OTHER, lost=calls.append):

@@ -30,6 +30,7 @@ async def stamp(peer: Peer, request: AuditRequest) -> None:
     await peer.judge(request, Result.MATCH, opened.end)
 
 
+@pytest.mark.slow
 async def test_a_rubber_stamp_is_struck_off_and_the_cheat_caught(scene: Scene, payer: PayerNode) -> None:
     cheater = scene.join(1)
     cheater.working.functions["m:f"] = cheat
@@ -122,6 +123,7 @@ async def test_no_auditor_sees_the_result_before_it_is_bound(
     assert looked >= 3
 
 
+@pytest.mark.slow
 async def test_a_unit_goes_to_no_account_that_was_called_to_recompute_its_input(scene: Scene, payer: PayerNode) -> None:
     waiting = scene.crowd(4)[0].key.address
     async with scene.running() as nursery:
@@ -184,6 +186,7 @@ async def test_a_lying_auditor_is_outvoted_and_struck_off(scene: Scene, payer: P
         assert sum(paid_units(scene, peer) for peer in peers) == 18
 
 
+@pytest.mark.slow
 async def test_silent_auditors_cost_time_and_nothing_else(scene: Scene, payer: PayerNode) -> None:
     async def sleep(peer: Peer, request: AuditRequest) -> None:
         await trio.sleep_forever()
@@ -261,6 +264,7 @@ async def test_a_verdict_that_contradicts_its_end_counts_as_silence(scene: Scene
         assert bad.key.address in payer.service.trust.struck
 
 
+@pytest.mark.slow
 async def test_a_program_that_is_not_deterministic_fails_and_is_paid_for(scene: Scene, payer: PayerNode) -> None:
     numbers = random.Random(7)
 
@@ -401,6 +405,7 @@ async def test_auditors_that_were_out_of_reach_for_a_moment_do_not_stop_a_payer_
         assert sum(audit.state == "silent" and audit.position == 0 for audit in payer.service.audits(job)) == SILENT_MAX
 
 
+@pytest.mark.slow
 async def test_without_own_executor_drawn_auditors_are_enough(scene: Scene) -> None:
     payer = PayerNode(scene, own=False)
     peers = scene.crowd(6)
@@ -436,6 +441,7 @@ async def test_one_silent_auditor_with_half_of_the_slots_delays_a_payer_without_
         assert 1 <= len(silent.audited) <= 2 * scene.parameters.tally_units
 
 
+@pytest.mark.slow
 async def test_no_auditor_gets_adjacent_units_or_what_it_was_given(scene: Scene, payer: PayerNode) -> None:
     scene.crowd(7)
     async with scene.running() as nursery:

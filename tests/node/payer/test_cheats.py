@@ -81,6 +81,7 @@ async def test_a_mismatch_is_confirmed_by_two_of_three(scene: Scene, payer: Paye
         assert [audit.result for audit in bad if audit.result].count("mismatch") >= 2
 
 
+@pytest.mark.slow
 async def test_a_convicted_worker_is_not_leased_again_in_any_job(scene: Scene, payer: PayerNode) -> None:
     peers = scene.crowd(5)
     peers[1].working.functions["m:f"] = cheat

@@ -212,6 +212,7 @@ async def test_a_worker_that_only_gives_signs_of_life_is_given_up(
         assert puppet.closes[-1].cancel
 
 
+@pytest.mark.slow
 async def test_a_worker_that_never_sends_its_tally_gets_it_signed_in_its_place(
     scene: Scene, payer: PayerNode, puppet: Puppet
 ) -> None:

@@ -52,6 +52,7 @@ async def test_an_offer_that_was_not_needed_is_never_what_a_job_waits_for(scene:
         assert [sentence for sentence in told if "not_needed" in sentence] == []
 
 
+@pytest.mark.slow
 async def test_federated_model_is_the_one_of_a_plain_loop(scene: Scene, payer: PayerNode) -> None:
     scene.crowd(5)
     async with scene.running() as nursery:
@@ -236,6 +237,7 @@ async def test_live_lines_and_metrics_become_events(scene: Scene, payer: PayerNo
         assert units == {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 async def test_more_workers_join_a_running_job(scene: Scene, payer: PayerNode) -> None:
     scene.crowd(3, works=False)
     alone = scene.join(10)

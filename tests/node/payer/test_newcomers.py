@@ -111,6 +111,7 @@ async def test_a_first_slot_stays_free_while_its_account_has_no_gas_to_say_its_c
         assert len(audited) == 10, "what protects the payer: each unit is recomputed"
 
 
+@pytest.mark.slow
 async def test_a_newcomer_that_is_honest_once_and_false_later_is_found_at_once(small: Scene, payer: PayerNode) -> None:
     """At the network's rate of one in a hundred, three false units of a tally would mostly go unseen."""
     newcomer = crowd(small)
@@ -128,6 +129,7 @@ async def test_a_newcomer_that_is_honest_once_and_false_later_is_found_at_once(s
         assert small.chain.credits[honest.key.address] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mined_s", [0, 20])
 async def test_who_releases_its_slot_before_the_seat_is_taken_is_audited_like_the_newcomer_that_it_is(
     small: Scene, payer: PayerNode, monkeypatch: pytest.MonkeyPatch, mined_s: int

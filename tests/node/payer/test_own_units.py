@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import pytest
 import trio
 
 from fakes.payer_scene import PayerNode, Scene, evaluate, paid_units
@@ -28,6 +29,7 @@ def count_evaluations(payer: PayerNode) -> Counter[bytes]:
     return ran
 
 
+@pytest.mark.slow
 async def test_the_state_of_a_round_is_measured_once_for_its_check_and_its_metrics(
     scene: Scene, payer: PayerNode
 ) -> None:
@@ -42,6 +44,7 @@ async def test_the_state_of_a_round_is_measured_once_for_its_check_and_its_metri
         assert len(ran) == 4, "checkpoint 0 and the states of three rounds"
 
 
+@pytest.mark.slow
 async def test_a_measurement_that_fails_once_is_tried_again_by_whoever_waited(scene: Scene, payer: PayerNode) -> None:
     scene.crowd(5)
     async with scene.running() as nursery:

@@ -25,6 +25,7 @@ from fakes.payer_scene import (
     paid_units,
     result_of,
 )
+from fakes.seldom import seldom
 from tallymesh import api
 from tallymesh.errors import CallerError
 from tallymesh.ids import BlobId, UnitId
@@ -74,7 +75,7 @@ def unseconded(payer: PayerNode, job: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(("kind", "more"), [("map", {"items": 12}), ("federated", {"items": 3, "rounds": 2})])
+@pytest.mark.parametrize(("kind", "more"), seldom([("map", {"items": 12}), ("federated", {"items": 3, "rounds": 2})]))
 async def test_each_unit_is_run_and_paid_twice_from_two_seats(
     scene: Scene, payer: PayerNode, kind: str, more: dict[str, int]
 ) -> None:
@@ -113,6 +114,7 @@ async def test_two_workers_are_leased_at_once_though_one_would_be_wide_enough(sc
         assert [(seat.at, seat.data["positions"]) for seat in seats] == [(seats[0].at, 3)] * 2
 
 
+@pytest.mark.slow
 async def test_one_bad_unit_is_caught_for_certain(scene: Scene, payer: PayerNode) -> None:
     """Whichever it is, and though no draw is near it: a sample finds it one time in twenty-five."""
     peers = scene.crowd(5)
@@ -140,6 +142,7 @@ def view_account(view: api.JobView, peer: Peer) -> str:
     return next(each.account for each in view.peers if each.peer_id == peer.peer_id)
 
 
+@pytest.mark.slow
 async def test_a_run_that_is_lost_is_done_by_another(scene: Scene, payer: PayerNode) -> None:
     peers = scene.crowd(5, seconds=2.0)
     for peer in peers[:2]:
@@ -157,6 +160,7 @@ async def test_a_run_that_is_lost_is_done_by_another(scene: Scene, payer: PayerN
         assert unseconded(payer, job) == []
 
 
+@pytest.mark.slow
 async def test_two_accounts_of_one_owner_are_one_opinion(scene: Scene, payer: PayerNode) -> None:
     """Both lie alike and are cheaper than all others: a job that took one as the second run would believe it."""
     peers = scene.crowd(6)
@@ -197,6 +201,7 @@ def test_an_auditor_of_one_run_is_not_given_the_other() -> None:
         assert may_run(book, held, task, {}, {}) == may
 
 
+@pytest.mark.slow
 async def test_with_one_worker_a_job_waits_and_says_for_whom(scene: Scene, payer: PayerNode) -> None:
     alone = scene.join(1)
     for number in range(2, 6):
@@ -217,6 +222,7 @@ async def test_with_one_worker_a_job_waits_and_says_for_whom(scene: Scene, payer
         assert unseconded(payer, job) == []
 
 
+@pytest.mark.slow
 async def test_a_unit_that_nobody_seconds_in_time_is_audited_and_paid(scene: Scene, payer: PayerNode) -> None:
     """An output that was made superfluous, or whose second workers all vanish, does not hold up its worker's pay."""
     scene.join(1)
@@ -256,6 +262,7 @@ async def test_the_budget_pays_for_two_runs_or_says_what_is_needed(scene: Scene,
         assert "2 times" in caught_error.value.sentence
 
 
+@pytest.mark.slow
 async def test_after_a_crash_the_book_says_the_same(scene: Scene, payer: PayerNode) -> None:
     peers = scene.crowd(5)
     spec = payer.spec("map", items=10)

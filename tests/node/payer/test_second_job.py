@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import msgspec
+import pytest
 
 from fakes.payer_scene import PayerNode, Scene
 from tallymesh.units import JobSpec
@@ -37,6 +38,7 @@ def on_data(payer: PayerNode, spec: JobSpec, model: bytes) -> JobSpec:
     return msgspec.structs.replace(spec, inputs=(data,), initial=payer.blobs.put(model), seed=len(model))
 
 
+@pytest.mark.slow
 async def test_a_second_train_job_on_the_same_data_moves_under_one_percent_of_it(
     scene: Scene, payer: PayerNode
 ) -> None:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from fakes.claims import BOND, COURT
 from fakes.journal import MemoryJournal
 from fakes.party_scene import Host, PartyScene
+from fakes.seldom import seldom
 from fakes.worker_scene import CLASS, key_of
 from tallymesh.errors import ChainError
 from tallymesh_ledger.court import CaseState, Opened, Origin, Ruling
@@ -107,7 +108,7 @@ async def test_a_payer_that_is_off_for_half_of_each_window_goes_on_from_its_jour
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("line", ["grounds", "accuse", "end"])
+@pytest.mark.parametrize("line", seldom(["grounds", "accuse", "end"]))
 async def test_a_payer_killed_at_any_line_accuses_once(tmp_path: Path, line: str, after: bool) -> None:
     scene = await scene_of(tmp_path)
     before = scene.all_of(scene.payer.key.address)

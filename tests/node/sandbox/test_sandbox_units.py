@@ -235,6 +235,7 @@ def test_a_warm_unit_starts_within_a_fraction_of_a_fresh_interpreter(machine: Ma
     assert sorted(machine.executor.counters.start_s)[2] < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [False, True], ids=["never", "late"])
 def test_a_unit_whose_sandbox_cannot_keep_its_time_ran_too_long(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, answers: bool
