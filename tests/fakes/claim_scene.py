@@ -102,24 +102,27 @@ class ClaimScene(Scene):
         self.serving: dict[str, Worker] = {}
 
     def service(self, node: Any, claims: FakeClaims, *, works: Any) -> ClaimsService:
-        network = self.network.networks.get(node.peer_id) or self.network.join(node.peer_id)
-        return ClaimsService(
-            network=network,
-            blobs=node.blobs,
-            executor=node.executor,
-            chain=FakeChain(self.chain, node.key.address),
-            claims=claims,
-            journal=node.journal,
-            domains=DOMAINS,
-            key=node.key,
-            parameters=self.parameters,
-            cores=Cores(1),
-            source_of=self.sources.get,
-            account_of=self.accounts.get,
-            works=works,
-            policy=Policy(patience_s=PATIENCE_S),
-            drawing=SettlePolicy(withdraw_idle_wei=1),
-        )
+        if node.peer_id not in self.network.networks:
+            self.network.join(node.peer_id)
+        policy = Policy(patience_s=PATIENCE_S)
+        return ClaimsService(**self.parts_of(node), claims=claims, works=works, policy=policy)
+
+    def parts_of(self, node: Any) -> dict[str, Any]:
+        """Of a node, what each service of its quarrels takes. It is in the network."""
+        return {
+            "network": self.network.networks[node.peer_id],
+            "blobs": node.blobs,
+            "executor": node.executor,
+            "chain": FakeChain(self.chain, node.key.address),
+            "journal": node.journal,
+            "domains": DOMAINS,
+            "key": node.key,
+            "parameters": self.parameters,
+            "cores": Cores(1),
+            "source_of": self.sources.get,
+            "account_of": self.accounts.get,
+            "drawing": SettlePolicy(withdraw_idle_wei=1),
+        }
 
     def may_fetch(self, holder: str, asker: str, blob: BlobId, ticket: bytes) -> bool:
         worker = self.serving.get(holder)

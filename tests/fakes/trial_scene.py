@@ -9,7 +9,6 @@ from typing import Any
 
 import trio
 
-from fakes.chain import DOMAINS, FakeChain
 from fakes.claim_scene import ClaimScene
 from fakes.court import FakeCourt
 from fakes.executor import honest
@@ -17,9 +16,7 @@ from fakes.worker_scene import CLASS
 from tallymesh.ids import BlobId
 from tallymesh.units import Unit
 from tallymesh_ledger.eip712 import keccak
-from tallymesh_node.cores import Cores
 from tallymesh_node.quarrels.service import QuarrelsService
-from tallymesh_node.worker.policy import SettlePolicy
 
 
 def lie(unit: Unit, inputs: Mapping[BlobId, bytes]) -> tuple[bytes, dict[str, float]]:
@@ -51,20 +48,9 @@ class Trial(ClaimScene):
     def make(self, node: Any) -> QuarrelsService:
         court = self.courts[node.peer_id] = FakeCourt(self.chain, node.key.address)
         service = self.quarrels[node.peer_id] = QuarrelsService(
-            network=self.network.networks[node.peer_id],
-            blobs=node.blobs,
-            executor=node.executor,
-            chain=FakeChain(self.chain, node.key.address),
+            **self.parts_of(node),
             court=court,
-            journal=node.journal,
-            domains=DOMAINS,
-            key=node.key,
-            parameters=self.parameters,
-            cores=Cores(1),
-            source_of=self.sources.get,
-            account_of=self.accounts.get,
             numeric_class=lambda: CLASS,
-            drawing=SettlePolicy(withdraw_idle_wei=1),
             hash_of=lambda peer: keccak(peer.encode()),
         )
         return service
