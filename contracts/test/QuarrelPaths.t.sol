@@ -33,6 +33,7 @@ contract QuarrelPathsTest is Quarrel {
 
     /// @notice After every move all bonds, fees and credits add up; at the end whoever holds an Accept on an open seat is paid it, and
     /// a stranger alone frees all that is left. Few moves are refused, and only for reasons that the move names.
+    /// hardhat-config: fuzz.runs = 80
     function test_bonds_are_conserved_in_every_path(uint256 seed) public {
         for (uint256 i = 0; i < 120; ++i) {
             seed = uint256(keccak256(abi.encode(seed, i)));
