@@ -32,7 +32,6 @@ MS_NOEXEC = 8
 MS_REMOUNT = 32
 MS_BIND = 4096
 MS_REC = 16384
-MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
@@ -120,11 +119,6 @@ def pivot_into(root: str) -> None:
     _call("syscall", _PIVOT_ROOT[machine], b".", b".")
     _call("umount2", b".", MNT_DETACH)
     os.chdir("/")
-
-
-def make_private() -> None:
-    """Mounts made from here on reach no other mount namespace, and none of theirs reaches this one."""
-    mount("", "/", flags=MS_REC | MS_PRIVATE)
 
 
 def adopt_orphans() -> None:

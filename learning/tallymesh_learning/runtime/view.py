@@ -34,12 +34,12 @@ _ROOT_OPTIONS = "size=1m,nr_inodes=8192,mode=755"  # mount points and links only
 
 
 def enter_job(name: str, devices: Sequence[str] = ()) -> list[str]:
-    """Replace the outer view by the job's. Called once, as the first process of new namespaces. `devices` are names of
-    files of the outer /dev that it gets beside the usual ones: those of its card.
+    """Replace the outer view by the job's. Called once, as the first process of new namespaces, a user namespace among
+    them: so no mount that is made here reaches the outer view (man 7 mount_namespaces). `devices` are names of files of
+    the outer /dev that it gets beside the usual ones: those of its card.
 
     Returns the folders below /tmp that are part of the system (a clone or an environment that was put there).
     """
-    isolate.make_private()
     entries = {entry.name: os.readlink(entry.path) if entry.is_symlink() else "" for entry in os.scandir("/")}
     kept = _mounts_below(_TMP)
     isolate.mount("tmpfs", _ROOT, "tmpfs", _QUIET, _ROOT_OPTIONS)
@@ -61,7 +61,8 @@ def enter_job(name: str, devices: Sequence[str] = ()) -> list[str]:
         isolate.bind(f"/dev/{device}", f"{_ROOT}/dev/{device}")
     for link, target in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
         os.symlink(f"/proc/self/{target}", f"{_ROOT}/dev/{link}")
-    isolate.bind_read_only(f"{SPOOL}/{name}", f"{_ROOT}{SPOOL}")  # it is already: inputs are worth a second lock
+    # They are already: what others use, too, is worth a second lock.
+    isolate.bind_read_only(f"{SPOOL}/{name}", f"{_ROOT}{SPOOL}")
     isolate.bind_read_only(PACKAGES, f"{_ROOT}{PACKAGES}")
     isolate.mount("proc", f"{_ROOT}{JOB_PROC}", "proc", _QUIET | isolate.MS_NOEXEC)
     isolate.mount("tmpfs", f"{_ROOT}{UNITS}", "tmpfs", _QUIET, _ROOT_OPTIONS)
@@ -113,7 +114,7 @@ def enter_unit(name: str, kept: Sequence[str]) -> int:
     isolate.bind(f"{SPOOL}/{name}", f"{WORK}/in")
     chosen = _packages_of(name)
     if chosen:
-        isolate.bind_read_only(f"{PACKAGES}/{chosen}", f"{WORK}/in/packages")
+        isolate.bind(f"{PACKAGES}/{chosen}", f"{WORK}/in/packages")  # a copy of what is read-only in the job's view
     handles = [(folder, os.open(folder, os.O_PATH | os.O_CLOEXEC)) for folder in kept]
     isolate.bind(f"{place}/tmp", _TMP)  # noqa: S108
     for folder, handle in handles:

@@ -25,7 +25,10 @@ import pytest
 import trio
 from msgspec.structs import replace
 
+from fakes import wheels as made
 from fakes.sandboxed import INSIDE, JOB, SECRET, SMALL, Machine, kept_alive, make_unit
+from tallymesh import wheels
+from tallymesh_learning.runtime import view
 from tallymesh_learning.runtime.view import INODES_MAX
 from tallymesh_node.interfaces import Failure, Limits
 from tallymesh_node.sandbox import command, drop, executor, outputs, spool
@@ -63,7 +66,7 @@ ATTEMPTS = [
     Attempt("read_it_by_a_handle", PATH),
     Attempt("list_the_owners_home"),
     Attempt("read_the_nodes_environment", BACKWARDS, layer="empty environment"),
-    Attempt("read_a_neighbours_files", BACKWARDS, layer="hidden folders", beside="sleep"),
+    Attempt("read_a_neighbours_files", BACKWARDS, layer="hidden folders", beside="keep_a_secret"),
     Attempt("read_what_was_left", layer="own file system", before="leave_something"),
     Attempt("learn_the_machines_name", layer="uts namespace"),
     Attempt("learn_the_owners_service", layer="cgroup namespace"),
@@ -256,6 +259,8 @@ INNER = [
 ]  # fmt: skip
 NAMESPACES = {"network namespace": "net", "ipc namespace": "ipc", "uts namespace": "uts", "cgroup namespace": "cgroup"}
 OUTER = ["what is shown", "read-only system", "read-only inputs", "empty environment", *NAMESPACES]
+OWN_PROCS = ("/proc", view.JOB_PROC)
+OWN_MOUNTS = ("/", "/tmp", "/dev/shm", view.WORK, view.UNITS)
 ENDS = ["links not followed", "plain files only", "size of outputs", "who may be blamed"]
 
 
@@ -336,6 +341,49 @@ def test_without_a_layer_around_it_an_attempt_succeeds(
                 succeeds(machine, attempt, facts, job)
 
 
+def test_every_mount_of_a_jobs_own_is_as_quiet_and_as_small_as_it_can_be(strong: Machine) -> None:
+    """No device and no program of another user's is in reach through them, and what nobody should write to could not
+    be filled. Seen from a unit whose job's own folders are not hidden from it."""
+    with weakened(strong, "hidden folders") as job:
+        mounts = strong.said("surroundings", job=job)["mounts"]
+    found: dict[str, tuple[set[str], set[str]]] = {}
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        place = before.split(" ")[4]
+        if kind in ("tmpfs", "proc") and place in (*OWN_MOUNTS, *OWN_PROCS):
+            found[place] = set(before.split(" ")[5].split(",")), set(options.split(","))
+    assert set(found) == {*OWN_MOUNTS, *OWN_PROCS}
+    for place, (flags, _) in found.items():
+        assert {"nosuid", "nodev"} <= flags, place
+        assert place not in OWN_PROCS or "noexec" in flags, place
+    for place in ("/", view.UNITS):
+        assert {"size=1024k", "nr_inodes=8192"} <= found[place][1], place
+
+
+def test_what_a_unit_is_given_is_locked_twice_and_the_inner_lock_holds_alone(
+    tmp_path: Path, shown: Path, facts: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (attempt,) = of_layer("read-only inputs")
+    take_out("read-only inputs", facts, tmp_path, monkeypatch)
+    with kept_alive(tmp_path, slots=2, warm="weaken:warm", extra=[INSIDE, shown]) as machine:
+        plot = made.build("plot", "1.0", {"plot/__init__.py": made.MODULE})
+        machine.store.put(plot)
+        given = make_unit(machine.store, "change_a_package", {})
+        unit = replace(given, inputs=(*given.inputs, *wheels.inputs([made.wheel("plot", "1.0", plot)])))
+
+        def change(job: bytes) -> bytes:
+            outcome = machine.call(machine.executor.run, job, unit, machine.inputs(unit), SMALL)
+            return machine.store.get(outcome.output)
+
+        with pytest.raises(Failure, match="Read-only file system"):
+            come_to(machine, attempt, fill(attempt.config, facts))
+        with pytest.raises(Failure, match="Read-only file system"):
+            change(JOB)
+        with weakened(machine, "read-only inputs") as job:
+            assert change(job) == b'"changed"'
+
+
 def take_out(layer: str, facts: dict[str, str], folder: Path, patch: pytest.MonkeyPatch) -> None:
     build = command.build
 
@@ -350,7 +398,8 @@ def take_out(layer: str, facts: dict[str, str], folder: Path, patch: pytest.Monk
         elif layer == "read-only system":
             argv[:] = ["--bind" if word == "--ro-bind" else word for word in argv]
         elif layer == "read-only inputs":
-            argv[argv.index(os.path.realpath(place)) - 1] = "--bind"
+            for locked in (place, options["packages"]):
+                argv[argv.index(os.path.realpath(locked)) - 1] = "--bind"
         elif layer == "empty environment":
             argv.remove("--clearenv")
             copy = folder / "drop.py"

@@ -90,6 +90,14 @@ def read_the_nodes_environment(work: Path, emit: Emit, backwards: str) -> list[s
     return found
 
 
+def keep_a_secret(work: Path, emit: Emit) -> None:
+    """The neighbour: what it was given it also writes down."""
+    for number, path in enumerate((work / "in" / "blobs").iterdir()):
+        Path(f"/tmp/{number}").write_bytes(path.read_bytes())
+    emit("line", "written")
+    time.sleep(60)
+
+
 def read_a_neighbours_files(work: Path, emit: Emit, backwards: str) -> list[str]:
     """Of another unit of the same job: its inputs, what it writes."""
     secret = backwards[::-1].encode()
@@ -346,6 +354,12 @@ def change_an_input(work: Path, emit: Emit) -> str:
     target.chmod(0o666)
     target.write_bytes(b"forged")
     return target.name
+
+
+def change_a_package(work: Path, emit: Emit) -> str:
+    place = next((work / "in" / "packages").rglob("*.py"))
+    place.write_text("changed")
+    return place.read_text()
 
 
 def change_an_input_through_its_descriptor(work: Path, emit: Emit) -> int:
