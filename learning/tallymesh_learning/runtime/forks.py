@@ -112,10 +112,12 @@ def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)
     with starting.uncollected():  # which also spares the forks: a collection would copy every page that holds an object
-        from tallymesh_learning.runtime import isolate, warm  # only Linux has the first: a caller imports this module
+        # only Linux has the first: a caller imports this module
+        from tallymesh_learning.runtime import isolate, pages, warm
 
         assert isolate.SANDBOX_ID  # so that no fork has to load it
         warm.warm()
+    pages.gather()
     try:
         channel.send(READY)
     except GONE:

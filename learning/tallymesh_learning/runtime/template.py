@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from tallymesh import starting
-from tallymesh_learning.runtime import isolate, job, seccomp
+from tallymesh_learning.runtime import isolate, job, pages, seccomp
 from tallymesh_learning.runtime.unit import Run, resolve
 
 DEFAULT_RUN = "tallymesh_learning.runtime.runner:run_unit"
@@ -139,6 +139,7 @@ def main(arguments: Sequence[str]) -> None:
             resolve(options.warm)()
         for forks in (True, False):
             seccomp.compiled(forks=forks, card=bool(options.devices))
+    pages.gather()
     devices = options.devices.split(",") if options.devices else []
     template = Template(control, run, devices, options.begin if devices else None)
     control.send(json.dumps({"ready": True, "seconds": round(time.monotonic() - began, 3)}).encode())

@@ -30,21 +30,25 @@ LEFT_MAX: Final = 64  # groups that could not be removed yet: the kernel lets go
 
 
 class _Names(NamedTuple):
-    """Files of a group: its limit, the same with swap, further settings, and where killed processes are counted."""
+    """Files of a group: its limit, the same with swap, further settings, where killed processes are counted, and where
+    one comes in. In version 1 a lone thread may use a door of its own, and does not wait for the kernel to have looked
+    at all processes of the machine (10 ms, as often as a unit starts)."""
 
     limit: str
     swap: str
     swap_is_total: bool
     together: str
     events: str
+    entrance: str
 
 
-_V1: Final = _Names("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", True, "", "memory.oom_control")
-_V2: Final = _Names("memory.max", "memory.swap.max", False, "memory.oom.group", "memory.events")
+_V1: Final = _Names("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", True, "", "memory.oom_control", "tasks")
+_V2: Final = _Names("memory.max", "memory.swap.max", False, "memory.oom.group", "memory.events", "cgroup.procs")
 
 
 class Group:
-    """One unit's. `entrance` is a descriptor: a process that writes "0" to it is in, with all that it starts."""
+    """One unit's. `entrance` is a descriptor: a process of one thread that writes "0" to it is in, with all that it
+    starts."""
 
     def __init__(self, groups: Groups, folder: Path, entrance: int) -> None:
         self._groups = groups
@@ -90,7 +94,7 @@ class Groups:
                 (folder / self._names.swap).write_text(str(most) if self._names.swap_is_total else "0")
             if self._names.together:
                 (folder / self._names.together).write_text("1")
-            return Group(self, folder, os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
+            return Group(self, folder, os.open(folder / self._names.entrance, os.O_WRONLY | os.O_CLOEXEC))
         except OSError as error:
             self._say(error)
             self.remove(folder)

@@ -46,7 +46,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     def populated(folder: Path, *arguments: object, **options: object) -> None:
         mkdir(folder, *arguments, **options)  # type: ignore[arg-type]
         if folder.name.startswith(groups.PREFIX):
-            (folder / "cgroup.procs").touch()
+            for door in ("cgroup.procs", "tasks"):
+                (folder / door).touch()
 
     monkeypatch.setattr(Path, "mkdir", populated)
     return made
