@@ -22,6 +22,7 @@ from tallymesh.network import Network
 from tallymesh_ledger.chain import Contracts
 from tallymesh_ledger.keys import checksum
 from tallymesh_ledger.newcomers import Newcomer
+from tallymesh_node import beats
 from tallymesh_node.carriers.asking import FEE_SHARE, Asking
 from tallymesh_node.complaints import level
 from tallymesh_node.escrow import EscrowChain
@@ -97,7 +98,7 @@ class Enrolment:
                     log.log(level(error), "not enrolled yet: %s", error)
                 self.problems = (Problem(code=error.code, sentence=error.sentence, remedy=error.remedy),)
             settled_s = PROBATION_S if self.newcomer is not None else WATCH_S
-            with trio.move_on_after(settled_s if self.done else self._retry_s):
+            with trio.move_on_after(beats.left(settled_s if self.done else self._retry_s)):
                 await changed.wait()
 
     async def _reconcile(self) -> bool:

@@ -13,7 +13,7 @@ from fakes.chain_node import BLOCK_S, Node, a_node
 from fakes.contract_chain import Chain, job_done
 from fakes.virtual_chain import VirtualChain
 from tallymesh_ledger.chain import Contracts, Sender
-from tallymesh_node import newest
+from tallymesh_node import beats, newest
 from tallymesh_node.newest import FRESH_S, SKIP_TRUE_S
 
 REST_S = 120.0
@@ -41,6 +41,7 @@ async def fresh(node: Node) -> int:
 @pytest.mark.slow
 async def test_a_node_at_rest_asks_for_the_newest_block_and_little_else(virtual_chain: VirtualChain) -> None:
     async with a_node(virtual_chain, class_delay_s=3600) as node:
+        await trio.sleep(0.37)  # it is told so when nobody else looks
         node.enrolment.set_class(b"\1" * 32)
         await trio.sleep(LATER_S)
         assert not node.enrolment.done, "its class counts in an hour"
@@ -50,6 +51,8 @@ async def test_a_node_at_rest_asks_for_the_newest_block_and_little_else(virtual_
         assert found["eth_getLogs"] <= REST_S / SKIP_TRUE_S + 1, "a market that reads the registry each two seconds"
         assert found["eth_call"] <= 40, found  # the account's own look each half a minute, six questions
         assert found["eth_getBlockByNumber"] <= REST_S + 20, found
+        moments = {at for at, _ in virtual_chain.asked if at >= since}
+        assert len(moments) <= REST_S / beats.BEAT_S + 1, "loops that wake each by itself"
         assert node.book.registry is not None
         head = int(virtual_chain.call("eth_blockNumber"), 16)
         assert head - node.book.registry.block_number <= 3, "and it is as new as ever"
