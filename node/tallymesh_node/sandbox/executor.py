@@ -38,7 +38,7 @@ from tallymesh_node.sandbox.judging import judge
 from tallymesh_node.sandbox.logs import Logs
 from tallymesh_node.sandbox.packages import BASE_ONLY, Packages
 from tallymesh_node.sandbox.pool import Pool
-from tallymesh_node.sandbox.spool import SET, Spool
+from tallymesh_node.sandbox.spool import NO_ROOM, SET, Spool
 from tallymesh_node.sandbox.status import SandboxStatus
 from tallymesh_node.sandbox.strict import StrictPool
 from tallymesh_node.sandbox.zygote import CONTROL, Zygote
@@ -379,8 +379,7 @@ class SandboxExecutor:
         except FileNotFoundError as error:
             raise Failure("inputs", f"An input is not here: {error.filename}.") from None
         except OSError as error:
-            remedy = "Free some space, or choose another data folder."
-            raise LocalError("disk", f"A unit's inputs cannot be put in place: {error}.", remedy=remedy) from None
+            raise LocalError("disk", f"A unit's inputs cannot be put in place: {error}.", remedy=NO_ROOM) from None
 
     async def _watch(self, place: _Place, name: str, task: _Task) -> RunningUnit:
         """Fork the unit and pass on what it says until it and all that it started is dead."""

@@ -109,7 +109,7 @@ class Pool:
     async def job(self, key: bytes) -> AsyncIterator[JobSandbox]:
         """The job's sandbox, opened if need be; it is not closed for want of room while it is used.
 
-        Failure `sandbox`, or LocalError `no_sandbox`.
+        Failure `sandbox`, or LocalError: `no_sandbox`, `disk`.
         """
         slot = self._jobs.get(key)
         if slot is None:

@@ -24,6 +24,7 @@ from tallymesh.errors import LocalError
 
 SET = "set"  # as tallymesh_learning.runtime.view has it: names the folder of a unit's packages
 OPEN = 0o755  # the sandbox's user must be able to enter; the folders above keep everybody else out
+NO_ROOM = "Free some space, or choose another data folder."
 _NOT_LINKABLE = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES}
 
 
@@ -48,7 +49,11 @@ class Spool:
         os.close(self._lock)
 
     def open_job(self, job: str) -> None:
-        self._make(self.folder / job)
+        """LocalError `disk` where there is no room for its folder."""
+        try:
+            self._make(self.folder / job)
+        except OSError as error:
+            raise LocalError("disk", f"A job's folder cannot be made: {error}.", remedy=NO_ROOM) from None
 
     async def add(self, job: str, unit: str, files: Mapping[str, bytes], blobs: Mapping[str, Path]) -> None:
         """The inputs of one unit. OSError where they cannot be read or the disk is full."""

@@ -94,7 +94,11 @@ class StrictPool(Pool):
 
     async def _warm_one(self) -> bool:
         folder = f"{self._prefix}t{next(self._folders)}"
-        self._spool.open_job(folder)
+        try:
+            self._spool.open_job(folder)
+        except LocalError as error:
+            self._say(SandboxStatus(available=False, sentence=error.sentence, remedy=error.remedy))
+            return False
         zygote = await self._start(lambda: self._command_for(self._spool.folder / folder))
         if zygote is None:
             self._spool.remove(folder)

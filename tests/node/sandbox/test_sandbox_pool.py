@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import signal
@@ -18,12 +20,14 @@ import pytest
 import trio
 
 import tallymesh_node.sandbox.pool as pool_module
-from fakes.sandboxed import INSIDE, Machine
+import tallymesh_node.sandbox.strict as strict_module
+from fakes.sandboxed import INSIDE, PATIENCE_S, Machine
 from tallymesh.errors import LocalError
 from tallymesh_learning.runtime import unit
 from tallymesh_node.blobs.store import BlobStore
 from tallymesh_node.interfaces import Failure
 from tallymesh_node.sandbox import SandboxExecutor, SandboxStatus, check_sandbox, command, drop
+from tallymesh_node.sandbox.spool import Spool
 
 pytestmark = pytest.mark.slow  # real processes: run by scripts/test, not by plain pytest
 
@@ -75,6 +79,32 @@ async def test_a_template_that_dies_fails_its_units_and_is_started_again(opened:
         assert pool.templates_started == 2
         outcome = await machine.start("several")
         assert machine.store.get(outcome.output) == b"[1,2,3,4,5]"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+async def test_a_disk_without_room_for_a_jobs_folder_is_this_machines_fault_and_not_for_ever(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, strict: bool
+) -> None:
+    monkeypatch.setattr(pool_module, "RECHECK_S", 0.01)
+    monkeypatch.setattr(strict_module, "RESTART_S", (0.01,))
+    make, full = Spool._make, [True]
+
+    def limited(self: Spool, folder: Path) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        make(self, folder)
+
+    monkeypatch.setattr(Spool, "_make", limited)
+    async with opened(strict=strict) as machine:
+        with trio.fail_after(PATIENCE_S):
+            with pytest.raises(LocalError, match="No space left"):
+                await machine.start("echo")
+            full.clear()
+            while True:
+                with contextlib.suppress(LocalError):
+                    await machine.start("echo")
+                    break
+                await trio.sleep(0.01)
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -234,7 +264,7 @@ def test_it_works_for_an_ordinary_user_too(tmp_path: Path) -> None:
         import os, sys, trio
         sys.path.insert(0, {str(ROOT / "tests")!r})
         from pathlib import Path
-        from fakes.sandboxed import INSIDE, Machine
+        from fakes.sandboxed import INSIDE, PATIENCE_S, Machine
         from tallymesh_node.blobs.store import BlobStore
         from tallymesh_node.sandbox import SandboxExecutor
 
