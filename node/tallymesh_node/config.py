@@ -32,6 +32,7 @@ LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 PREFIX: Final = "TALLYMESH_"
 NETWORK_FILE: Final = "network.json"  # in the node's folder, where nobody names another
 MAX_FILE_BYTES: Final = 256 * 1024  # a config has a few lines; anything bigger is another file
+SAID_MAX: Final = 300  # characters of what is wrong with it: a message repeats no key or value of a whole file
 # Variables of the client and of the machinery around the node, which share the prefix.
 OTHER_VARIABLES: Final = frozenset({"NODE", "TOKEN", "TOKEN_FILE", "BUDGET", "BACKEND", "NEWCOMERS", "CONFIG", "INDEX"})
 
@@ -343,7 +344,9 @@ def _known(
     where = _where(path, source, name, table)
     if name not in parsers:
         raise CallerError(
-            "bad_config", f"{where}: there is no key {name!r}.", remedy=f"Known are {', '.join(sorted(parsers))}."
+            "bad_config",
+            f"{where}: there is no key {name[:SAID_MAX]!r}.",
+            remedy=f"Known are {', '.join(sorted(parsers))}.",
         )
     return _parse(name, value, base, where, parsers)
 
@@ -355,7 +358,7 @@ def _parse(
         return parsers[name](value, base)
     except (ValueError, CallerError) as error:
         said = ", ".join(map(str, value)) if isinstance(value, tuple) else repr(value)  # of the command line
-        raise CallerError("bad_config", f"{where}: {name} = {said}: {error}") from None
+        raise CallerError("bad_config", f"{where}: {name} = {said[:SAID_MAX]}: {str(error)[:SAID_MAX]}") from None
 
 
 def _where(path: Path, source: str, name: str, table: str = "") -> str:

@@ -13,6 +13,8 @@ from tallymesh.decoding import UNREADABLE
 from tallymesh.errors import CallerError
 from tallymesh.parameters import Parameters
 
+SAID_MAX = 300  # characters of what is wrong with a file
+
 
 class Contracts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Addresses as EIP-55 hex."""
@@ -59,8 +61,8 @@ def load(path: Path) -> Network:
         ) from None
     except OSError as error:
         raise CallerError("bad_network", f"{path} cannot be read: {error.strerror}.") from None
-    except UNREADABLE as error:
-        raise CallerError("bad_network", f"{path} is not a network file: {error}") from None
+    except UNREADABLE as error:  # it repeats the name of a field that nobody knows, however long that is
+        raise CallerError("bad_network", f"{path} is not a network file: {str(error)[:SAID_MAX]}") from None
 
 
 def save(network: Network, path: Path) -> None:
