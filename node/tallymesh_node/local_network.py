@@ -38,6 +38,8 @@ NODE_COMMAND = (sys.executable, "-m", "tallymesh_node.cli", "node", "start")
 class Process:
     """One child process with its folder and its log. Ended by its id, never by name."""
 
+    popen: Callable[..., Any] = subprocess.Popen  # what begins it, for whoever begins processes in another way
+
     def __init__(self, name: str, folder: Path, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.name = name
         self.folder = folder
@@ -61,7 +63,7 @@ class Process:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self._child = subprocess.Popen(  # noqa: S603 - our own command lines
+            self._child = self.popen(
                 self.command,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,

@@ -13,6 +13,8 @@ import pytest
 
 from end_to_end import shop
 from end_to_end.scene import TESTS, Market, start
+from fakes.forks import Forks
+from fakes.forks import start as start_forks
 from fakes.interpreter import Interpreter
 from tallymesh.client import discover
 
@@ -43,8 +45,14 @@ def tap(scratch: Path) -> Path:
 
 
 @pytest.fixture(scope="package")
-def market(scratch: Path, tap: Path, interpreter: Interpreter) -> Iterator[Market]:
-    network = start(scratch / "market", workers=3, cheats={"worker4": ("cheats.tapped_node", str(tap))})
+def forks(scratch: Path) -> Iterator[Forks]:
+    with start_forks() as started:
+        yield started
+
+
+@pytest.fixture(scope="package")
+def market(scratch: Path, tap: Path, forks: Forks, interpreter: Interpreter) -> Iterator[Market]:
+    network = start(scratch / "market", forks, workers=3, cheats={"worker4": ("cheats.tapped_node", str(tap))})
     with network:
         yield Market(network, interpreter)
     discover.disconnect()

@@ -19,14 +19,19 @@ import msgspec
 import trio
 
 import tallymesh
+from fakes.forks import Forks
 from fakes.interpreter import Interpreter
 from tallymesh import api
 from tallymesh_ledger.balances import Balance, read_balance
 from tallymesh_ledger.chain import Contracts, Rpc, SeatStatus
-from tallymesh_node.local_network import NODE_COMMAND, STOP_S, LocalNetwork, NodeProcess
+from tallymesh_ledger.chain.abi import Event, Interface
+from tallymesh_ledger.chain.court import Accusations
+from tallymesh_ledger.chain.logs import read_logs
+from tallymesh_node.local_network import NODE_COMMAND, NODES, STOP_S, LocalNetwork, NodeProcess, Process
 
 TESTS = Path(__file__).resolve().parent.parent
 SMALL = {"cores": "1", "memory_mib": "1024", "disk_gib": "1"}  # a contributor with one core
+COMMAND_S = 150.0  # for a command of a tenth of a second
 PATIENCE_S = 240.0  # for what takes a second or two on a machine of one's own
 ENDED = ("done", "failed", "cancelled")
 # Phases of a claim that end as soon as everybody has had its say: where nobody is silent their length costs nothing,
@@ -34,10 +39,23 @@ ENDED = ("done", "failed", "cancelled")
 UNHURRIED = {"claim_open_s": 20, "claim_reveal_s": 20}
 
 
+class ForkedNetwork(LocalNetwork):
+    """Its nodes are forks of a Python that has them loaded."""
+
+    def __init__(self, folder: Path, forks: Forks) -> None:
+        super().__init__(folder)
+        self.forks = forks
+
+    def _start(self, process: Process, batch: int) -> None:
+        if batch == NODES:
+            process.popen = self.forks.popen
+        super()._start(process, batch)
+
+
 class Market:
     """A local network, with what tests ask of it."""
 
-    def __init__(self, network: LocalNetwork, interpreter: Interpreter) -> None:
+    def __init__(self, network: ForkedNetwork, interpreter: Interpreter) -> None:
         self.local = network
         self.interpreter = interpreter
 
@@ -71,6 +89,11 @@ class Market:
         address = self.node(payer).api
         assert address is not None
         return {**shell(self.local.folder), "TALLYMESH_NODE": address[0], "TALLYMESH_TOKEN": address[1], **more}
+
+    def command(self, *arguments: str, cwd: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        """`tallymesh ARGUMENTS`, in a fork of a Python that has it loaded."""
+        words = [sys.executable, "-m", "tallymesh_node.cli", *arguments]
+        return self.local.forks.run(words, cwd=cwd, environment=environment, timeout_s=COMMAND_S)
 
     def add_ready(
         self,
@@ -158,6 +181,24 @@ class Market:
         paid: int = self.ask(read)
         return paid
 
+    def events(self, *names: str) -> list[Event]:
+        """Of the escrow and of Accusations, as the chain has them."""
+        network = self.local.network
+
+        async def read(rpc: Rpc, contracts: Contracts) -> list[Event]:
+            accusing = Accusations(rpc, bytes.fromhex(network.contracts.accusations[2:]), contracts.token)
+            head, found = (await rpc.block()).number, []
+            for contract in (contracts.escrow, accusing):
+                interface: Interface = contract.interface
+                topics = [interface.topics[name] for name in names if name in interface.topics]
+                if topics:
+                    logs = await read_logs(rpc, contract.address, [topics], network.contracts.deployed_block, head)
+                    found += [event for event in map(interface.event, logs) if event is not None]
+            return found
+
+        seen: list[Event] = self.ask(read)
+        return seen
+
 
 def shell(home: Path) -> dict[str, str]:
     """A user's environment: no variable of ours, a home folder of its own."""
@@ -165,7 +206,7 @@ def shell(home: Path) -> dict[str, str]:
 
 
 def run(
-    command: Sequence[str], *, cwd: Path, environment: Mapping[str, str], timeout_s: float = 150.0
+    command: Sequence[str], *, cwd: Path, environment: Mapping[str, str], timeout_s: float = COMMAND_S
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         list(command), cwd=cwd, env=dict(environment), capture_output=True, text=True, timeout=timeout_s, check=False
@@ -187,10 +228,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(folder: Path, *, workers: int, cheats: Mapping[str, Sequence[str]] = {}) -> LocalNetwork:
+def start(folder: Path, forks: Forks, *, workers: int, cheats: Mapping[str, Sequence[str]] = {}) -> ForkedNetwork:
     """Chain, payer (on a port of its own, so that it can be started again) and one-core contributors, `cheats` among
     them by name and module. The caller stops it, also where this fails."""
-    network = LocalNetwork(folder)
+    network = ForkedNetwork(folder, forks)
     try:
         network.folder.mkdir(parents=True, exist_ok=True)
         network.start_chain(parameters=UNHURRIED)

@@ -13,7 +13,7 @@ import pytest
 import tallymesh
 from end_to_end import functions, shop
 from end_to_end.repeat import until_it_happens
-from end_to_end.scene import ENDED, Market, free_port, run, shell, wait_until
+from end_to_end.scene import ENDED, Market, free_port, shell, wait_until
 from tallymesh import Require
 from tallymesh_node.local_network import NodeProcess
 
@@ -27,7 +27,7 @@ UNITS = 72  # of the job whose worker is killed: six seconds of work for all fiv
 def why_node(market: Market, name: str) -> str:
     """What `tallymesh why --node` says to the node's owner."""
     environment = {**shell(market.local.folder), "TALLYMESH_HOME": str(market.node(name).folder)}
-    done = run(["tallymesh", "why", "--node", "--json"], cwd=market.local.folder, environment=environment)
+    done = market.command("why", "--node", "--json", cwd=market.local.folder, environment=environment)
     assert done.returncode == 0, done.stderr
     return " ".join(json.loads(done.stdout)["reasons"])
 

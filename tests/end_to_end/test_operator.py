@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from end_to_end.scene import Market, run, shell, wait_until
+from end_to_end.scene import Market, shell, wait_until
 
 pytestmark = pytest.mark.end_to_end
 
@@ -20,16 +19,8 @@ NAMES = ("payer", "worker1", "worker2", "worker3", "worker4")
 def command(market: Market, name: str, *arguments: str, home: Path | None = None, code: int = 0) -> Any:
     folder = home or market.node(name).folder
     environment = {**shell(folder), "TALLYMESH_HOME": str(folder)}
-    words = [
-        sys.executable,
-        "-m",
-        "tallymesh_node.cli",
-        *arguments,
-        "--network",
-        str(market.local.network_path),
-        "--json",
-    ]
-    done = run(words, cwd=folder, environment=environment)
+    words = [*arguments, "--network", str(market.local.network_path), "--json"]
+    done = market.command(*words, cwd=folder, environment=environment)
     assert done.returncode == code, done.stderr + done.stdout
     return json.loads(done.stdout)
 

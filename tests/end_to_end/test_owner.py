@@ -10,7 +10,7 @@ import pytest
 import tallymesh
 from end_to_end import functions
 from end_to_end.repeat import until_it_happens
-from end_to_end.scene import ENDED, Market, run, shell, wait_until
+from end_to_end.scene import ENDED, Market, shell, wait_until
 from tallymesh_node.local_network import NodeProcess
 
 pytestmark = pytest.mark.end_to_end
@@ -29,7 +29,7 @@ def lent(market: Market) -> Iterator[NodeProcess]:
 
 def say(market: Market, node: NodeProcess, *words: str) -> None:
     environment = {**shell(market.local.folder), "TALLYMESH_HOME": str(node.folder)}
-    done = run(["tallymesh", "node", *words], cwd=market.local.folder, environment=environment)
+    done = market.command("node", *words, cwd=market.local.folder, environment=environment)
     assert done.returncode == 0, done.stderr
 
 
