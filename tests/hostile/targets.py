@@ -355,7 +355,7 @@ TARGETS: dict[str, Target] = {
         lambda data: session.refusal(400, data), lambda: [msgspec.json.encode(example(api.Refusal))], NOTHING
     ),
     "api file": Target(
-        lambda data: msgspec.json.decode(data, type=discover._ApiFile),
+        lambda data: msgspec.json.decode(data, type=discover.Running),
         lambda: [b'{"url":"http://x","token":"t","pid":1}'],
         decoding.UNREADABLE,
     ),
