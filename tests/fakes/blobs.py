@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class FakeBlobs:
 
     def __init__(self, folder: Path, swarm: Swarm, peer_id: str) -> None:
         self.folder = folder
+        self._place = str(folder)
         self.swarm = swarm
         self.fetched: list[tuple[BlobId, str, bytes]] = []  # (blob, from whom, ticket)
         self.synced = 0
@@ -32,7 +34,9 @@ class FakeBlobs:
         swarm.peers[peer_id] = self
 
     def has(self, blob: BlobId) -> bool:
-        return (self.folder / blob.hex()).exists()
+        return os.path.exists(
+            f"{self._place}/{blob.hex()}"
+        )  # asked thousands of times: a Path takes three times as long
 
     def path(self, blob: BlobId) -> Path:
         if not self.has(blob):
