@@ -42,7 +42,7 @@ def enter_job(name: str, devices: Sequence[str] = ()) -> list[str]:
     """
     entries = {entry.name: os.readlink(entry.path) if entry.is_symlink() else "" for entry in os.scandir("/")}
     kept = _mounts_below(_TMP)
-    isolate.mount("tmpfs", _ROOT, "tmpfs", _QUIET, _ROOT_OPTIONS)
+    isolate.mount("tmpfs", _ROOT, "tmpfs", options=_ROOT_OPTIONS)  # quiet and read-only when it is complete: below
     for entry, link in sorted(entries.items()):
         if entry in _REPLACED:
             continue

@@ -67,6 +67,7 @@ ATTEMPTS = [
     Attempt("list_the_owners_home"),
     Attempt("read_the_nodes_environment", BACKWARDS, layer="empty environment"),
     Attempt("read_a_neighbours_files", BACKWARDS, layer="hidden folders", beside="keep_a_secret"),
+    Attempt("see_processes_of_the_job", layer="hidden folders"),
     Attempt("read_what_was_left", layer="own file system", before="leave_something"),
     Attempt("learn_the_machines_name", layer="uts namespace"),
     Attempt("learn_the_owners_service", layer="cgroup namespace"),

@@ -114,6 +114,14 @@ def read_a_neighbours_files(work: Path, emit: Emit, backwards: str) -> list[str]
     return found
 
 
+def see_processes_of_the_job(work: Path, emit: Emit) -> list[str]:
+    """By the procfs that its first process has for itself."""
+    found = [name for name in os.listdir("/.tallymesh/proc") if name.isdecimal()]
+    if not found:
+        raise nothing_found("any process")
+    return found
+
+
 def read_what_was_left(work: Path, emit: Emit) -> list[str]:
     found = [place for place in ("/tmp/left", "/dev/shm/left", f"{work}/left") if os.path.exists(place)]
     if not found:
