@@ -7,7 +7,7 @@ test that fails without it. This module knows libp2p's insides and nothing of Ta
 3. `guard_streams`: an exception in a stream handler ends that stream; a peer's open streams are bounded.
 4. Adaptive gossip is off (`gossipsub`), else a 1 s heartbeat grows to 60 s in small networks.
 5. `MendedYamux`: a cancelled write cannot tear the connection, frames and the buffers of unread streams are bounded, a
-   frozen peer is noticed by pings of the muxer, of which one side's are enough.
+   frozen peer is noticed by pings of the muxer; who is heard of is not asked.
 6. `_Stream`: credit goes back in halves of a window, not after each read.
 7. `MendedRaw`: a connection that has ended is asked for more once, not 100 times; `MendedTCP` dials such ones.
 8. A small request costs half: locks that are free cost no turn (quick.py), and of streams that open and close nobody is
@@ -61,7 +61,7 @@ READ_BYTES = 32 * 1024  # of a connection at once, where less was asked for: som
 CLOSE_S = 2.0  # closing must not wait for a peer that no longer reads
 WRITE_STALL_S = 5.0  # a peer that takes no byte for this long is gone
 PING_FIRST_S = 0.5  # let the connection establish
-PING_PERIOD_S = 4.0  # with a beat and PING_ANSWER_S either side notices a frozen peer within 10 s
+PING_PERIOD_S = 4.0  # of silence; with a beat and PING_ANSWER_S either side notices a frozen peer within 10 s
 PING_ANSWER_S = 5.0
 ADDRESSES_S = 10.0  # that a host's own addresses are good for
 _PONG = struct.pack(yamux.YAMUX_HEADER_FORMAT, 0, yamux.TYPE_PING, yamux.FLAG_ACK, 0, 0)[:4]
@@ -376,12 +376,12 @@ class MendedYamux(yamux.Yamux):  # type: ignore[misc]
         quicken_muxer(self)
         self._sent = sent
         self._received = received
-        self._asked_at = -PING_PERIOD_S  # when the peer's last ping came, which says that it lives …
-        self._came = 0  # … and bytes since our own last one
+        self._heard_at = trio.current_time()  # a sign of life: bytes, a ping, or the answer to one
+        self._came = 0  # bytes since our last ping
 
     async def _write_frame(self, data: bytes) -> None:
         if data.startswith(_PONG):
-            self._asked_at = trio.current_time()
+            self._heard_at = trio.current_time()
         async with self._write_lock:
             # Half a frame on the wire would break every other stream: once begun, a frame is written, or the
             # connection is given up.
@@ -398,6 +398,7 @@ class MendedYamux(yamux.Yamux):  # type: ignore[misc]
             log.info("%s announces a frame of %d bytes; its connection is closed", self.peer_id, length)
             raise trio.TooSlowError  # the one error at which the original closes the connection
         self._received(length + yamux.HEADER_SIZE)
+        self._heard_at = trio.current_time()
         self._came += length
         body: bytes = await super()._read_data_body(length)
         return body
@@ -410,23 +411,18 @@ class MendedYamux(yamux.Yamux):  # type: ignore[misc]
             return await super().open_stream()
 
     async def _measure_rtt_loop(self) -> None:
-        """The original's pings, and the consequence that it does not draw: no answer, no connection. Who has dialled
-        asks; its peer does where it is not asked, and where much comes, for credit grows by the measured round trip."""
+        """The original's pings, and the consequence that it does not draw: no answer, no connection. Who is heard of is
+        not asked, unless much comes, for credit grows by the measured round trip. Who has dialled asks a beat before
+        the other side would, so that one of them is enough."""
         await trio.sleep(PING_FIRST_S)
-        asked_at = -PING_PERIOD_S
+        patience_s = PING_PERIOD_S if self.is_initiator_value else PING_PERIOD_S + beats.BEAT_S
         while not self.event_shutting_down.is_set():
-            now = trio.current_time()
-            if (
-                self.is_initiator_value
-                or self._came >= yamux.DEFAULT_WINDOW_SIZE
-                or now - self._asked_at >= PING_PERIOD_S
-            ):
-                asked_at, self._came = now, 0
+            silent_s = trio.current_time() - self._heard_at
+            if not self._ping_id or silent_s > PING_PERIOD_S - beats.BEAT_S or self._came >= yamux.DEFAULT_WINDOW_SIZE:
+                self._came = 0
                 if not await self._answers():
                     return
-            # Whoever is asked waits a beat longer than who asks, or both would.
-            latest = asked_at if self.is_initiator_value else max(asked_at, self._asked_at) + beats.BEAT_S
-            with trio.move_on_after(beats.left(latest + PING_PERIOD_S - trio.current_time())):
+            with trio.move_on_after(beats.left(self._heard_at + patience_s - trio.current_time())):
                 await self.event_shutting_down.wait()
 
     async def _answers(self) -> bool:
@@ -443,6 +439,7 @@ class MendedYamux(yamux.Yamux):  # type: ignore[misc]
         self._ping_sent_time = trio.current_time()
         with trio.move_on_after(PING_ANSWER_S) as scope:
             await self._ping_event.wait()
+            self._heard_at = trio.current_time()
         if scope.cancelled_caught:
             log.info("%s answers no ping; its connection is closed", self.peer_id)
             await self.give_up()

@@ -106,6 +106,33 @@ async def test_either_end_notices_that_the_other_is_frozen(
         assert noticed_at - froze_at <= NOTICED_S
 
 
+async def test_who_is_heard_of_is_not_asked(autojump_clock: MockClock) -> None:
+    async with ends() as both:
+        stream = await both[DIALLED].open_stream()
+        taken = await both[ACCEPTED].accept_stream()
+        for _ in range(40):  # offers go both ways
+            for there, here in ((stream, taken), (taken, stream)):
+                await there.write(b"offer")
+                assert await here.read(5) == b"offer"
+            await trio.sleep(2.3)
+        assert [len(end.asked) for end in both] == [1, 1]
+        await trio.sleep(60.0)  # … and then no more of them
+        assert len(both[ACCEPTED].asked) == 1
+        assert len(both[DIALLED].asked) >= 60 / PING_PERIOD_S - 1
+
+
+async def test_who_hears_nothing_asks_however_much_it_says(autojump_clock: MockClock) -> None:
+    async with ends() as both:
+        stream = await both[DIALLED].open_stream()
+        taken = await both[ACCEPTED].accept_stream()
+        for _ in range(40):  # one way: only the acceptor hears
+            await stream.write(b"offer")
+            assert await taken.read(5) == b"offer"
+            await trio.sleep(1.0)
+        assert len(both[ACCEPTED].asked) == 1
+        assert len(both[DIALLED].asked) >= 40 / PING_PERIOD_S - 1
+
+
 async def test_the_round_trip_is_measured_again_while_much_comes(autojump_clock: MockClock) -> None:
     async with ends() as both:
         stream = await both[DIALLED].open_stream()
