@@ -198,7 +198,11 @@ def _copy() -> tuple[str, float, float]:
 
 def train(kind: str) -> str:
     """Digest of what a segment of training leaves, through the runner as any job's, under the profile `kind`."""
-    folder = Path(tempfile.mkdtemp(prefix="unit-"))
+    with tempfile.TemporaryDirectory(prefix="unit-") as place:
+        return _segment(Path(place), kind)
+
+
+def _segment(folder: Path, kind: str) -> str:
     (folder / "in" / "blobs").mkdir(parents=True)
     numeric.reseed(canary.SEED, "unit")
     net_seed = canary.SEED
