@@ -74,7 +74,7 @@ class ChainProcess:
             self.process.send_signal(number)
         assert self.process.stdout is not None
         self.process.stdout.close()
-        return self.process.wait(timeout=10)
+        return self.process.wait(timeout=240)  # it ends within a second, on a machine of its own
 
     async def give(self, address: bytes) -> None:
         """Coin and tokens from the faucet."""

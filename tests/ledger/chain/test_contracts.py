@@ -215,18 +215,25 @@ async def test_finish_ends_a_seat_in_one_transaction(contracts: Contracts, accou
 
 
 async def test_a_seat_ends_by_time_alone(rpc: Rpc, contracts: Contracts, deal, until) -> None:
+    """What a busy machine makes of a lease of a few seconds, the contract says by the time of its blocks."""
     job = await deal(workers=1)
-    now = (await rpc.block()).timestamp
-    lease = msgspec.structs.replace(job.leases[0], until=now + 4)  # mined within seconds, on a busy machine too
-    seating = Seating(lease, job.by(job.workers[0], lease), job.by_signer(lease))
-    opened = await contracts.escrow.open(job.payer, job.order, [seating])
-    assert opened.refused == {}
-    early = await contracts.escrow.expire(job.payer, job.order, [lease])
-    assert list(early.refused.values()) == [Refusal.TOO_EARLY]
+    lasts_s, lease, opened = 2, job.leases[0], False
+    while not opened:  # it may have ended before it was seated
+        lasts_s *= 2
+        lease = msgspec.structs.replace(lease, until=(await rpc.block()).timestamp + lasts_s)
+        seating = Seating(lease, job.by(job.workers[0], lease), job.by_signer(lease))
+        if (await contracts.escrow.job_of(job.job)).opened:
+            outcome = await contracts.escrow.seat(job.payer, job.order, [seating])
+        else:
+            outcome = await contracts.escrow.open(job.payer, job.order, [seating])
+        opened = outcome.refused == {}
 
     async def expired() -> bool:
         outcome = await contracts.escrow.expire(job.payer, job.order, [lease])
-        return [event.values["paidUnits"] for event in outcome.of("SeatClosed")] == [0]
+        closed = [event.values["paidUnits"] for event in outcome.of("SeatClosed")]
+        over = (await rpc.block(outcome.mined.block_number)).timestamp > lease.until
+        assert (closed, list(outcome.refused.values())) == (([0], []) if over else ([], [Refusal.TOO_EARLY]))
+        return over
 
     await until(expired)
     assert (await contracts.escrow.seat_of(seat_id(job.domains, lease))).state is SeatStatus.CLOSED

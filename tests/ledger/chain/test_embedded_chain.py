@@ -8,9 +8,11 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import trio
 
@@ -82,23 +84,30 @@ def bench(tmp_path: Path):
 # ---- the clock
 
 
-async def test_newest_block_is_within_three_seconds_of_the_clock_after_a_burst(rpc: Rpc, contracts, account) -> None:
+async def test_newest_block_is_within_three_seconds_of_the_clock_after_a_burst(
+    rpc: Rpc, contracts, account, until
+) -> None:
     sender = await account()
     async with trio.open_nursery() as nursery:
         for _ in range(40):
             nursery.start_soon(contracts.token.transfer, sender, HERE, 1)
+    assert (await rpc.block()).timestamp < time.time() + 3
+    await until(partial(follows_the_clock, rpc))
+
+
+async def follows_the_clock(rpc: Rpc) -> bool:
+    """Whether the newest block is within 3 s of the clock; of a chain that stood still, a second after it goes on."""
     asked = time.time()
-    assert asked - 3 < (await rpc.block()).timestamp < time.time() + 3
+    return asked - 3 < (await rpc.block()).timestamp < time.time() + 3
 
 
-async def test_an_idle_chain_mines_a_block_every_second(rpc: Rpc) -> None:
+async def test_an_idle_chain_mines_a_block_every_second(rpc: Rpc, until) -> None:
     first = await rpc.block()
     with trio.fail_after(240):
         while (await rpc.block()).number < first.number + 2:  # noqa: ASYNC110 - the event is the chain's
             await trio.sleep(0.1)
-    asked = time.time()
+    await until(partial(follows_the_clock, rpc))
     newest = await rpc.block()
-    assert asked - 3 < newest.timestamp < time.time() + 3
     blocks = [await rpc.block(number) for number in range(first.number, newest.number + 1)]
     assert all(after.timestamp > before.timestamp for before, after in itertools.pairwise(blocks)), "not more often"
 
@@ -316,7 +325,7 @@ def test_wound_back_blocks_are_gone_and_others_take_their_place(bench: Bench) ->
 # ---- logs
 
 
-async def test_logs_over_hundreds_of_blocks_come_at_once(rpc: Rpc, contracts: Contracts, account) -> None:
+async def test_logs_over_hundreds_of_blocks_come_at_once(embedded, rpc: Rpc, contracts: Contracts, account) -> None:
     sender = await account()
     start = (await rpc.block()).number + 1
     for _ in range(300):
@@ -325,9 +334,10 @@ async def test_logs_over_hundreds_of_blocks_come_at_once(rpc: Rpc, contracts: Co
         await contracts.token.transfer(sender, HERE, 1)
     end = (await rpc.block()).number
     topics = [contracts.token.interface.topics["Transfer"], sender.address.rjust(32, b"\0")]
-    started = time.perf_counter()
+    worker = psutil.Process(embedded.process.pid)
+    before = sum(worker.cpu_times()[:2])
     logs = await read_logs(rpc, contracts.token.address, topics, start, end)
-    assert time.perf_counter() - started < 1  # 7.8 s where every block is opened; 3 ms from the index
+    assert sum(worker.cpu_times()[:2]) - before < 1  # of CPU: 7.8 s where every block is opened; 3 ms from the index
     assert len(logs) == 5
     values = [contracts.token.interface.event(log).values["value"] for log in logs]
     assert values == [1] * 5

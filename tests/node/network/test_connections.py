@@ -10,7 +10,7 @@ import trio
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
-from fakes.peers import address_of, peer, peers, proxy, until
+from fakes.peers import PATIENCE_S, address_of, peer, peers, proxy, until
 from tallymesh.errors import CallerError, LocalError, RemoteError
 from tallymesh.exchange import Source
 from tallymesh_node.network import connections
@@ -35,7 +35,7 @@ async def echo(peer_id: str, body: bytes) -> bytes:
 async def test_joins_through_any_one_bootstrap_peer() -> None:
     nobody = f"{DEAD}/p2p/{generate().peer_id}"
     async with peer() as alive, peer(nobody, address_of(alive), nobody) as joining:
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE_S):
             await joining.connections.wait_joined()
         assert joining.peers == [alive.peer_id]
 
@@ -48,7 +48,7 @@ async def test_bootstrap_peer_that_comes_late_is_found() -> None:
         await until(lambda: joining.counters.dials_failed >= 2)
         assert not joining.peers
         async with peer(key=key, listen=[address]):
-            with trio.fail_after(30):
+            with trio.fail_after(PATIENCE_S):
                 await joining.connections.wait_joined()
 
 
@@ -83,10 +83,10 @@ async def test_request_after_a_lost_connection_dials_anew() -> None:
     async with peer() as server, proxy(server) as between, peer() as client:
         server.serve("echo", echo)
         source = between.source(server)
-        assert await client.request(source, "echo", b"1", timeout_s=3) == b"1"
+        assert await client.request(source, "echo", b"1", timeout_s=PATIENCE_S) == b"1"
         await between.cut()
         await until(lambda: not client.peers)
-        assert await client.request(source, "echo", b"2", timeout_s=3) == b"2"
+        assert await client.request(source, "echo", b"2", timeout_s=PATIENCE_S) == b"2"
         assert client.counters.dials == 2
 
 
@@ -189,16 +189,24 @@ async def test_another_peer_at_the_address_is_not_accepted() -> None:
 
 
 async def test_frozen_address_costs_no_more_than_the_dials_deadline(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(connections, "DIAL_S", 0.2)
+    dial = connections.Connections._dial
     async with peer() as server, proxy(server) as between, peer() as client:
         between.freeze()
         frozen, alive = between.source(server).addresses[0], server.addresses[0]
-        with trio.fail_after(30):
+
+        async def one(self: connections.Connections, address: Multiaddr, peer_id: ID) -> bool:
+            monkeypatch.setattr(connections, "DIAL_S", 0.2 if str(address) == frozen else PATIENCE_S)
+            return await dial(self, address, peer_id)
+
+        monkeypatch.setattr(connections.Connections, "_dial", one)
+        with trio.fail_after(PATIENCE_S):
             await client.connections.connect(Source(peer_id=server.peer_id, addresses=(frozen, alive)))
         assert client.peers == [server.peer_id]
+        assert client.counters.dials == 2
 
 
-async def test_failed_peer_is_dialled_again_after_a_short_pause() -> None:
+async def test_failed_peer_is_dialled_again_after_a_short_pause(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(connections, "REFUSED_S", 3600.0)
     key = generate()
     async with peer() as placeholder:
         address = placeholder.addresses[0]
@@ -245,7 +253,7 @@ async def test_streams_are_freed_on_both_sides() -> None:
 
         before = streams()
         for _ in range(50):
-            await client.request(server.source, "echo", b"", timeout_s=3)
+            await client.request(server.source, "echo", b"", timeout_s=PATIENCE_S)
         await until(lambda: streams() <= before)
 
 

@@ -11,7 +11,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.peers import TOPIC, peer, peers, proxy, until
+from fakes.peers import PATIENCE_S, TOPIC, peer, peers, proxy, until
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import MAX_BODY_BYTES
 from tallymesh_node.network import Libp2pNetwork, arriving, open_network, requests
@@ -36,7 +36,7 @@ async def echo(peer_id: str, body: bytes) -> bytes:
 
 
 async def serves(server: Libp2pNetwork, client: Libp2pNetwork) -> bool:
-    return await client.request(server.source, "echo", b"?", timeout_s=3) == b"?"
+    return await client.request(server.source, "echo", b"?", timeout_s=PATIENCE_S) == b"?"
 
 
 FRAMES = {
@@ -72,7 +72,7 @@ async def test_frame_over_the_limit_is_refused_before_it_is_read() -> None:
         stream = Wire(await attacker.connections.open_stream(server.source))
         await stream.send(b"\x13/multistream/1.0.0\n" + bytes([len(PROTOCOL) + 1]) + PROTOCOL.encode() + b"\n")
         await stream.send(b"\xff\xff\xff\xff")
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE_S):
             await expect_protocol(stream, PROTOCOL)
             assert b"too_large" in await stream.read_frame(2000)
         await stream.abort()
@@ -86,7 +86,7 @@ async def test_half_open_peer_is_cut_after_a_deadline(monkeypatch: Patch) -> Non
         wire = Wire(await attacker.connections.open_stream(server.source))
         await wire.send(b"\x13/multistream/1.0.0\n" + bytes([len(PROTOCOL) + 1]) + PROTOCOL.encode() + b"\n")
         await wire.send(b"\x00\x00\x00\x10half")
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE_S):
             await expect_protocol(wire, PROTOCOL)
             assert await wire.read_some() == b""
         await wire.abort()
@@ -110,7 +110,7 @@ async def test_requests_that_never_end_hold_a_bounded_memory_and_keep_nobody_out
             assert await serves(server, honest)
             assert held.size <= bound
         body = bytes(100_000)
-        assert await honest.request(server.source, "echo", body, timeout_s=60) == body
+        assert await honest.request(server.source, "echo", body, timeout_s=PATIENCE_S) == body
         if bounded:
             async with trio.open_nursery() as nursery:
 
@@ -189,11 +189,11 @@ async def test_handler_is_cancelled_when_its_caller_is_gone() -> None:
 
             async def ask() -> None:
                 with pytest.raises(RemoteError) as error:
-                    await client.request(between.source(server), "hold", b"", timeout_s=5)
+                    await client.request(between.source(server), "hold", b"", timeout_s=PATIENCE_S)
                 assert error.value.code == "unreachable"
 
             nursery.start_soon(ask)
-            with trio.fail_after(30):
+            with trio.fail_after(PATIENCE_S):
                 await entered.wait()
                 await between.cut()
                 await cancelled.wait()
@@ -203,13 +203,13 @@ async def test_frozen_peer_is_a_timeout() -> None:
     async with peer() as server, proxy(server) as between, peer() as client:
         server.serve("echo", echo)
         source = between.source(server)
-        await client.request(source, "echo", b"", timeout_s=3)
+        await client.request(source, "echo", b"", timeout_s=PATIENCE_S)
         between.freeze()
         with pytest.raises(RemoteError) as error:
             await client.request(source, "echo", b"", timeout_s=0.1)
         assert error.value.code == "timeout"
         between.thaw()
-        assert await client.request(source, "echo", b"back", timeout_s=3) == b"back"
+        assert await client.request(source, "echo", b"back", timeout_s=PATIENCE_S) == b"back"
 
 
 ANSWERS = {
@@ -231,7 +231,7 @@ async def test_malformed_answer_is_the_peers_fault(monkeypatch: Patch, kind: str
     monkeypatch.setattr(requests.Requests, "accept", accept)
     async with peers(2) as (server, client):
         with pytest.raises(RemoteError) as error:
-            await client.request(server.source, "echo", b"", timeout_s=3)
+            await client.request(server.source, "echo", b"", timeout_s=PATIENCE_S)
         assert error.value.code == code
         assert error.value.peer == server.peer_id
 
@@ -240,7 +240,7 @@ async def test_peer_of_another_network_is_told_apart() -> None:
     async with open_network(generate(), "tallymesh/other/1/x") as server, peer() as client:
         server.serve("echo", echo)
         with pytest.raises(RemoteError) as error:
-            await client.request(server.source, "echo", b"", timeout_s=3)
+            await client.request(server.source, "echo", b"", timeout_s=PATIENCE_S)
         assert error.value.code == "unreachable"
         assert "does not speak this network's protocol" in error.value.sentence
 

@@ -26,7 +26,7 @@ from libp2p.stream_muxer.yamux import yamux
 from libp2p.utils import encode_varint_prefixed
 from multiaddr import Multiaddr
 
-from fakes.peers import TOPIC, address_of, peer, peers, proxy, until
+from fakes.peers import PATIENCE_S, TOPIC, address_of, peer, peers, proxy, until
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import Source
 from tallymesh_node.network import Libp2pNetwork, gossip, host, mends
@@ -58,7 +58,7 @@ async def echo(peer_id: str, body: bytes) -> bytes:
 
 
 async def serves(server: Libp2pNetwork, client: Libp2pNetwork) -> bool:
-    return await client.request(server.source, "echo", b"?", timeout_s=3) == b"?"
+    return await client.request(server.source, "echo", b"?", timeout_s=PATIENCE_S) == b"?"
 
 
 # -- 1. a host accepts so many inbound connections in its life
@@ -153,7 +153,7 @@ async def test_hostile_gossip_ends_at_most_its_own_stream() -> None:
             await send_to_gossip(server, attacker, data)
             assert await serves(server, honest), kind
             await honest.gossip.publish(kind.encode())
-            with trio.fail_after(30):
+            with trio.fail_after(PATIENCE_S):
                 assert await server.gossip.receive() == (honest.peer_id, kind.encode())
 
 
@@ -488,7 +488,7 @@ async def test_small_reads_are_not_answered_each(monkeypatch: Patch, mended: boo
             assert await serves(server, client)
         assert (updates == 0) == mended  # a length before a message is read byte by byte
         much = bytes(900_000)  # more than a window: credit comes in time
-        assert await client.request(server.source, "echo", much, timeout_s=60) == much
+        assert await client.request(server.source, "echo", much, timeout_s=PATIENCE_S) == much
 
 
 # -- 7. the end of a connection

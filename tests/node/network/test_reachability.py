@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from fakes.network import World
-from fakes.peers import address_of, peer, peers
+from fakes.peers import PATIENCE_S, address_of, peer, peers
 from tallymesh.errors import RemoteError
 from tallymesh.exchange import Source, decode, encode
 from tallymesh_node.network import Libp2pNetwork, check_reachability, reachability
@@ -16,7 +16,9 @@ from tallymesh_node.network.reachability import DialbackAnswer, DialbackRequest,
 
 async def ask(asker: Libp2pNetwork, neighbour: Libp2pNetwork, port: int) -> DialbackAnswer:
     body = encode(DialbackRequest(port=port))
-    return decode(await asker.request(neighbour.source, DialbackRequest.NAME, body, timeout_s=5), DialbackAnswer)
+    return decode(
+        await asker.request(neighbour.source, DialbackRequest.NAME, body, timeout_s=PATIENCE_S), DialbackAnswer
+    )
 
 
 def port_of(network: Libp2pNetwork) -> int:
@@ -110,7 +112,9 @@ async def test_dialback_leaves_no_connection_behind(monkeypatch: pytest.MonkeyPa
 async def test_a_peer_that_can_only_dial_is_not_reachable_though_it_is_connected() -> None:
     async with peers(3) as (neighbour, asker, third):
         walled = Source(asker.peer_id, ("/ip4/127.0.0.1/tcp/1",))
-        await neighbour.request(asker.source, DialbackRequest.NAME, encode(DialbackRequest(port=1)), timeout_s=5)
+        await neighbour.request(
+            asker.source, DialbackRequest.NAME, encode(DialbackRequest(port=1)), timeout_s=PATIENCE_S
+        )
         assert not neighbour.connections.dialled(parse_peer_id(asker.peer_id)), "the asker made the connection"
         with pytest.raises(RemoteError, match="tcp/1") as error:
             await neighbour.reach(walled)

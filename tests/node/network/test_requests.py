@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from fakes.network import World
-from fakes.peers import peers, until
+from fakes.peers import PATIENCE_S, peers, until
 from tallymesh.errors import CallerError, ChainError, LocalError, RemoteError
 from tallymesh.exchange import MAX_BODY_BYTES, Source
 from tallymesh_node.network import requests
@@ -49,7 +49,7 @@ async def test_handler_sees_the_caller_and_its_body(pair: Pair) -> None:
             return f"{peer} said {body.decode()}".encode()
 
         server.serve("say", handler)
-        answer = await client.request(server.source, "say", b"hello", timeout_s=5)
+        answer = await client.request(server.source, "say", b"hello", timeout_s=PATIENCE_S)
         assert answer == f"{client.peer_id} said hello".encode()
 
 
@@ -58,14 +58,14 @@ async def test_bodies_arrive_whole(pair: Pair, size: int) -> None:
     async with pair() as (server, client):
         server.serve("echo", echo)
         body = bytes(range(256)) * (size // 256 + 1)
-        assert await client.request(server.source, "echo", body[:size], timeout_s=5) == body[:size]
+        assert await client.request(server.source, "echo", body[:size], timeout_s=PATIENCE_S) == body[:size]
 
 
 async def test_body_over_the_limit_is_the_callers_error(pair: Pair) -> None:
     async with pair() as (server, client):
         server.serve("echo", echo)
         with pytest.raises(CallerError) as error:
-            await client.request(server.source, "echo", bytes(MAX_BODY_BYTES + 1), timeout_s=5)
+            await client.request(server.source, "echo", bytes(MAX_BODY_BYTES + 1), timeout_s=PATIENCE_S)
         assert error.value.code == "too_large"
 
 
@@ -87,7 +87,7 @@ async def test_refusal_carries_code_sentence_and_peer(pair: Pair, raised: Except
 
         server.serve("assign", refuse)
         with pytest.raises(RemoteError) as error:
-            await client.request(server.source, "assign", b"", timeout_s=5)
+            await client.request(server.source, "assign", b"", timeout_s=PATIENCE_S)
         assert (error.value.code, error.value.sentence) == ("wrong_position", "Position 3 is assigned already.")
         assert error.value.peer == server.peer_id
 
@@ -103,11 +103,11 @@ async def test_handler_that_raises_answers_internal_and_the_host_goes_on(
         server.serve("broken", broken)
         server.serve("echo", echo)
         with caplog.at_level(logging.ERROR), pytest.raises(RemoteError) as error:
-            await client.request(server.source, "broken", b"", timeout_s=5)
+            await client.request(server.source, "broken", b"", timeout_s=PATIENCE_S)
         assert error.value.code == "internal"
         assert "secret" not in error.value.sentence
         assert "secret detail" in caplog.text
-        assert await client.request(server.source, "echo", b"still here", timeout_s=5) == b"still here"
+        assert await client.request(server.source, "echo", b"still here", timeout_s=PATIENCE_S) == b"still here"
 
 
 async def test_handler_that_is_cancelled_from_within_does_not_end_the_host(pair: Pair) -> None:
@@ -121,15 +121,15 @@ async def test_handler_that_is_cancelled_from_within_does_not_end_the_host(pair:
         server.serve("impatient", impatient)
         server.serve("echo", echo)
         with pytest.raises(RemoteError) as error:
-            await client.request(server.source, "impatient", b"", timeout_s=5)
+            await client.request(server.source, "impatient", b"", timeout_s=PATIENCE_S)
         assert error.value.code == "internal"
-        assert await client.request(server.source, "echo", b"x", timeout_s=5) == b"x"
+        assert await client.request(server.source, "echo", b"x", timeout_s=PATIENCE_S) == b"x"
 
 
 async def test_unknown_request_is_refused(pair: Pair) -> None:
     async with pair() as (server, client):
         with pytest.raises(RemoteError) as error:
-            await client.request(server.source, "nonsense", b"", timeout_s=5)
+            await client.request(server.source, "nonsense", b"", timeout_s=PATIENCE_S)
         assert error.value.code == "unknown_request"
 
 
@@ -141,7 +141,7 @@ async def test_answer_over_the_limit_is_not_sent(pair: Pair) -> None:
 
         server.serve("chatty", chatty)
         with pytest.raises(RemoteError) as error:
-            await client.request(server.source, "chatty", b"", timeout_s=5)
+            await client.request(server.source, "chatty", b"", timeout_s=PATIENCE_S)
         assert error.value.code == "internal"
 
 
@@ -160,7 +160,7 @@ async def test_slow_answer_is_a_timeout_and_its_handler_is_cancelled(pair: Pair)
         with pytest.raises(RemoteError) as error:
             await client.request(server.source, "slow", b"", timeout_s=0.1)
         assert error.value.code == "timeout"
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE_S):
             await cancelled.wait()
 
 
@@ -174,7 +174,7 @@ async def test_handler_is_cut_when_it_takes_too_long(pair: Pair, monkeypatch: py
 
         server.serve("slow", slow)
         with pytest.raises(RemoteError) as error:
-            await client.request(server.source, "slow", b"", timeout_s=5)
+            await client.request(server.source, "slow", b"", timeout_s=PATIENCE_S)
         assert error.value.code == "internal"
 
 
@@ -194,18 +194,18 @@ async def test_peer_with_too_many_requests_under_way_is_told_busy(pair: Pair, mo
         answers: list[bytes] = []
 
         async def ask() -> None:
-            answers.append(await client.request(server.source, "hold", b"", timeout_s=5))
+            answers.append(await client.request(server.source, "hold", b"", timeout_s=PATIENCE_S))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
             nursery.start_soon(ask)
             await until(lambda: running == 2)
             with pytest.raises(RemoteError) as error:
-                await client.request(server.source, "hold", b"", timeout_s=5)
+                await client.request(server.source, "hold", b"", timeout_s=PATIENCE_S)
             assert error.value.code == "busy"
             release.set()
         assert answers == [b"done", b"done"]
-        assert await client.request(server.source, "hold", b"", timeout_s=5) == b"done"
+        assert await client.request(server.source, "hold", b"", timeout_s=PATIENCE_S) == b"done"
 
 
 async def test_many_requests_at_once_are_all_answered(pair: Pair) -> None:
@@ -214,7 +214,7 @@ async def test_many_requests_at_once_are_all_answered(pair: Pair) -> None:
         answers: dict[int, bytes] = {}
 
         async def ask(number: int) -> None:
-            answers[number] = await client.request(server.source, "echo", b"%d" % number, timeout_s=20)
+            answers[number] = await client.request(server.source, "echo", b"%d" % number, timeout_s=PATIENCE_S)
 
         async with trio.open_nursery() as nursery:
             for number in range(60):
@@ -228,7 +228,7 @@ async def test_peer_that_is_not_there_is_unreachable(pair: Pair) -> None:
     async with pair() as (_, client):
         nobody = Source(peer_id=generate().peer_id, addresses=("/ip4/127.0.0.1/tcp/1",))
         with pytest.raises(RemoteError) as error:
-            await client.request(nobody, "echo", b"", timeout_s=5)
+            await client.request(nobody, "echo", b"", timeout_s=PATIENCE_S)
         assert error.value.code == "unreachable"
         assert error.value.peer == nobody.peer_id
 
@@ -236,5 +236,5 @@ async def test_peer_that_is_not_there_is_unreachable(pair: Pair) -> None:
 async def test_peer_does_not_ask_itself(pair: Pair) -> None:
     async with pair() as (server, _):
         with pytest.raises(RemoteError) as error:
-            await server.request(server.source, "echo", b"", timeout_s=5)
+            await server.request(server.source, "echo", b"", timeout_s=PATIENCE_S)
         assert error.value.code == "unreachable"

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from fakes.peers import peer, until
+from fakes.peers import PATIENCE_S, peer, until
 from tallymesh.exchange import Source
 from tallymesh.ids import BlobId
 from tallymesh_node.blobs import BlobStore, open_blobs
+from tallymesh_node.network import mends
 
 BLOB_MIB = 64
 CHILD = """
@@ -63,29 +64,32 @@ def other(tmp_path: Path) -> Iterator[tuple[Source, BlobId, subprocess.Popen[str
         yield source, BlobId(bytes.fromhex(said["blob"])), process
     finally:
         process.kill()
-        process.wait(5)
+        process.wait(PATIENCE_S)
         process.stdout.close()
 
 
 @pytest.mark.end_to_end
 async def test_requests_gossip_and_blobs_cross_processes_and_a_killed_peer_is_noticed(
-    tmp_path: Path, other: tuple[Source, BlobId, subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    other: tuple[Source, BlobId, subprocess.Popen[str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source, blob, process = other
     async with peer() as mine, open_blobs(mine, BlobStore(tmp_path / "mine"), accept_nobody) as blobs:
         await mine.connections.connect(source)
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE_S):
             assert await mine.gossip.receive() == (source.peer_id, b"an offer of another process")
 
         seconds = []
         for _ in range(500):
             begun = time.perf_counter()
-            assert await mine.request(source, "echo", b"x" * 300, timeout_s=5) == b"x" * 300
+            assert await mine.request(source, "echo", b"x" * 300, timeout_s=PATIENCE_S) == b"x" * 300
             seconds.append(time.perf_counter() - begun)
         seconds.sort()
 
         begun = time.perf_counter()
-        await blobs.fetch(blob, [source], ticket=b"", timeout_s=60)
+        await blobs.fetch(blob, [source], ticket=b"", timeout_s=PATIENCE_S)
         took = time.perf_counter() - begun
         assert blobs.store.size(blob) == BLOB_MIB * 1024 * 1024
         with capsys.disabled():
@@ -94,10 +98,11 @@ async def test_requests_gossip_and_blobs_cross_processes_and_a_killed_peer_is_no
                 f"blob {BLOB_MIB / took:.0f} MiB/s"
             )
 
+        # By the end of its connection alone: nobody asks it any more whether it lives.
+        monkeypatch.setattr(mends, "PING_PERIOD_S", 10 * PATIENCE_S)
+        monkeypatch.setattr(mends, "PING_ANSWER_S", 10 * PATIENCE_S)
         process.send_signal(signal.SIGKILL)
-        begun = time.perf_counter()
-        await until(lambda: not mine.peers, 5)
-        assert time.perf_counter() - begun < 2
+        await until(lambda: not mine.peers)
 
 
 def accept_nobody(peer_id: str, blob: BlobId, ticket: bytes) -> bool:
