@@ -215,6 +215,24 @@ def test_another_process_goes_on_with_a_warm_pool_and_ends_it(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [started]
 
 
+def test_a_pool_whose_process_ended_says_so_and_how_where_it_is_its_own(tmp_path: Path) -> None:
+    with UnitPool(1) as own:
+        own.start()
+        assert own._process is not None
+        own._process.kill()
+        with pytest.raises(LocalError, match=r"units ended \(status -9\)\."):
+            assert own.cpu_score
+    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.close()
+    with (
+        UnitPool(1, home=tmp_path, channel=mine) as other,
+        pytest.raises(LocalError, match=r"units ended\.") as caught,
+    ):
+        assert other.cpu_score
+    assert caught.value.code == "no_runner"
+    assert caught.value.remedy
+
+
 _LINGERS = """
 import os, socket, sys, time
 from tallymesh_learning.runtime import forks, runner

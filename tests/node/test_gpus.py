@@ -145,6 +145,24 @@ def test_doctor_says_what_is_in_the_way_of_selling_cards(tmp_path: Path, monkeyp
     assert found.remedy
 
 
+@pytest.mark.parametrize("runs", [False, True])
+def test_doctor_does_not_take_its_own_control_groups_for_those_of_the_node_that_runs(
+    ready: Path, monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    """A service's are delegated to the service, and not to the shell that asks."""
+    here = Machine(cores=4, memory_mib=8192, disk_mib=10_240, cpu="x", architecture="x")
+    config = load({"home": ready, "sell": "gpu"}, environment={})
+    monkeypatch.setattr(doctor, "cards", lambda: cards(ready / "proc"))
+    monkeypatch.setattr(
+        doctor,
+        "obstacle",
+        lambda found, bounded: obstacle(found, bounded=bounded, devices=ready / "dev", torch=ready / "torch"),
+    )
+    monkeypatch.setattr(doctor.groups, "find", lambda: None)
+    (found,) = doctor.gpus(here, config, runs=runs)
+    assert (found.state, found.code) == (("note", "") if runs else ("fix", "no_groups"))
+
+
 CPU, GPU = (profile.profile_hash(kind) for kind in profile.KINDS)
 
 

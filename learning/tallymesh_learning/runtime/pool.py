@@ -233,12 +233,8 @@ class UnitPool:
     def _fill(self) -> None:
         while self._waiting and len(self._running) < self.workers:
             ticket, work = self._waiting.pop(0)
-            assert self._socket is not None
             self._running[ticket] = work
-            try:
-                self._socket.send(json.dumps({"ticket": ticket, "work": str(work)}).encode())
-            except OSError:
-                self._died()
+            self._send(json.dumps({"ticket": ticket, "work": str(work)}).encode())
 
     def start(self) -> None:
         """Start the child without waiting until it is ready (2 to 3 s). `submit` does it too."""
@@ -269,8 +265,7 @@ class UnitPool:
         self._wait_ready()
         if not self._score:
             assert not self.busy, "units beside it would be measured, too"
-            assert self._socket is not None
-            self._socket.send(SCORE)
+            self._send(SCORE)
             self._score = int(json.loads(self._told())["cpu_score"])
         return self._score
 
@@ -279,6 +274,13 @@ class UnitPool:
         if not self._ready:
             self._told()
             self._ready = True
+
+    def _send(self, packet: bytes) -> None:
+        assert self._socket is not None
+        try:
+            self._socket.send(packet)
+        except OSError:
+            self._died()
 
     def _told(self) -> bytes:
         """The child's next word, where it is not about a unit."""
@@ -293,11 +295,11 @@ class UnitPool:
         return word
 
     def _died(self) -> NoReturn:
-        code = self._process.poll() if self._process else None
+        process = self._process
         self.close()
-        raise LocalError(
-            "no_runner", f"The process that runs units ended (status {code}).", remedy="See what it printed above."
-        )
+        how = "" if process is None else f" (status {process.returncode})"  # its parent alone is told
+        remedy = "See what it printed; where it printed nothing, it may have been killed for want of memory."
+        raise LocalError("no_runner", f"The process that runs units ended{how}.", remedy=remedy)
 
 
 def failure(event: Event) -> UnitFailure:

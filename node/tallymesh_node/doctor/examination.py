@@ -25,8 +25,8 @@ async def examine(config: Config, say: Callable[[Finding], None] = lambda findin
 
     here = await trio.to_thread.run_sync(measure, config.home)
     learn(machine.folder(config.home, here), machine.memory(config, here), *machine.allowed(config, here))
-    learn(*machine.gpus(here, config))
     process = holder(config.home)
+    learn(*machine.gpus(here, config, runs=process is not None))
     view = None
     if process is not None:
         told, view = await trio.to_thread.run_sync(place.node, config.home, process)

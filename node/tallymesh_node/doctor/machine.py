@@ -84,11 +84,12 @@ def memory(config: Config, machine: Machine) -> Finding:
     return ok("memory", f"{offered} MiB to offer, {free} free now")
 
 
-def gpus(machine: Machine, config: Config) -> list[Finding]:
-    """Nothing where there is none, and none is to be sold: most machines are like that."""
+def gpus(machine: Machine, config: Config, *, runs: bool = False) -> list[Finding]:
+    """Nothing where there is none, and none is to be sold: most machines are like that. Where the node `runs`, it has
+    control groups or says itself that it has none: those of this process may be others (a service's are its own)."""
     if config.sell != "gpu":
         return [note("gpus", told(machine.gpus))] if machine.gpus else []
-    found = obstacle(cards(), bounded=groups.find() is not None)
+    found = obstacle(cards(), bounded=runs or groups.find() is not None)
     if found is not None:
         return [fix("gpus", found.code, found.sentence, found.remedy)]
     return [note("gpus", f"{told(machine.gpus, selling=True)} yet: the node tries them when it starts (node status)")]
