@@ -314,10 +314,15 @@ class SandboxExecutor:
             async with self.pool.job(job) as sandbox:
                 yield _Place(self.pool, sandbox)
             return
-        async with self.cards.one() as card:
+        async with self.cards.one() as card, AsyncExitStack() as stack:
             pool = self._card_pools[card]
-            async with pool.job(job) as sandbox:
-                yield _Place(pool, sandbox, card)
+            try:
+                sandbox = await stack.enter_async_context(pool.job(job))
+            except LocalError as error:  # such as a file of the driver that is not there any more
+                if error.code != "no_sandbox" or await self._is_sound(card):
+                    raise
+                raise Failure("sandbox", BAD_CARD) from None
+            yield _Place(pool, sandbox, card)
 
     async def _run(self, task: _Task, place: AbstractAsyncContextManager[_Place]) -> Outcome:
         """Within a slot, in its place."""
@@ -330,7 +335,7 @@ class SandboxExecutor:
                 raise Failure("sandbox", BAD_CARD) from None
 
     async def _is_sound(self, card: Card) -> bool:
-        """Whether a card on which a program failed computes as it did when it was proven."""
+        """Whether a card that may be at fault computes as it did when it was proven; withdrawn where it does not."""
         if self.doubt is None:
             return True
         sound = await self.doubt(card, lambda task: self._task_on(card, task, b"", PROOF, None))

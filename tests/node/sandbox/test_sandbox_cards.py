@@ -18,6 +18,7 @@ import trio
 import trio.testing
 
 from fakes.sandboxed import INSIDE, JOB, PATIENCE_S, SMALL, Machine, make_unit
+from tallymesh.errors import LocalError
 from tallymesh_learning.runtime import profile
 from tallymesh_node.blobs.store import BlobStore
 from tallymesh_node.gpus import Card, names
@@ -241,6 +242,29 @@ async def test_a_card_that_does_not_wake_is_the_machines_fault_and_no_foreign_co
             await look(machine, profile.GPU)
         assert (caught.value.code, caught.value.sentence) == ("sandbox", BAD_CARD)
         assert not machine.executor.cards.proven
+
+
+@pytest.mark.slow
+async def test_a_card_whose_sandbox_cannot_be_made_any_more_is_withdrawn(tmp_path: Path) -> None:
+    async with opened(tmp_path, SECOND) as machine:
+        (tmp_path / "dev" / "nvidia1").unlink()  # an update of the driver
+        asked: list[Card] = []
+
+        async def doubt(card: Card, run_task: Any) -> bool:
+            asked.append(card)
+            with pytest.raises(LocalError):
+                await run_task("measure")
+            return len(asked) < 2
+
+        machine.executor.doubt = doubt
+        with pytest.raises(LocalError) as caught:
+            await look(machine, profile.GPU)
+        assert caught.value.code == "no_sandbox"
+        with pytest.raises(Failure) as failed:
+            await look(machine, profile.GPU)
+        assert (failed.value.code, failed.value.sentence) == ("sandbox", BAD_CARD)
+        assert not machine.executor.cards.proven
+        assert not machine.executor.cards.held
 
 
 @pytest.mark.parametrize(
