@@ -197,15 +197,17 @@ def free_port() -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--a-job", type=int, default=4, help="while one job runs")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="tallymesh-chaos-"))
     try:
-        found = run(folder, kills=options.kills, seed=options.seed, say=lambda line: print(line, file=sys.stderr))
+        found = run(folder, kills=options.kills, seed=options.seed, a_job=options.a_job,
+                    say=lambda line: print(line, file=sys.stderr))  # fmt: skip
     except (Broken, LocalError) as error:
         print(error, file=sys.stderr)
-        print(f"folder with all logs: {folder}\ntry again: scripts/chaos --kills {options.kills} --seed {options.seed}",
-              file=sys.stderr)  # fmt: skip
+        again = f"scripts/chaos --kills {options.kills} --a-job {options.a_job} --seed {options.seed}"
+        print(f"folder with all logs: {folder}\ntry again: {again}", file=sys.stderr)
         return 1
     shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(found))

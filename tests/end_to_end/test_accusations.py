@@ -12,35 +12,13 @@ import tallymesh
 from end_to_end import functions, shop
 from end_to_end.repeat import until_it_happens
 from end_to_end.scene import ENDED, Market, wait_until
-from tallymesh_ledger.chain import Contracts, Rpc
-from tallymesh_ledger.chain.abi import Event, Interface
-from tallymesh_ledger.chain.court import Accusations
-from tallymesh_ledger.chain.logs import read_logs
+from tallymesh_ledger.chain.abi import Event
 from tallymesh_ledger.court import Ruling
 from tallymesh_node.local_network import NodeProcess
 
 pytestmark = pytest.mark.end_to_end
 
 WAIT_S = 300.0
-
-
-def events(market: Market, *names: str) -> list[Event]:
-    """Of the escrow and of Accusations, as the chain has them."""
-    network = market.local.network
-
-    async def read(rpc: Rpc, contracts: Contracts) -> list[Event]:
-        accusing = Accusations(rpc, bytes.fromhex(network.contracts.accusations[2:]), contracts.token)
-        head, found = (await rpc.block()).number, []
-        for contract in (contracts.escrow, accusing):
-            interface: Interface = contract.interface
-            topics = [interface.topics[name] for name in names if name in interface.topics]
-            if topics:
-                logs = await read_logs(rpc, contract.address, [topics], network.contracts.deployed_block, head)
-                found += [event for event in map(interface.event, logs) if event is not None]
-        return found
-
-    seen: list[Event] = market.ask(read)
-    return seen
 
 
 def wealth(market: Market, account: str) -> int:
@@ -56,8 +34,8 @@ def spent(market: Market, account: str, job: str = "") -> int:
     def mine(event: Event) -> bool:
         return event.values["payer"] == bytes.fromhex(account[2:]) and job in ("", event.values["job"].hex())
 
-    opened = [e.values for e in events(market, "JobOpened") if mine(e)]
-    refunded = [e.values for e in events(market, "Refunded") if mine(e)]
+    opened = [e.values for e in market.events("JobOpened") if mine(e)]
+    refunded = [e.values for e in market.events("Refunded") if mine(e)]
     paid = sum(values["wages"] + values["auditReserve"] for values in opened)
     return paid - sum(values["wages"] + values["reserve"] for values in refunded)
 
@@ -119,7 +97,7 @@ def test_a_payer_that_was_cheated_gets_stake_though_the_workers_process_is_gone_
 
         def convicted() -> Event | None:
             told.update(problem["sentence"] for problem in market.payer.get(f"/v1/jobs/{job.id}/why"))
-            ended = [e for e in events(market, "AccusationEnded") if e.values["seat"] == bytes.fromhex(peer.seat)]
+            ended = [e for e in market.events("AccusationEnded") if e.values["seat"] == bytes.fromhex(peer.seat)]
             return ended[0] if ended else None
 
         ended = wait_until("the accusation has ended", convicted, timeout_s=WAIT_S, pause_s=0.5)
@@ -130,7 +108,7 @@ def test_a_payer_that_was_cheated_gets_stake_though_the_workers_process_is_gone_
         assert job.results() == [3 * x + 1 for x in range(12)], "the work was done by others"
 
         # Exact to the wei: the lock, its shares, and the payer's money beside what the job cost.
-        (slashed,) = (e for e in events(market, "Slashed") if e.values["seat"] == bytes.fromhex(peer.seat))
+        (slashed,) = (e for e in market.events("Slashed") if e.values["seat"] == bytes.fromhex(peer.seat))
         lock = slashed.values["amount"]
         assert lock == cheats_stake - stake(market, cheat) > 0
         assert slashed.values["toPayer"] == lock * 4_000 // 10_000
@@ -138,8 +116,8 @@ def test_a_payer_that_was_cheated_gets_stake_though_the_workers_process_is_gone_
         seats = {bytes.fromhex(each.seat) for each in job.view.peers}
         all_seats = [s.hex() for s in seats]
         wait_until("the escrow holds nothing", lambda: not market.held_by(job.id, all_seats), timeout_s=WAIT_S)
-        wages = sum(e.values["amount"] for e in events(market, "Settled") if e.values["seat"] in seats)
-        audits = sum(e.values["amount"] for e in events(market, "AuditPaid") if e.values["seat"] in seats)
+        wages = sum(e.values["amount"] for e in market.events("Settled") if e.values["seat"] in seats)
+        audits = sum(e.values["amount"] for e in market.events("AuditPaid") if e.values["seat"] in seats)
         fee = 3 * market.local.network.parameters.court_member_fee_wei
         assert lock * 1_500 // 10_000 >= fee, "all of the Court's fee came out of its share"
         gained = slashed.values["toPayer"] + slashed.values["toProver"]

@@ -1,4 +1,4 @@
-"""A minute of noise against the raw ports of nodes at work (`scripts/noise` makes it for an hour): silent, slow and
+"""Noise against the raw ports of nodes at work (`scripts/noise` makes it for an hour): silent, slow and
 garbage connections, whole handshakes under fresh keys, floods, forged requests and offers."""
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from tallymesh_node.local_network import NodeProcess
 
 pytestmark = pytest.mark.end_to_end
 
-NOISE_S = 60.0
+NOISE_S = 20.0  # at least: until each kind was made, and jobs ran meanwhile
+NOISE_MAX_S = 240.0
+KINDS = ("libp2p silent", "libp2p flood", "libp2p crowd", "requests", "offers")
 PACE = 0.25  # of the noise of `scripts/noise`: other tests share the machine
 CALM_S = 240.0  # handshakes are given up after 10 s, silent lines of the API after a minute
-UNITS, UNIT_S, PAUSE_S = 6, 0.2, 4.0
+UNITS, UNIT_S, PAUSE_S = 6, 0.2, 2.0
 GROWN = {"memory_mib": 40.0, "files": 12.0, "tasks": 40.0}  # a connection that is being made, and its tasks
 
 
@@ -34,9 +36,7 @@ def noisy(market: Market) -> Iterator[NodeProcess]:
     market.drop(node)
 
 
-def test_a_minute_of_noise_at_its_ports_keeps_no_job_from_a_node_and_leaves_nothing(
-    market: Market, noisy: NodeProcess
-) -> None:
+def test_noise_at_its_ports_keeps_no_job_from_a_node_and_leaves_nothing(market: Market, noisy: NodeProcess) -> None:
     market.connect()
     account = market.account("noisy")
     over = threading.Event()
@@ -63,10 +63,14 @@ def test_a_minute_of_noise_at_its_ports_keeps_no_job_from_a_node_and_leaves_noth
     made: Counter[str] = Counter()
 
     async def noise() -> None:
-        with trio.move_on_after(NOISE_S):
+        with trio.move_on_after(NOISE_MAX_S):
             async with trio.open_nursery() as nursery:
                 for number, each in enumerate(make(market.local.network.topic, noisy, market.payer, PACE)):
                     nursery.start_soon(each, random.Random(number), made)
+                await trio.sleep(NOISE_S)
+                while not failed and not (all(made[kind] for kind in KINDS) and sum(mine[1:])):  # noqa: ASYNC110
+                    await trio.sleep(0.5)
+                nursery.cancel_scope.cancel()
 
     thread = threading.Thread(target=honest)
     thread.start()
@@ -80,7 +84,7 @@ def test_a_minute_of_noise_at_its_ports_keeps_no_job_from_a_node_and_leaves_noth
     assert len(results) > 2
     assert all(found == [3 * x + 1 for x in range(first, first + UNITS)] for first, found in results)
     assert sum(mine[1:-1]) > 0, "it worked while they shouted"
-    assert min(made[kind] for kind in ("libp2p silent", "libp2p flood", "libp2p crowd", "requests", "offers")) > 0, made
+    assert all(made[kind] for kind in KINDS), made
 
     def calm() -> bool:
         return all(

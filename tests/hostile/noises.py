@@ -1,6 +1,6 @@
 """Noise against real nodes: each kind is an endless function against one port, at a bounded pace, so that it costs this
-machine less than the node that it is made against. `pace` makes all of it slower or faster. A minute of it is a test,
-and `scripts/noise` makes it for hours."""
+machine less than the node that it is made against. `pace` makes all of it slower or faster. Some seconds of it are a
+test, and `scripts/noise` makes it for hours."""
 
 from __future__ import annotations
 
