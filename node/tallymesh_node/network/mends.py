@@ -183,7 +183,8 @@ class MendedPubsub(Pubsub):  # type: ignore[misc]
     def _is_subscribed_to_msg(self, msg: rpc_pb2.Message) -> bool:
         # Asked for each message just before its task is started. Starting one costs a walk over all tasks: a frame of
         # 1 MiB full of empty messages would stand still for minutes.
-        wanted = self._pending < MAX_PENDING and bool(super()._is_subscribed_to_msg(msg))
+        # And of each message as many copies come as there are neighbours.
+        wanted = self._pending < MAX_PENDING and super()._is_subscribed_to_msg(msg) and not self._is_msg_seen(msg)
         self._pending += wanted
         return wanted
 

@@ -605,6 +605,33 @@ async def test_messages_carry_no_record_that_is_to_be_verified(monkeypatch: Patc
 
 
 @pytest.mark.parametrize("mended", [True, False])
+async def test_a_copy_of_what_was_taken_starts_no_task(monkeypatch: Patch, mended: bool) -> None:
+    if not mended:
+        unmend(monkeypatch, mends.MendedPubsub, "_is_subscribed_to_msg")
+    taken: list[rpc_pb2.Message] = []
+    deliver = mends.MendedPubsub.notify_subscriptions
+
+    def noted(self: mends.MendedPubsub, message: rpc_pb2.Message) -> None:
+        taken.append(message)
+        deliver(self, message)
+
+    monkeypatch.setattr(mends.MendedPubsub, "notify_subscriptions", noted)
+    async with peers(2) as (server, client):
+        with trio.fail_after(120):
+            await client.gossip.wait_for_peer()
+            await client.gossip.publish(b"offer")
+            await server.gossip.receive()
+        judged = server.gossip._pubsub
+        pending = judged._pending
+        assert judged._is_subscribed_to_msg(taken[-1]) is not mended
+        assert judged._pending == pending
+        other = rpc_pb2.Message()
+        other.CopyFrom(taken[-1])
+        other.seqno = b"another!"
+        assert judged._is_subscribed_to_msg(other)
+
+
+@pytest.mark.parametrize("mended", [True, False])
 async def test_a_hosts_addresses_are_not_gathered_for_each_message(monkeypatch: Patch, mended: bool) -> None:
     monkeypatch.setattr(mends, "ADDRESSES_S", 3600.0)
     if not mended:
