@@ -68,14 +68,17 @@ def load_model(net: torch.nn.Module, state: tensors.Tensors) -> None:
 
 
 def to_device(part: Any) -> Any:
-    """A batch where the unit computes. On the CPU it is what it was; texts stay texts anywhere."""
+    """A batch where the unit computes: tensors and whatever else has `to`, in lists, tuples, named ones too, and dicts.
+    On the CPU it is what it was; texts stay texts anywhere."""
     device = numeric.device()
     if device.type == "cpu":
         return part
-    if isinstance(part, torch.Tensor):
+    if callable(getattr(part, "to", None)):
         return part.to(device)
     if isinstance(part, dict):
         return {name: to_device(each) for name, each in part.items()}
+    if isinstance(part, tuple) and hasattr(part, "_fields"):
+        return type(part)(*(to_device(each) for each in part))
     return type(part)([to_device(each) for each in part]) if type(part) in (list, tuple) else part
 
 

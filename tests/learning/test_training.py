@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import safetensors.torch
@@ -479,6 +479,11 @@ def test_inputs_named_twice_are_refused() -> None:
         decode_unit(encode(unit))
 
 
+class Pair(NamedTuple):
+    x: torch.Tensor
+    y: Any
+
+
 def test_batches_and_optimizers_go_where_the_unit_computes_and_texts_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shown with a device that has no memory: no card is here."""
     batch = [torch.zeros(2, 3), ["one", "two"], {"mask": torch.ones(2), "text": ["a", "b"]}]
@@ -487,6 +492,10 @@ def test_batches_and_optimizers_go_where_the_unit_computes_and_texts_stay(monkey
     moved = training.to_device(batch)
     assert [moved[0].device.type, moved[2]["mask"].device.type] == ["meta", "meta"]
     assert (moved[0].shape, moved[1], moved[2]["text"]) == ((2, 3), ["one", "two"], ["a", "b"])
+    packed = torch.nn.utils.rnn.pack_sequence([torch.ones(2, 3)])
+    named = training.to_device(Pair(torch.ones(2), packed))
+    assert type(named) is Pair
+    assert [named.x.device.type, named.y.data.device.type] == ["meta", "meta"]
     net = torch.nn.Linear(3, 1).to("meta")
     local = options.Local(optimizer="adam", batch=2)
     trainer = training.Trainer(net, local, lambda *_: None, data.Shard({"item": torch.zeros(4, 3)}), seed=1)  # type: ignore[arg-type, return-value]
