@@ -53,7 +53,7 @@ def test_a_wallet_that_is_there_is_unlocked_at_once(home: Path, monkeypatch: pyt
 
     monkeypatch.setattr(wallet, "open_wallet", told)
     opening = Opening(home, None)
-    assert asked.wait(10.0), "nobody asked for the result yet"
+    assert asked.wait(120.0), "nobody asked for the result yet"
     assert opening.result() == (KEY, False)
 
 

@@ -25,6 +25,8 @@ from tallymesh.units import JobSpec, Stage
 from tallymesh.units import encode as encode_unit
 from tallymesh_node.http import blobs, events
 
+PATIENCE_S = 120.0  # for what takes milliseconds
+
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
@@ -44,7 +46,7 @@ def raw(served: Served, request: bytes, *, first_only: bool = False) -> bytes:
     parts = urlsplit(served.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=60) as line:
         line.sendall(request)
-        line.settimeout(5)
+        line.settimeout(PATIENCE_S)
         answer = b""
         while chunk := line.recv(65536):
             answer += chunk
@@ -475,10 +477,14 @@ def test_an_error_in_mid_stream_cuts_the_line(served: Served, client: httpx.Clie
 
 
 def test_a_node_that_ends_cuts_its_streams_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tallymesh_node.http.server.SHUTDOWN_S", 60.0)  # for answers that would end by themselves
+    monkeypatch.setattr(
+        "tallymesh_node.http.server.SHUTDOWN_S", 5 * PATIENCE_S
+    )  # for answers that would end by themselves
     with serve(FakeNode(tmp_path)) as served:
         headers = {"Authorization": f"Bearer {served.token}"}
-        with httpx.Client(base_url=served.url, headers=headers, timeout=8, verify=False, trust_env=False) as client:
+        with httpx.Client(
+            base_url=served.url, headers=headers, timeout=PATIENCE_S, verify=False, trust_env=False
+        ) as client:
             job = submit(client).json()["id"]
             with client.stream("GET", f"/v1/jobs/{job}/events") as answer:
                 stream = read_events(answer)
@@ -526,7 +532,7 @@ def test_metrics_are_the_nodes_own_and_nothing_else(served: Served, client: http
 
 def test_stop_asks_the_daemon(served: Served, client: httpx.Client) -> None:
     assert client.post("/v1/node/stop").status_code == 202
-    assert served.node.stopped.wait(1)
+    assert served.node.stopped.wait(PATIENCE_S)
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
@@ -539,7 +545,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 
 def _until(condition: Any) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

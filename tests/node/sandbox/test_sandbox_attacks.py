@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -280,11 +279,10 @@ def test_an_output_that_its_maker_may_not_read_harms_nobody(machine: Machine) ->
 
 @pytest.mark.parametrize("how", ["slowly", "shared", "processes"])
 def test_a_memory_bomb_is_killed(machine: Machine, how: str) -> None:
-    began = time.monotonic()
     with pytest.raises(Failure) as caught:
         machine.run("memory", replace(SMALL, memory_mib=192), mebibytes=600, how=how)
     assert caught.value.code == "limits"
-    assert time.monotonic() - began < 15
+    assert "memory" in caught.value.sentence, "and not for the time that it took"
 
 
 def test_one_large_allocation_is_refused_at_once(machine: Machine) -> None:
@@ -336,11 +334,9 @@ def test_descriptors_run_out(machine: Machine) -> None:
 
 
 def test_a_unit_that_does_not_end_is_ended(machine: Machine) -> None:
-    began = time.monotonic()
     with pytest.raises(Failure) as caught:
         machine.run("sleep", replace(SMALL, wall_s=0.4))
-    assert caught.value.code == "limits"
-    assert time.monotonic() - began < 5
+    assert (caught.value.code, caught.value.sentence) == ("limits", "It ran longer than 0.4 s.")
 
 
 @pytest.mark.parametrize("how", ["print", "emit"])

@@ -71,7 +71,8 @@ async def test_a_template_that_dies_fails_its_units_and_is_started_again(opened:
                 assert caught.value.code == "sandbox"
 
             nursery.start_soon(sleep)
-            await trio.sleep(0.2)
+            while not any(slot.sandbox and slot.sandbox.units for slot in pool._jobs.values()):  # noqa: ASYNC110
+                await trio.sleep(0.01)
             os.kill(first.pid, signal.SIGKILL)
         await first.dead.wait()
         second = await pool.wait_ready()
@@ -179,13 +180,7 @@ async def test_want_of_room_closes_the_longest_idle_job(opened: Open, monkeypatc
             assert pool.open_jobs <= 2
         assert set(pool._jobs) == {b"a", b"c"}
 
-        async def hold(job: bytes) -> None:
-            await machine.start("sleep", job=job, seconds=0.5)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(hold, b"a")
-            nursery.start_soon(hold, b"c")
-            await trio.sleep(0.1)
+        async with pool.job(b"a"), pool.job(b"c"):
             with pytest.raises(Failure, match="2 jobs run here already"):
                 async with pool.job(b"d"):
                     pass
@@ -252,7 +247,7 @@ def test_a_node_that_is_killed_takes_its_sandboxes_along(tmp_path: Path) -> None
         family = descendants(outermost)
         assert len(family) >= 5  # bubblewrap twice, template, job, unit
         node.kill()
-    end = time.monotonic() + 5.0
+    end = time.monotonic() + 120.0
     while alive := {pid for pid in family if Path(f"/proc/{pid}").exists() and not zombie(pid)}:
         assert time.monotonic() < end, alive
         time.sleep(0.01)
@@ -293,7 +288,7 @@ def test_it_works_for_an_ordinary_user_too(tmp_path: Path) -> None:
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -212,7 +212,9 @@ def test_closing_a_job_ends_its_units_and_no_others(machine: Machine) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sleep, b"closed", 60.0)
             nursery.start_soon(sleep, b"other", 0.5)
-            await trio.sleep(0.2)
+            jobs = machine.executor.pool._jobs
+            while not (b"closed" in jobs and jobs[b"closed"].sandbox and jobs[b"closed"].sandbox.units):  # noqa: ASYNC110
+                await trio.sleep(0.01)
             await machine.executor.close_job(b"closed")
 
     machine.call(both)
