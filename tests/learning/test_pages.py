@@ -6,6 +6,8 @@ import mmap
 import subprocess
 import sys
 
+import pytest
+
 from tallymesh_learning.runtime import pages
 
 PROGRAM = """
@@ -35,6 +37,7 @@ def forked(how: str) -> list[int]:
     return [int(word) for word in done.stdout.split()]
 
 
+@pytest.mark.slow
 def test_a_fork_has_what_was_gathered_in_huge_pages_and_may_write_to_it() -> None:
     assert forked("leave") == [0, 0, 0]
     gathered, huge_kib, wrong = forked("gather")
@@ -44,6 +47,7 @@ def test_a_fork_has_what_was_gathered_in_huge_pages_and_may_write_to_it() -> Non
         assert huge_kib > 32 * 1024, "half of 64 MiB"
 
 
+@pytest.mark.slow
 def test_a_kernel_with_other_pages_is_left_alone() -> None:
     program = f"import os\nos.sysconf = lambda name: 65536\n{PROGRAM}"
     done = subprocess.run([sys.executable, "-c", program, "gather"], capture_output=True, text=True, check=True)

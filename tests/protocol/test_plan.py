@@ -122,6 +122,7 @@ def test_what_used_a_void_output_is_computed_again_from_the_honest_one() -> None
     assert len(again) == plan.total - len(first) + 1
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(SPECS)), st.randoms(use_true_random=False))
 def test_recording_and_forgetting_twice_is_recording_and_forgetting_once(name: str, order: random.Random) -> None:
     spec = SPECS[name]

@@ -55,8 +55,9 @@ def _function(tree: ast.Module, where: str) -> ast.AST:
     node: ast.AST = tree
     for name in where.split("."):
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-        inside = [each for each in ast.walk(node) if isinstance(each, kinds) and each.name == name and each is not node]
-        if not inside:
+        inside = (each for each in ast.walk(node) if isinstance(each, kinds) and each.name == name and each is not node)
+        first = next(inside, None)
+        if first is None:
             raise NoSuchGuard(f"no {where}")
-        node = inside[0]
+        node = first
     return node

@@ -312,6 +312,7 @@ async def test_a_chain_that_never_rests_is_told_of(
     assert logs[0] == module.TRIES
 
 
+@pytest.mark.slow
 async def test_two_processes_on_one_index_make_no_row_twice(
     open_database: Callable[[], Database], urls: Any, chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from fakes.claim_scene import ClaimScene, Story
 from fakes.claims import BOND, COURT, decide
 from fakes.executor import honest
+from fakes.seldom import seldom
 from tallymesh.ids import BlobId
 from tallymesh.units import Unit
 from tallymesh_ledger.claims import NO_OUTPUT, Heard, case_id
@@ -39,13 +40,16 @@ async def everybody_said(story: Story) -> None:
 
 @pytest.mark.parametrize(
     ("ruling", "ended", "units"),
-    [
-        (Ruling.FOR_ACCUSED, "paid", 6),
-        (Ruling.FOR_ACCUSER, "failed", 1),
-        (Ruling.VOID, "paid", 6),
-        (Ruling.UNSERVED, "failed", 1),
-        (Ruling.NO_QUORUM, "halved", 3),
-    ],
+    seldom(
+        [
+            (Ruling.FOR_ACCUSED, "paid", 6),
+            (Ruling.FOR_ACCUSER, "failed", 1),
+            (Ruling.VOID, "paid", 6),
+            (Ruling.UNSERVED, "failed", 1),
+            (Ruling.NO_QUORUM, "halved", 3),
+        ],
+        always=2,
+    ),
 )
 async def test_a_mismatch_goes_before_the_court_and_its_word_is_carried_out(
     scene: ClaimScene, ruling: Ruling, ended: str, units: int

@@ -341,7 +341,8 @@ async def test_a_worker_that_refuses_leases_is_passed_over_with_its_reason(scene
         assert {(each["peer"], each["code"]) for each in refused} == {("peer-9", "timeout")}
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 8))
 async def test_lost_requests_cost_time_only(scene: Scene, payer: PayerNode, seed: int) -> None:
     scene.crowd(5)
     dice = random.Random(seed)
@@ -414,7 +415,8 @@ async def test_a_disk_that_cannot_even_be_read_pauses_one_job(
         await payer.wait_empty(job)
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
 async def test_a_payer_that_restarts_anywhere_goes_on_from_its_journal(
     scene: Scene, payer: PayerNode, seed: int
 ) -> None:
