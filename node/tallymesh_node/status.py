@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import tallymesh
-from tallymesh import cards
+from tallymesh import cards as texts
 from tallymesh.api import NodeView, OfferView, ProbationView, Problem, WithdrawRequest, WithdrawView
 from tallymesh_learning.runtime import profile
 from tallymesh_ledger.keys import checksum
@@ -51,13 +51,15 @@ class NodeStatus:
         node = self._node
         joined = bool(node.network.peers) or not node.network_file.bootstrap or self._is_bootstrap()
         lends = node.steward.stance.lends and not node.twins.yields
-        offers = node.publisher.published > 0 or not lends or self._sells_nothing()
+        offers = node.publisher.published > 0 or not lends or self.cards() == "none"
         return joined and (not node.config.works or offers)
 
-    def _sells_nothing(self) -> bool:
-        """None of the cards that it is to sell; why is told for each."""
+    def cards(self) -> str:
+        """As NodeView has them. Why some are not sold, the problems tell."""
         proving = self._node.proving
-        return proving is not None and proving.over and not proving.sold
+        if proving is None:
+            return ""
+        return "trying" if not proving.over else "sold" if proving.sold else "none"
 
     def _is_bootstrap(self) -> bool:
         return all(
@@ -88,6 +90,7 @@ class NodeStatus:
             reachable=node.reachability.sentence,
             nearby=self.nearby(),
             gpus=self.gpus(),
+            cards=self.cards(),
             gpu_profile=profile.profile_hash(profile.GPU).hex(),
             offer=_shown(offer) if offer else {},
             probation=self.probation(),
@@ -98,7 +101,7 @@ class NodeStatus:
     def provisional(self) -> bool:
         """Whether the class is being measured: else nothing needs it yet, or it was, and there is nothing to sell."""
         node = self._node
-        return node.capacity.provisional and node.executor.pool.wanted.is_set() and not self._sells_nothing()
+        return node.capacity.provisional and node.executor.pool.wanted.is_set() and self.cards() != "none"
 
     def gpus(self) -> str:
         proving = self._node.proving
@@ -236,7 +239,7 @@ class NodeStatus:
                 cores=listed.offer.cores,
                 memory_mib=listed.offer.memory_mib,
                 disk_mib=listed.offer.disk_mib,
-                gpus=listed.offer.gpus if cards.count(listed.offer.gpus) else "",  # a stranger's text
+                gpus=listed.offer.gpus if texts.count(listed.offer.gpus) else "",  # a stranger's text
                 cpu_score=listed.offer.cpu_score,
                 ask_price_wei=str(listed.offer.ask_price),
                 numeric_class=listed.offer.numeric_class.hex(),

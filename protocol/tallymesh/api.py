@@ -235,7 +235,8 @@ class NodeView(View, frozen=True):
     problems: tuple[Problem, ...] = ()
     counters: dict[str, float] = {}
     nearby: str = ""  # peers found on the local network, or why nobody looks for them
-    gpus: str = ""  # those of the machine, and what is done with them
+    gpus: str = ""  # those of the machine, and what is done with them, in words
+    cards: str = ""  # of a node that is to sell them: trying, sold, none (could be); else empty
     stake_known: bool = True  # False until the chain has answered: then `staked` and `slots` say nothing yet
 
 

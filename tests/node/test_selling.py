@@ -114,6 +114,7 @@ async def test_nothing_is_offered_or_registered_before_the_cards_are_proven(tmp_
     assert node.offers == [None, None]
     assert node.classes == []
     assert node.status.gpus().endswith("not offered yet, they are being tried")
+    assert node.status.cards() == "trying"
     assert not node.status.ready()
     assert node.proving is not None
     await node.proving.run(b"\x0c" * 32)
@@ -122,6 +123,7 @@ async def test_nothing_is_offered_or_registered_before_the_cards_are_proven(tmp_
     assert texts.count(offered.gpus) == 2
     assert (offered.cores, offered.numeric_class, offered.provisional) == (2, node.proving.numeric_class, False)
     assert node.status.gpus().endswith(f"offered, as {offered.gpus}")
+    assert node.status.cards() == "sold"
 
 
 async def test_what_the_wallets_other_node_sells_this_one_does_not(tmp_path: Path) -> None:
@@ -146,6 +148,7 @@ async def test_where_no_card_is_proven_nothing_is_sold_and_that_is_said(tmp_path
     assert node.offers[-1] is None
     assert node.classes == []
     assert node.status.ready(), "it has done what it can"
+    assert node.status.cards() == "none"
     assert node.status.gpus().endswith("not offered")
     assert [problem.code for problem in node.proving.problems] == ["does_not_compute"] * 2
 
@@ -159,7 +162,7 @@ async def test_why_such_a_node_gets_no_work_is_told_of_its_cards_and_not_of_its_
         view = NodeView(
             version="", network="", account="0x", peer_id="", addresses=(), roles=("worker",), started=0.0, peers=1,
             staked=True, slots=1, numeric_class="", provisional=node.status.provisional(), sandbox="", reachable="",
-            offer={}, gpus=node.status.gpus(), problems=tuple(node.proving.problems if node.proving else ()),
+            offer={}, cards=node.status.cards(), problems=tuple(node.proving.problems if node.proving else ()),
         )  # fmt: skip
         return jobs.node_reasons(view)
 

@@ -232,7 +232,7 @@ def summary(view: NodeView) -> list[tuple[str, str]]:
 
 def sells_nothing(view: NodeView) -> bool:
     """Of a node that was to sell cards, and found none that it could."""
-    return view.gpus.endswith(" offered")
+    return view.cards == "none"
 
 
 def _offer_line(offer: dict[str, Any]) -> str:

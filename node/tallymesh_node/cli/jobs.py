@@ -317,7 +317,7 @@ def node_reasons(view: NodeView) -> list[str]:
         reasons.append("The chain has not answered yet: it is not known whether the account holds a slot.")
     elif not view.staked and "unstaked" not in codes:
         reasons.append("It holds no slot of stake. Start it with --stake 1.")
-    if view.gpus.endswith("they are being tried"):
+    if view.cards == "trying":
         reasons.append("Its cards are being tried; until then nothing is offered.")
     elif view.provisional:
         reasons.append("Its numeric class is being measured; until then it gets only work that no class is needed for.")
