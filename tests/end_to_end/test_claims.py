@@ -124,9 +124,14 @@ def test_a_worker_is_paid_through_a_claim_though_its_payers_process_is_gone_for_
         taken = sum(event.values["amount"] for event in seen.bond_taken)
         assert taken == claim.k * claim.audit_fee, "the auditors' pay came out of the payer's bond"
         # The worker's owner proves it on the worker's machine; anybody with the chain can check, without the payer.
-        told = command(market, "unpaid", "history", account)
-        assert told["adds_up"] is True, (told["totals_wei"], told["chain_wei"])
-        (entry,) = [e for e in told["entries"] if e["event"] == "JobEscrow.Settled" and e["tally"] == CLAIM_TALLY]
+
+        def claimed() -> list[dict[str, Any]]:
+            """It tells of blocks that are final, which that of the claim's end is a little later."""
+            told = command(market, "unpaid", "history", account)
+            assert told["adds_up"] is True, (told["totals_wei"], told["chain_wei"])
+            return [e for e in told["entries"] if e["event"] == "JobEscrow.Settled" and e["tally"] == CLAIM_TALLY]
+
+        (entry,) = wait_until("the history tells of the claim", claimed, timeout_s=WAIT_S, pause_s=0.5)
         assert entry["receipts"] == {"here": entry["end_unit"] - entry["first_unit"], "proven": True}
         shown = command(market, "unpaid", "receipt", f"{entry['seat']}:{entry['end_unit'] - 1}")
         proof = tmp_path / "proof.json"
