@@ -84,8 +84,12 @@ class Enrolment:
         """The class that was measured; it is put on chain and counts there after the delay."""
         if numeric_class != self._class:
             self._class = numeric_class
-            self._changed.set()
-            self._changed = trio.Event()
+            self.look()
+
+    def look(self) -> None:
+        """At the chain, now: something else says that it has changed."""
+        self._changed.set()
+        self._changed = trio.Event()
 
     async def run(self) -> None:
         while True:

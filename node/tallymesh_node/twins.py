@@ -36,6 +36,9 @@ class Bound(Protocol):
     def replaced(self) -> bool:
         """It did, and now another does."""
 
+    def look(self) -> None:
+        """Ask the chain now."""
+
 
 class Twins:
     def __init__(self, own: str, own_hash: bytes, enrolment: Bound, now: Callable[[], float]) -> None:
@@ -55,6 +58,8 @@ class Twins:
             return
         self._heard = self._heard + 1 if peer_id == self._peer and self._expires > self._now() else 1
         self._peer, self._peer_hash, self._expires = peer_id, offer.peer_id_hash, offer.expires
+        if self._heard == CERTAIN:
+            self._enrolment.look()  # else both sell until it would look by itself
 
     @property
     def _other_works(self) -> bool:

@@ -20,7 +20,11 @@ class Pair:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.chain = [SimpleNamespace(bound=False, replaced=False) for _ in range(2)]
+        self.looks: list[int] = []
+        self.chain = [
+            SimpleNamespace(bound=False, replaced=False, look=lambda index=index: self.looks.append(index))
+            for index in range(2)
+        ]
         self.low, self.high = (
             Twins(name, own, chain, lambda: self.now)
             for name, own, chain in zip(("low", "high"), (LOW, HIGH), self.chain, strict=True)
@@ -58,7 +62,9 @@ def test_of_two_that_nobody_bound_one_goes_on_and_both_are_told() -> None:
     pair.offers(CERTAIN - 1)
     assert pair.yields == (False, False), "the last words of one that has ended"
     assert pair.low.problems() == []
+    assert pair.looks == []
     pair.offers(1)
+    assert sorted(pair.looks) == [0, 1], "the chain may know more"
     assert pair.yields == (True, False)
     for twin, words in ((pair.low, "takes no work"), (pair.high, "could have both sign")):
         (problem,) = twin.problems()
