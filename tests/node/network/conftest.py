@@ -3,11 +3,20 @@ for one another as long as it takes, but for those of a virtual clock."""
 
 from __future__ import annotations
 
-import pytest
+from functools import partial
 
-from fakes.peers import be_patient, hasten
+import pytest
+from libp2p.network.config import ConnectionConfig
+
+from fakes.peers import PATIENCE_S, be_patient, hasten
+from tallymesh_node.network import host
 
 
 @pytest.fixture(autouse=True)
 def _no_pauses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    (hasten if "autojump_clock" in request.fixturenames else be_patient)(monkeypatch)
+    if "autojump_clock" in request.fixturenames:
+        hasten(monkeypatch)
+        return
+    be_patient(monkeypatch)
+    slow = partial(ConnectionConfig, inbound_upgrade_timeout=PATIENCE_S, outbound_upgrade_timeout=PATIENCE_S)
+    monkeypatch.setattr(host, "ConnectionConfig", slow)
