@@ -17,8 +17,8 @@ from msgspec.structs import replace
 from fakes.sandboxed import JOB, SECRET, SMALL, Machine, make_unit
 from tallymesh.ids import BlobId
 from tallymesh_node.interfaces import Failure, Outcome
-from tallymesh_node.sandbox.executor import PAUSE_S
 from tallymesh_node.sandbox.logs import FREE_BYTES, Logs
+from tallymesh_node.sandbox.running import PAUSE_S
 
 pytestmark = pytest.mark.slow  # real processes: run by scripts/test, not by plain pytest
 

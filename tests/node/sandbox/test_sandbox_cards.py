@@ -25,8 +25,9 @@ from tallymesh_node.gpus import Card, names
 from tallymesh_node.interfaces import Failure
 from tallymesh_node.sandbox import SandboxExecutor, executor, groups
 from tallymesh_node.sandbox.cards import Cards
-from tallymesh_node.sandbox.executor import BAD_CARD, NO_GROUP
+from tallymesh_node.sandbox.executor import BAD_CARD
 from tallymesh_node.sandbox.logs import Logs
+from tallymesh_node.sandbox.running import NO_GROUP
 
 FIRST, SECOND, THIRD = (Card(f"GPU-{n}", n) for n in range(3))
 
@@ -193,7 +194,7 @@ async def test_a_unit_sees_the_files_of_the_card_that_it_holds_and_without_one_n
         async with machine.executor.cards.one(SECOND):  # somebody else has it now
             other = await look(machine, profile.GPU)
         assert other["read"] == {name: name for name in names([THIRD])}
-        machine.executor._groups = None
+        machine.executor.units.groups = None
         with pytest.raises(Failure, match="control group"):
             await look(machine, profile.GPU)
         assert not machine.executor.cards.held
@@ -331,7 +332,7 @@ async def test_a_unit_with_a_card_that_enters_no_control_group_is_not_run(tmp_pa
     """Whatever the node believes: nothing else would bound its memory."""
     async with opened(tmp_path, SECOND) as machine:
         made: Any = SimpleNamespace(open=lambda memory_mib, disk_mib: Outside(closed))
-        machine.executor._groups = made
+        machine.executor.units.groups = made
         with pytest.raises(Failure, match="could not be isolated"):
             await look(machine, profile.GPU)
         if closed:  # where it is not handed over, a unit of cores has no group to enter

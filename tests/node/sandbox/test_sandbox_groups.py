@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tallymesh_node.interfaces import Failure, Limits
-from tallymesh_node.sandbox import SandboxExecutor, executor, groups
+from tallymesh_node.sandbox import groups, running
 from tallymesh_node.sandbox.logs import Logs
 
 
@@ -162,8 +162,8 @@ async def test_a_unit_that_cannot_be_started_leaves_neither_a_group_nor_a_descri
     made: Any = SimpleNamespace(
         open=lambda memory_mib, disk_mib: groups.Group(owner, tmp_path, os.open(os.devnull, os.O_WRONLY))
     )
-    running = SandboxExecutor(tmp_path / "spool", lambda data: pytest.fail("nothing was put out"), slots=1)
-    running._groups = made
+    spool: Any = None
+    units = running.Units(spool, lambda data: pytest.fail("nothing was put out"), made, running.Counters())
     pipe, before = os.pipe2, set(os.listdir("/proc/self/fd"))
     left = iter([True])
 
@@ -175,9 +175,7 @@ async def test_a_unit_that_cannot_be_started_leaves_neither_a_group_nor_a_descri
     monkeypatch.setattr(os, "pipe2", few)
     nowhere: Any = None
     with pytest.raises(Failure, match="Too many open files") as caught:
-        await running._watch(
-            executor._Place(nowhere, nowhere), "u1", executor._Task({}, {}, Limits(), Logs(0, None, None))
-        )
+        await units._watch(running.Place(nowhere, nowhere), "u1", running.Task({}, {}, Limits(), Logs(0, None, None)))
     assert caught.value.code == "sandbox"
     assert removed == [tmp_path]
     assert set(os.listdir("/proc/self/fd")) == before

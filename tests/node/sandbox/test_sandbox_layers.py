@@ -307,7 +307,7 @@ def test_without_a_layer_within_an_attempt_succeeds(
     strong: Machine, facts: dict[str, str], monkeypatch: pytest.MonkeyPatch, layer: str
 ) -> None:
     if layer == "watchdog":  # which is alone where there are no control groups
-        monkeypatch.setattr(strong.executor, "_groups", None)
+        monkeypatch.setattr(strong.executor.units, "groups", None)
     with weakened(strong, layer) as job:
         for attempt in of_layer(layer):
             succeeds(strong, attempt, facts, job)
@@ -317,7 +317,7 @@ def test_a_control_group_bounds_memory_where_the_watchdog_is_too_late(strong: Ma
     """Where this machine has one for us: else there is nothing between the watchdog and the machine's memory."""
     (attempt,) = of_layer("watchdog")
     with weakened(strong, "watchdog") as job:
-        if strong.executor._groups is None:
+        if strong.executor.units.groups is None:
             succeeds(strong, attempt, facts, job)
             return
         with pytest.raises(Failure) as caught:

@@ -15,8 +15,8 @@ from fakes.sandboxed import JOB, SMALL, Machine, make_unit
 from tallymesh.ids import ZERO32
 from tallymesh_learning.runtime.unit import NICE
 from tallymesh_node.interfaces import Failure, Outcome
-from tallymesh_node.sandbox import executor
-from tallymesh_node.sandbox.executor import KILL_S
+from tallymesh_node.sandbox import running
+from tallymesh_node.sandbox.running import KILL_S
 
 
 def test_a_unit_gives_output_metrics_seconds_and_probe(machine: Machine) -> None:
@@ -244,8 +244,8 @@ def test_a_unit_whose_sandbox_cannot_keep_its_time_ran_too_long(
 ) -> None:
     """A fork bomb starves the job's process, too. That is no sandbox that broke: the next machine's would, as well.
     One that answers late is kept, with the other unit in it; one that never does is given up, and that unit with it."""
-    monkeypatch.setattr(executor, "GRACE_S", 0.3)
-    monkeypatch.setattr(executor, "KILL_S", 60.0 if answers else 0.3)
+    monkeypatch.setattr(running, "GRACE_S", 0.3)
+    monkeypatch.setattr(running, "KILL_S", 60.0 if answers else 0.3)
     zygote = machine.executor.pool.zygote
     assert zygote is not None
     outermost = psutil.Process(zygote.pid)
