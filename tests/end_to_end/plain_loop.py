@@ -1,9 +1,9 @@
 """FedAvg and sequential training as one would write them down, with the order of reduction of docs/PROTOCOL.md: what
 network and local backend must agree with, bit for bit. Nothing of the product's training code is in it.
 
-``python -m end_to_end.plain_loop federated|sequential FOLDER ROUNDS``, in an interpreter that was started with the
-numeric profile's environment; FOLDER holds the shards as safetensors, named by content. `train.model` and
-`losses.loss` are the user's. Prints the content id of the final checkpoint.
+``python -m end_to_end.plain_loop federated FOLDER ROUNDS sequential FOLDER ROUNDS``, in an interpreter that was started
+with the numeric profile's environment; each FOLDER holds the shards as safetensors, named by content. `train.model` and
+`losses.loss` are the user's. Prints for each the content id of the final checkpoint.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ if __name__ == "__main__":
     from losses import loss as users_loss
     from train import model as users_model
 
-    kind, folder, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    found = [safetensors.torch.load_file(path) for path in sorted(folder.iterdir())]
-    end = {"federated": federated, "sequential": sequential}[kind](users_model, users_loss, found, count)
-    sys.stdout = sys.__stdout__
-    print(blake3(tensors.encode(end)).hexdigest())
+    words = iter(sys.argv[1:])
+    for kind, folder, count in zip(words, words, words, strict=True):
+        found = [safetensors.torch.load_file(path) for path in sorted(Path(folder).iterdir())]
+        end = {"federated": federated, "sequential": sequential}[kind](users_model, users_loss, found, int(count))
+        print(f"end {blake3(tensors.encode(end)).hexdigest()}", file=sys.__stdout__)

@@ -1,5 +1,5 @@
-"""Nodes that die, vanish, cannot be reached, or hold no stake: the job finishes, and who worked is paid. Real
-processes, killed with SIGKILL."""
+"""Nodes that die, vanish, are taken back by their owners, cannot be reached, or hold no stake: the job finishes, and
+who worked is paid. Real processes, killed with SIGKILL."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ pytestmark = pytest.mark.end_to_end
 
 WAIT_S = 300.0
 SETTLES_S = 200.0  # a short lease's last quarter begins after 50 s
+ROUNDS = 8  # of the training whose payer is killed after the first: ten seconds of work
+PAUSED_UNITS = 40  # of the job in which a worker is taken back
 UNITS = 72  # of the job whose worker is killed: six seconds of work for all five
 
 
@@ -69,12 +71,88 @@ def orphan(market: Market) -> Iterator[Orphan]:
     market.drop(doomed)
 
 
-def test_a_worker_killed_in_a_unit_is_replaced_and_all_are_paid_for_what_was_verified(
-    market: Market, orphan: Orphan
+@pytest.fixture(scope="module")
+def cheapest(market: Market, orphan: Orphan) -> Iterator[NodeProcess]:
+    """A worker that is taken first, for it asks for less. Not for the orphan's job, which was begun before. It audits
+    nothing: for a silent auditor the payer waits half a minute."""
+    node = market.add_ready("cheapest", ask_price="0.005", roles=("worker",))
+    yield node
+    market.drop(node)
+
+
+def say(market: Market, node: NodeProcess, *words: str) -> None:
+    """`tallymesh node WORDS` on that node's machine."""
+    environment = {**shell(market.local.folder), "TALLYMESH_HOME": str(node.folder)}
+    done = market.command("node", *words, cwd=market.local.folder, environment=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_paused_node_hands_its_units_over_and_is_paid_for_every_receipt(
+    market: Market, orphan: Orphan, cheapest: NodeProcess
 ) -> None:
-    # The cheapest, so that it is taken first. No auditor: for a silent one the payer waits half a minute.
-    victim = market.add_ready("victim", ask_price="0.005", roles=("worker",))
-    account = market.account("victim")
+    account = market.account("cheapest")
+    market.connect()
+
+    def paused() -> tallymesh.Job | None:
+        """The job in which it was paused while it had a unit that ran, and others waited."""
+        job = tallymesh.map(functions.slow, range(PAUSED_UNITS), budget="2.0", work=0.5)
+
+        def at_work() -> str:
+            view = job.view
+            mine = [peer for peer in view.peers if peer.account == account]
+            early = view.units_done <= PAUSED_UNITS // 2
+            if early and any(peer.received and peer.assigned > peer.received for peer in mine):
+                return "at work"
+            return view.status if view.status in ENDED else ""
+
+        if wait_until("it is at work", at_work, timeout_s=WAIT_S) in ENDED:
+            return None
+        say(market, cheapest, "pause")
+
+        def left() -> str:
+            mine = [peer for peer in job.view.peers if peer.account == account]
+            if all(peer.problem is not None for peer in mine):
+                return "left"
+            return job.status if job.status in ENDED else ""
+
+        if wait_until("it left its seats", left, timeout_s=WAIT_S) == "left":
+            return job
+        say(market, cheapest, "resume")
+        return None
+
+    job = until_it_happens("it is paused in the middle of a job", paused)
+    wait_until("the job is done", lambda: job.status in ENDED, timeout_s=WAIT_S)
+    assert job.results() == [3 * x + 1 for x in range(PAUSED_UNITS)]
+    peers = job.view.peers
+    mine = [peer for peer in peers if peer.account == account]
+    assert any("paused" in str(peer.problem) for peer in mine), mine
+    for peer in mine:
+        assert peer.accepted == peer.received, "every unit with a receipt counts: nothing was wasted"
+        assert market.paid_units(peer.seat) == peer.accepted
+    assert sum(peer.accepted for peer in peers) == PAUSED_UNITS, "the rest ran elsewhere, and each unit was paid once"
+
+    view = market.view("cheapest")
+    assert {"paused"} <= {problem.code for problem in view.problems}
+    wait_until("it offers nothing", lambda: market.view("cheapest").offer == {}, timeout_s=WAIT_S)
+    say(market, cheapest, "resume")
+
+    def offers() -> Any:
+        found = market.view("cheapest")
+        return found.offer and not {"paused"} & {problem.code for problem in found.problems}
+
+    wait_until("it is lent again", offers, timeout_s=WAIT_S)
+    wait_until(
+        "the payer knows it",
+        lambda: any(offer["account"] == account for offer in market.payer.get("/v1/offers")),
+        timeout_s=WAIT_S,
+    )
+
+
+def test_a_worker_killed_in_a_unit_is_replaced_and_all_are_paid_for_what_was_verified(
+    market: Market, orphan: Orphan, cheapest: NodeProcess
+) -> None:
+    """The last that is shown with that worker: it stays dead."""
+    account = market.account("cheapest")
     market.connect()
 
     def killed() -> tallymesh.Job | None:
@@ -91,7 +169,7 @@ def test_a_worker_killed_in_a_unit_is_replaced_and_all_are_paid_for_what_was_ver
 
         if wait_until("the victim is at work", at_work, timeout_s=WAIT_S) in ENDED:
             return None
-        victim.kill()
+        cheapest.kill()
         return job
 
     job = until_it_happens("the victim is in the middle of a unit", killed)
@@ -104,19 +182,23 @@ def test_a_worker_killed_in_a_unit_is_replaced_and_all_are_paid_for_what_was_ver
     assert 1 <= mine.accepted == mine.received < mine.assigned, "paid for what it had a receipt for"
     assert mine.problem is not None
     assert sum(peer.accepted for peer in peers) == UNITS, "the rest ran elsewhere, and each unit was paid once"
-    market.drop(victim)
 
 
 def test_a_payer_that_was_killed_goes_on_where_it_was(market: Market, orphan: Orphan, folder: Path) -> None:
-    settings = {**shop.FEDERATED, "rounds": 12}
-    submitted = shop.submit(market, folder, settings)
-    market.connect()
-    job = tallymesh.attach(submitted)
-    wait_until("the first round is done", lambda: job.view.rounds_done >= 1, timeout_s=WAIT_S, pause_s=0.02)
-    assert job.view.rounds_done < 12
-    market.restart(market.payer)
-    market.connect()
-    job = tallymesh.attach(submitted)
+    settings = {**shop.FEDERATED, "rounds": ROUNDS}
+
+    def killed() -> tallymesh.Job | None:
+        """The job in the middle of which it was killed, at its payer that was started again."""
+        market.connect()
+        job = tallymesh.attach(shop.submit(market, folder, settings))
+        wait_until("the first round is done", lambda: job.view.rounds_done >= 1, timeout_s=WAIT_S, pause_s=0.02)
+        if job.view.rounds_done == ROUNDS:
+            return None
+        market.restart(market.payer)
+        market.connect()
+        return tallymesh.attach(job.id)
+
+    job = until_it_happens("the payer is in the middle of a training", killed)
     wait_until("the job is done", lambda: job.status in ENDED, timeout_s=WAIT_S)
     assert job.result.model_sha == shop.train(market, folder, settings, TALLYMESH_BACKEND="local")["sha"]
     seats = [peer.seat for peer in job.view.peers]

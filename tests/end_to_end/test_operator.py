@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from end_to_end.scene import Market, shell, wait_until
+from tallymesh_ledger.chain import Contracts, Rpc
 
 pytestmark = pytest.mark.end_to_end
 
@@ -27,7 +28,17 @@ def command(market: Market, name: str, *arguments: str, home: Path | None = None
 
 @pytest.fixture(scope="module")
 def histories(market: Market, federated: dict[str, Any]) -> dict[str, Any]:
-    """Each node's owner asks on the machine of that node."""
+    """Each node's owner asks on the machine of that node, once what was paid is final: a history ends there."""
+
+    def newest() -> int:
+        async def ask(rpc: Rpc, _contracts: Contracts) -> int:
+            return (await rpc.block()).number
+
+        found: int = market.ask(ask)
+        return found
+
+    final = newest() + market.local.network.parameters.confirmations
+    wait_until("what was paid is final", lambda: newest() > final, pause_s=0.3)
     return {name: command(market, name, "history", market.account(name)) for name in NAMES}
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -26,28 +26,39 @@ pytestmark = pytest.mark.end_to_end
 WAIT_S = 300.0
 
 
-def plain_loop(market: Market, folder: Path, kind: str, job: tallymesh.Job, rounds: int) -> str:
-    """The checkpoint that a plain loop over the job's own shards makes, in a process of its own."""
+@pytest.fixture(scope="module")
+def sequential(market: Market, folder: Path) -> dict[str, Any]:
+    """A training from peer to peer, as its program reports it."""
+    return shop.train(market, folder, shop.SEQUENTIAL)
+
+
+class Loops(NamedTuple):
+    federated: str
+    sequential: str
+
+
+@pytest.fixture(scope="module")
+def plain_loops(market: Market, folder: Path, federated: dict[str, Any], sequential: dict[str, Any]) -> Loops:
+    """The checkpoints that plain loops over the jobs' own shards make, in a process of its own."""
     session = Session(lambda: Address(*(market.payer.api or ("", ""))))
-    spec = units.decode_spec(session.blob(job.view.spec))
-    shards = folder / f"shards-{kind}"
-    shards.mkdir()
-    for blob in spec.inputs:
-        (shards / blob.hex()).write_bytes(session.blob(blob.hex()))
+    market.connect()
+    command = [sys.executable, "-m", "end_to_end.plain_loop"]
+    for kind, job, rounds in (("federated", federated["job"], 3), ("sequential", sequential["job"], 4)):
+        shards = folder / f"shards-{kind}"
+        shards.mkdir()
+        for blob in units.decode_spec(session.blob(tallymesh.attach(job).view.spec)).inputs:
+            (shards / blob.hex()).write_bytes(session.blob(blob.hex()))
+        command += [kind, str(shards), str(rounds)]
     environment = {**shell(folder), **profile.environment(), "PYTHONPATH": f"{TESTS}:{folder}"}
-    command = [sys.executable, "-m", "end_to_end.plain_loop", kind, str(shards), str(rounds)]
     done = run(command, cwd=folder, environment=environment)
     assert done.returncode == 0, done.stderr
-    return done.stdout.split()[-1]
+    return Loops(*[line.split()[1] for line in done.stdout.splitlines() if line.startswith("end ")])
 
 
 def command(market: Market, *arguments: str, environment: Mapping[str, str] | None = None) -> Any:
     """What `tallymesh ARGUMENTS --json` prints."""
-    done = run(
-        [sys.executable, "-m", "tallymesh_node.cli", *arguments, "--json"],
-        cwd=market.local.folder,
-        environment=environment or market.environment(),
-    )
+    environment = environment or market.environment()
+    done = market.command(*arguments, "--json", cwd=market.local.folder, environment=environment)
     assert done.returncode == 0, done.stderr + done.stdout
     return [json.loads(line) for line in done.stdout.splitlines()] if "logs" in arguments else json.loads(done.stdout)
 
@@ -102,22 +113,21 @@ def test_packages_travel_with_a_map(market: Market, tmp_path: Path) -> None:
 
 
 def test_training_by_the_lines_of_the_api_page_equals_the_local_backend_and_a_plain_loop(
-    market: Market, folder: Path, federated: dict[str, Any], reference: dict[str, Any]
+    federated: dict[str, Any], reference: dict[str, Any], plain_loops: Loops
 ) -> None:
-    market.connect()
-    job = tallymesh.attach(federated["job"])
-    assert plain_loop(market, folder, "federated", job, 3) == federated["sha"]
+    assert plain_loops.federated == federated["sha"]
     assert (reference["sha"], reference["weights"]) == (federated["sha"], federated["weights"])
     assert reference["metrics"]["accuracy"] == federated["metrics"]["accuracy"] == federated["right"]
     assert federated["sha"] in federated["card"]
 
 
-def test_sequential_training_goes_from_peer_to_peer_and_equals_a_plain_loop(market: Market, folder: Path) -> None:
-    found = shop.train(market, folder, shop.SEQUENTIAL)
+def test_sequential_training_goes_from_peer_to_peer_and_equals_a_plain_loop(
+    market: Market, sequential: dict[str, Any], plain_loops: Loops
+) -> None:
     market.connect()
-    job = tallymesh.attach(found["job"])
+    job = tallymesh.attach(sequential["job"])
     assert (job.view.rounds_done, job.view.units) == (4, 4)
-    assert plain_loop(market, folder, "sequential", job, 4) == found["sha"]
+    assert plain_loops.sequential == sequential["sha"]
 
 
 def test_a_job_can_be_looked_into(market: Market, federated: dict[str, Any]) -> None:

@@ -59,9 +59,12 @@ class Fork:
         self.send_signal(signal.SIGKILL)
 
     def _ended(self, timeout_s: float | None) -> int | None:
-        if self.returncode is None and select.select([self._handle], [], [], timeout_s)[0]:
-            self.returncode = int(self._forks.ask({"wait": self.pid}))
-            os.close(self._handle)
+        if self.returncode is None:
+            gone = select.poll()
+            gone.register(self._handle, select.POLLIN)
+            if gone.poll(None if timeout_s is None else timeout_s * 1000):
+                self.returncode = int(self._forks.ask({"wait": self.pid}))
+                os.close(self._handle)
         return self.returncode
 
 
@@ -73,8 +76,10 @@ class Forks:
         self._one = threading.Lock()
 
     def ask(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> Any:
+        message = json.dumps(request).encode()
+        assert len(message) <= REQUEST_BYTES, "an environment that is too large to be sent"
         with self._one:
-            socket.send_fds(self._line, [json.dumps(request).encode()], list(descriptors))
+            socket.send_fds(self._line, [message], list(descriptors))
             answer = self._line.recv(REQUEST_BYTES)
         assert answer, "the server of forks ended"
         return json.loads(answer)
