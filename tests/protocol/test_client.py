@@ -547,13 +547,26 @@ def test_a_log_has_no_line_for_each_of_many_fast_rounds_or_units(capsys: pytest.
 
 def waits(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "LOOK_S", 0.02)
+    why, looks = served.payer.why, threading.Semaphore(0)
+
+    def seen(job_id: str) -> Any:
+        looks.release()
+        return why(job_id)
+
+    served.payer.why = seen  # type: ignore[method-assign]
+
+    def look() -> None:
+        """A few times, so that each reason was there twice and told, however slow the machine."""
+        for _ in range(4):
+            assert looks.acquire(timeout=300)
 
     def end() -> None:
+        look()
         served.payer.lack = "no numeric class"
-        time.sleep(0.2)
+        look()
         served.do(lambda: [served.payer.finish_map(name, areas(1.0, 1)) for name in served.payer.views])
 
-    threading.Timer(0.3, end).start()
+    threading.Thread(target=end, daemon=True).start()
 
 
 REASONS = ["waiting: Job 0001: 3 offers have too little memory.", "waiting: Job 0001: 3 offers have no numeric class."]
@@ -587,7 +600,7 @@ def test_a_program_that_awaits_is_told_too(served: Served) -> None:
     assert process.stderr is not None
     assert process.stderr.readline() == REASONS[0] + "\n"
     served.do(lambda: served.payer.finish_map(job.id, areas(1.0, 1)))
-    assert process.communicate(timeout=60) == (None, "")
+    assert process.communicate(timeout=300) == (None, "")
 
 
 def test_a_reason_is_news_when_it_stays_and_is_another_one() -> None:
