@@ -76,8 +76,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Together:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two for all tests, none for some: what a process of its own costs is more than it brings there."""
-    return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+    """Three for all tests, one more than two cores, since a fifth of the time is waiting; none for some: what a process
+    of its own costs is more than it brings there."""
+    return 3 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
