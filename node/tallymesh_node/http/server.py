@@ -42,6 +42,7 @@ MAX_HEADERS: Final = (
 SHUTDOWN_S: Final = 2.0  # open answers get this long when the node stops; event streams are cut
 KEEPALIVE_S: Final = 60.0
 LINGER_S: Final = 2.0  # a refused body is read on this long, so that its sender sees the answer and not a reset
+TURNS: Final = 3  # of the loop, at its end: let in, told to the protocol, closed
 BACKLOG: Final = 128  # connections that wait in the kernel …
 ENTER_A_TURN: Final = 4  # … from where so many come in at once (crowd.py says why)
 UNPACKS: Final = False  # aiohttp would unpack a body before anybody is asked for the token: a second of CPU for 2 MB
@@ -109,10 +110,8 @@ class ApiServer:
                     await trio.sleep_forever()
                 finally:
                     published.remove()
-                    if door is not None:
-                        door.close()
                     with trio.CancelScope(shield=True), trio.move_on_after(2 * SHUTDOWN_S):
-                        await trio_asyncio.aio_as_trio(runner.cleanup)()
+                        await trio_asyncio.aio_as_trio(_leave)(runner, door)
 
     async def _open_door(self, runner: web.AppRunner, listener: socket.socket) -> AbstractServer:
         """aiohttp's own site counts nobody."""
@@ -272,3 +271,18 @@ _raw.addFilter(_OfStrangers())
 def _report(loop: AbstractEventLoop, context: dict[str, Any]) -> None:
     """An error that no handler was there for: one connection's trouble, told to the log and to nobody else."""
     log.warning("http: %s", context.get("message", "error"), exc_info=context.get("exception"))
+
+
+async def _leave(runner: web.AppRunner, door: AbstractServer | None) -> None:
+    """Nobody's connection outlives the API. Whoever was let in a moment ago is known to aiohttp some turns of the loop
+    later, and a connection that is told to close does so in the next."""
+    if door is not None:
+        door.close()
+        await _turns()
+    await runner.cleanup()
+    await _turns()
+
+
+async def _turns() -> None:
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
