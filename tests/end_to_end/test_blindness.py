@@ -92,6 +92,7 @@ def test_neither_end_nor_salt_reaches_an_auditor_before_its_commitment_is_signed
     market: Market, tap: Path, folder: Path
 ) -> None:
     auditor = market.account("worker4")
+    earlier = Tapped(tap).audits()  # of other tests' jobs, units of which may have the same ends
     jobs: list[tallymesh.Job] = []
     while len(jobs) < DRAWS_MAX and not any(audit.result for job in jobs for audit in by(job, auditor)):
         jobs.append(mapped(market, "payer", 16))  # who is drawn follows from the seats, which are new each time
@@ -109,7 +110,7 @@ def test_neither_end_nor_salt_reaches_an_auditor_before_its_commitment_is_signed
     assert any(audit.result for job in jobs for audit in by(job, auditor)), "it was drawn at all"
     # Its audits are over, so everything that was ever sent to it about them is in the file.
     found = Tapped(tap)
-    audits = found.audits()
+    audits = {order: audited for order, audited in found.audits().items() if order not in earlier}
     assert len(audits) >= sum(1 for job in jobs for audit in by(job, auditor) if audit.result)
     receipts = {receipt.end for job in jobs for receipt in job.receipts}
     assert {audited.end.hex() for audited in audits.values()} & receipts, "the ends are those of the receipts"
