@@ -282,6 +282,19 @@ def test_a_question_that_waits_with_many_strangers_behind_it_is_answered(
         wait_until(lambda: not served.crowd.strangers)
 
 
+def test_whoever_was_let_in_as_the_api_ends_is_cut(tmp_path: Path) -> None:
+    """The loop stood still: they are let in while it ends, and aiohttp has not heard of them."""
+    with ExitStack() as stack:
+        with serve(FakeNode(tmp_path)) as served:
+            wait_until(lambda: served.crowd.made == 0)
+            lines = served.do(lambda: [stack.enter_context(line(served)) for _ in range(20)])
+        for each in lines:
+            each.settimeout(60)
+            with suppress(ConnectionError):
+                assert each.recv(1) == b""
+        assert served.crowd.made == 0
+
+
 def test_who_knows_the_token_is_bounded_too_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crowd.Crowd.__init__, "__defaults__", (4, 3, 4))
     with serve(FakeNode(tmp_path)) as served, ExitStack() as stack:

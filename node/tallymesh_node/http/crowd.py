@@ -38,6 +38,9 @@ class Crowd:
         self._strangers: dict[asyncio.BaseTransport, str] = {}  # and where they are from
         self._from: Counter[str] = Counter()
         self._known: set[asyncio.BaseTransport] = set()
+        self.made = (
+            0  # connections that were let in and have not ended, those that are not told to anybody yet among them
+        )
 
     @property
     def strangers(self) -> int:
@@ -79,6 +82,11 @@ class Crowd:
         if self._forget(line):  # else it went away meanwhile
             self._known.add(line)
 
+    def push_all_out(self) -> None:
+        """Those who are told of. Who was let in a moment ago comes in some turns of the loop: ask again."""
+        for line in (*self._strangers, *self._known):
+            cast(asyncio.Transport, line).abort()
+
     def leave(self, line: asyncio.BaseTransport) -> None:
         self._forget(line)
         self._known.discard(line)
@@ -114,6 +122,7 @@ class Counted(asyncio.Protocol):
         self._inner = inner
         self._crowd = crowd
         self._line: asyncio.BaseTransport | None = None
+        crowd.made += 1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._line = transport
@@ -121,6 +130,7 @@ class Counted(asyncio.Protocol):
         self._crowd.enter(cast(asyncio.Transport, transport))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._crowd.made -= 1
         if self._line is not None:
             self._crowd.leave(self._line)
         self._inner.connection_lost(exc)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import socket
-from asyncio import AbstractEventLoop, AbstractServer
+from asyncio import AbstractEventLoop, Server
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -42,7 +42,7 @@ MAX_HEADERS: Final = (
 SHUTDOWN_S: Final = 2.0  # open answers get this long when the node stops; event streams are cut
 KEEPALIVE_S: Final = 60.0
 LINGER_S: Final = 2.0  # a refused body is read on this long, so that its sender sees the answer and not a reset
-TURNS: Final = 3  # of the loop, at its end: let in, told to the protocol, closed
+TURNS: Final = 3  # of the loop: let in, given a protocol, told to it
 BACKLOG: Final = 128  # connections that wait in the kernel …
 ENTER_A_TURN: Final = 4  # … from where so many come in at once (crowd.py says why)
 UNPACKS: Final = False  # aiohttp would unpack a body before anybody is asked for the token: a second of CPU for 2 MB
@@ -102,7 +102,7 @@ class ApiServer:
                     logger=_raw,
                 )
                 await trio_asyncio.aio_as_trio(runner.setup)()
-                door: AbstractServer | None = None
+                door: Server | None = None
                 try:
                     door = await trio_asyncio.aio_as_trio(self._open_door)(runner, listener)
                     published.write()
@@ -111,9 +111,9 @@ class ApiServer:
                 finally:
                     published.remove()
                     with trio.CancelScope(shield=True), trio.move_on_after(2 * SHUTDOWN_S):
-                        await trio_asyncio.aio_as_trio(_leave)(runner, door)
+                        await trio_asyncio.aio_as_trio(_leave)(runner, door, self.crowd)
 
-    async def _open_door(self, runner: web.AppRunner, listener: socket.socket) -> AbstractServer:
+    async def _open_door(self, runner: web.AppRunner, listener: socket.socket) -> Server:
         """aiohttp's own site counts nobody."""
         made = runner.server
         assert made is not None
@@ -273,16 +273,16 @@ def _report(loop: AbstractEventLoop, context: dict[str, Any]) -> None:
     log.warning("http: %s", context.get("message", "error"), exc_info=context.get("exception"))
 
 
-async def _leave(runner: web.AppRunner, door: AbstractServer | None) -> None:
-    """Nobody's connection outlives the API. Whoever was let in a moment ago is known to aiohttp some turns of the loop
-    later, and a connection that is told to close does so in the next."""
+async def _leave(runner: web.AppRunner, door: Server | None, crowd: Crowd) -> None:
+    """Nobody's connection outlives the API. Those who were let in a moment ago get their protocols before the door is
+    closed: asyncio forgets the others with their sockets open. The caller bounds how long it may take."""
     if door is not None:
+        for listener in door.sockets:
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         door.close()
-        await _turns()
     await runner.cleanup()
-    await _turns()
-
-
-async def _turns() -> None:
-    for _ in range(TURNS):
+    while crowd.made:
+        crowd.push_all_out()
         await asyncio.sleep(0)
