@@ -70,7 +70,7 @@ async def give_up(
         while True:
             with pytest.raises(ChainError) as caught:
                 await sender.send(to, data, **{"value": 1, **call}, deadline_s=deadline_s)
-            assert caught.value.code == "not_mined"
+            assert caught.value.code in ("not_mined", "chain_unavailable"), "a busy machine answers late, too"
             assert not caught.value.reverted
             signed = [each.envelopes[-1] for each in sender._pending.values()]
             if signed and (not arrives or all([await known(sender.rpc, each.hash) for each in signed])):
