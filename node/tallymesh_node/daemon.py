@@ -205,6 +205,7 @@ class Node:
                 addresses=lambda: self.network.addresses,
                 publish=self.network.gossip.publish,
                 now=time.time,
+                known_seq=lambda: self.book.seq_of(self.account.address),
             )
             self._open_carriers(binding)
             self._open_roles(self.exchange, journal, slots)

@@ -147,6 +147,11 @@ class OfferBook:
         """Peers of accounts with stake that are not `besides`."""
         return [each.source for each in self.offers() if each.offer.account in self._staked - {besides}]
 
+    def seq_of(self, account: bytes) -> int:
+        """That of the newest offer of the account that came: only higher ones are taken. 0 where none did."""
+        listed = self._offers.get(account)
+        return listed.offer.seq if listed else 0
+
     def account_of(self, peer_id: str) -> bytes | None:
         return self._accounts.get(peer_id)
 

@@ -45,7 +45,10 @@ class Publisher:
         addresses: Callable[[], Sequence[str]],
         publish: Callable[[bytes], Awaitable[None]],
         now: Callable[[], float],
+        known_seq: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`known_seq`: of the newest offer of the account that was heard, of whichever node: this one's clock may be
+        behind that of another one on the wallet, and nobody, this node's own book included, takes an older offer."""
         self._domains = domains
         self._account = account
         self._binding = binding
@@ -53,6 +56,7 @@ class Publisher:
         self._addresses = addresses
         self._publish = publish
         self._now = now
+        self._known_seq = known_seq
         self._capacity: Capacity | None = None
         self._changed = trio.Event()
         self._seq = 0
@@ -87,7 +91,7 @@ class Publisher:
     def _build(self, capacity: Capacity) -> Offer:
         now = int(self._now())
         # Microseconds: higher after a restart too, without anything to remember.
-        self._seq = max(self._seq + 1, int(self._now() * 1_000_000))
+        self._seq = max(self._seq + 1, self._known_seq() + 1, int(self._now() * 1_000_000))
         return Offer(
             account=self._account.address,
             peer_id_hash=self._binding.message.peer_id_hash,

@@ -130,6 +130,33 @@ async def test_the_longest_offer_stays_under_512_bytes() -> None:
     assert len(opened.gpus.encode()) == cards.MAX_BYTES
 
 
+async def test_a_node_whose_clock_is_behind_that_of_its_wallets_other_node_goes_on_offering() -> None:
+    """The book refused its offer as an old one, and the node ended over it, at each start."""
+    market = book()
+    ahead = offer(peer=STRANGER, seq=(NOW + 30) * 1_000_000, issued=NOW + 30, expires=NOW + 90)
+    assert market.add(ahead, STRANGER.peer_id)
+    verdicts: list[Verdict] = []
+
+    async def publish(data: bytes) -> None:
+        verdicts.append(market.validate(PEER.peer_id, data, PEER.peer_id))
+
+    publisher = Publisher(
+        DOMAINS, ACCOUNT, BINDING, Parameters(),
+        addresses=list, publish=publish, now=lambda: NOW, known_seq=lambda: market.seq_of(ACCOUNT.address),
+    )  # fmt: skip
+    publisher.offer(
+        Capacity(
+            cores=1, memory_mib=1, disk_mib=1, gpus="", cpu_score=1, ask_price=1, numeric_class=bytes(32),
+            provisional=False,
+        )
+    )  # fmt: skip
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publisher.run)
+        await publisher.first_published.wait()
+        nursery.cancel_scope.cancel()
+    assert verdicts == [Verdict.ACCEPT]
+
+
 def book(world: World | None = None, learner: object = None) -> OfferBook:
     return OfferBook(opener(), (world or World()).view(ACCOUNT.address), lambda: NOW, learner)  # type: ignore[arg-type]
 
