@@ -10,9 +10,17 @@ import pytest
 
 from tallymesh.messages import Offer
 from tallymesh_node.doctor.findings import fix
-from tallymesh_node.twins import CERTAIN, Twins
+from tallymesh_node.twins import CERTAIN, OTHERS_MAX, Twins
 
 LOW, HIGH = b"\1" * 32, b"\2" * 32
+
+
+def offer_of(own: bytes, number: int, now: int, lifetime_s: int = 60) -> Offer:
+    return Offer(
+        account=bytes(20), peer_id_hash=own, numeric_class=bytes(32), provisional=False, cores=1,
+        memory_mib=1, disk_mib=1, gpus="", cpu_score=1, ask_price=1, addresses="", attestation=bytes(32),
+        seq=number, issued=now, expires=now + lifetime_s,
+    )  # fmt: skip
 
 
 class Pair:
@@ -33,11 +41,7 @@ class Pair:
     def offers(self, count: int = CERTAIN, *, lifetime_s: int = 60) -> None:
         for number in range(count):
             for name, own in (("low", LOW), ("high", HIGH)):
-                offer = Offer(
-                    account=bytes(20), peer_id_hash=own, numeric_class=bytes(32), provisional=False, cores=1,
-                    memory_mib=1, disk_mib=1, gpus="", cpu_score=1, ask_price=1, addresses="", attestation=bytes(32),
-                    seq=number, issued=int(self.now), expires=int(self.now) + lifetime_s,
-                )  # fmt: skip
+                offer = offer_of(own, number, int(self.now), lifetime_s)
                 for each in (self.low, self.high):
                     each.heard(offer, name)
 
@@ -77,6 +81,28 @@ def test_of_two_that_nobody_bound_one_goes_on_and_both_are_told() -> None:
     assert pair.low.problems() == pair.high.problems() == []
     pair.offers(1)
     assert pair.yields == (False, False)
+
+
+def test_of_three_that_nobody_bound_one_goes_on() -> None:
+    """Each heard the two others by turns, and never one of them three times in a row."""
+    hashes = {"low": LOW, "high": HIGH, "highest": b"\3" * 32}
+    unbound: Any = SimpleNamespace(bound=False, replaced=False, look=lambda: None)
+    nodes = {name: Twins(name, own, unbound, lambda: 1000.0) for name, own in hashes.items()}
+    for number in range(CERTAIN):
+        for name, own in hashes.items():
+            for node in nodes.values():
+                node.heard(offer_of(own, number, 1000), name)
+    assert {name: node.yields for name, node in nodes.items()} == {"low": True, "high": True, "highest": False}
+    assert "highest" in nodes["low"].sentence
+    assert "(peer high)" in nodes["highest"].problems()[0].sentence
+
+
+def test_a_bounded_number_of_others_is_remembered() -> None:
+    unbound: Any = SimpleNamespace(bound=False, replaced=False, look=lambda: None)
+    node = Twins("own", LOW, unbound, lambda: 1000.0)
+    for number in range(2 * OTHERS_MAX):
+        node.heard(offer_of(HIGH, number, 1000), f"other {number}")
+    assert len(node._others) == OTHERS_MAX
 
 
 def test_the_chain_decides_where_it_says_who_speaks_for_the_account(caplog: pytest.LogCaptureFixture) -> None:
