@@ -55,6 +55,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     home: Path  # keys, journal, blobs; one node a folder
     network: Path  # the network file
+    names_network: bool = False  # a flag, a variable or the file says which; else it is where it would be looked for
     listen_host: str = "0.0.0.0"  # noqa: S104 - libp2p: peers are other machines
     listen_port: int = 4001  # 0: any free one
     announce: tuple[str, ...] = ()  # multiaddrs under which others reach us, where we cannot see them ourselves
@@ -118,11 +119,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             price_max_wei=amounts.parse(self.gas_price_max) // 10**9 if self.gas_price_max else 0,
             coin_price_wei=amounts.parse(self.coin_price) if self.coin_price else 0,
         )
-
-    @property
-    def names_network(self) -> bool:
-        """Whether a flag, a variable or the file says which network file; else it is where it would be looked for."""
-        return self.network != self.home / NETWORK_FILE
 
     def looks_nearby(self, bootstrap: Sequence[str]) -> bool:
         """Whether peers of the local network are looked for, on a network whose file names these to begin with."""
@@ -288,8 +284,9 @@ def load(
         assert name in _PARSERS, name
         values[name] = _parse(name, value, Path.cwd(), f"--{name.replace('_', '-')}")
     values.setdefault("home", paths.home().absolute())
+    names_network = "network" in values  # be it the usual place
     values.setdefault("network", values["home"] / NETWORK_FILE)
-    return Config(**values)
+    return Config(**values, names_network=names_network)
 
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:

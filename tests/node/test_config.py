@@ -9,6 +9,8 @@ import pytest
 from tallymesh import amounts
 from tallymesh.errors import CallerError
 from tallymesh_node.config import load, unknown_variables
+from tallymesh_node.http.access import Published
+from tallymesh_node.running import network_in_use
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +80,18 @@ def test_peers_nearby_are_looked_for_where_no_other_is_known_unless_the_owner_sa
         config = load({"nearby": word}, environment={})
         assert (config.looks_nearby(()), config.looks_nearby(known)) == looks
     assert load({}, environment={}).nearby == "auto"
+
+
+def test_the_usual_network_file_is_meant_where_it_is_named(tmp_path: Path) -> None:
+    """A command about money went to the network of the node that runs here instead."""
+    other = tmp_path / "other.json"
+    Published(tmp_path, "http://127.0.0.1:9", "token", other).write()
+    usual = tmp_path / "network.json"
+    assert network_in_use(load({"home": tmp_path}, environment={})) == other
+    assert network_in_use(load({"home": tmp_path, "network": usual}, environment={})) == usual
+    assert network_in_use(load({"home": tmp_path}, environment={"TALLYMESH_NETWORK": str(usual)})) == usual
+    (tmp_path / "config.toml").write_text('network = "network.json"')
+    assert network_in_use(load({"home": tmp_path}, environment={})) == usual
 
 
 def test_each_home_has_its_own_file(tmp_path: Path) -> None:
