@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,19 @@ def test_a_kernel_with_other_pages_is_left_alone() -> None:
     program = f"import os\nos.sysconf = lambda name: 65536\n{PROGRAM}"
     done = subprocess.run([sys.executable, "-c", program, "gather"], capture_output=True, text=True, check=True)
     assert done.stdout.split()[::2] == ["0", "0"]
+
+
+def test_names_of_files_are_any_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every unit of a machine whose Python lies in such a folder failed."""
+    maps = tmp_path / "maps"
+    maps.write_bytes(
+        b"00400000-00800000 r--p 00000000 00:01 7 /home/jos\xe9/a\rb c.so\n"
+        b"00a00000-00e00000 rw-p 00000000 00:00 0 [heap]\n"
+        b"7f0000000000-7f0000400000 rw-p 00000000 00:00 0 \n"
+        b"7f0000400000-7f0000800000 rw-p 00000000 00:00 0 [anon:other]\n"
+    )
+    monkeypatch.setattr(pages, "_MAPS", str(maps))
+    assert pages._anonymous() == [(0xA00000, 0xE00000), (0x7F0000000000, 0x7F0000400000)]
 
 
 def collapses() -> bool:

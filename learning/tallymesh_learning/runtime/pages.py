@@ -36,10 +36,10 @@ def gather() -> bool:
 def _anonymous() -> list[tuple[int, int]]:
     """Begin and end of what can be written and is of no file. (man 5 proc_pid_maps)"""
     found = []
-    with open(_MAPS) as file:
+    with open(_MAPS, "rb") as file:  # a file's name is any bytes
         for line in file:
             place, rights, _, _, inode, *name = line.split()
-            if rights.startswith("rw-p") and inode == "0" and name in ([], ["[heap]"]):
-                begin, _, end = place.partition("-")
+            if rights.startswith(b"rw-p") and inode == b"0" and name in ([], [b"[heap]"]):
+                begin, _, end = place.partition(b"-")
                 found.append((int(begin, 16), int(end, 16)))
     return found

@@ -55,12 +55,21 @@ def load_token(home: Path) -> str:
     return token
 
 
+def _sayable(path: str) -> str:
+    """The path; "" where its bytes are no text, which JSON cannot say: such a file has to be named to each command."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return ""
+    return path
+
+
 class Published:
     """`api.json` while the node runs: how programs on this machine find it."""
 
     def __init__(self, home: Path, url: str, token: str, network: Path | None = None) -> None:
         self._path = home / API_FILE
-        named = "" if network is None else str(network.absolute())
+        named = "" if network is None else _sayable(str(network.absolute()))
         self._body = msgspec.json.encode(Running(url=url, token=token, pid=os.getpid(), network=named))
 
     def write(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import os
 import socket
 import stat
 import time
@@ -19,11 +20,13 @@ import pytest
 
 from fakes.node import FakeNode, Served, serve
 from tallymesh.api import Problem, ReceiptView, SubmitRequest, Terms, encode
+from tallymesh.client.discover import running
 from tallymesh.errors import ChainError, LocalError, RemoteError
 from tallymesh.ids import ZERO32, blob_id
 from tallymesh.units import JobSpec, Stage
 from tallymesh.units import encode as encode_unit
 from tallymesh_node.http import blobs, events
+from tallymesh_node.http.access import API_FILE, Published
 
 PATIENCE_S = 120.0  # for what takes milliseconds
 
@@ -115,6 +118,17 @@ def test_the_files_are_private_and_go_with_the_node(tmp_path: Path) -> None:
     (tmp_path / "api.token").chmod(0o644)
     with serve(FakeNode(tmp_path)) as after_a_leak:
         assert after_a_leak.token != served.token
+
+
+def test_a_network_file_whose_path_is_no_text_is_not_told_and_the_node_starts(tmp_path: Path) -> None:
+    for name, told in (
+        (b"/srv/jos\xe9/network.json", ""),
+        ("/srv/josé/network.json".encode(), "/srv/josé/network.json"),
+    ):
+        Published(tmp_path, "http://127.0.0.1:9", "token", Path(os.fsdecode(name))).write()
+        found = running(tmp_path / API_FILE)
+        assert found is not None
+        assert found.network == told
 
 
 # -- hostile requests
