@@ -21,11 +21,15 @@ import trio
 
 MAX_CONNECTIONS = 16  # to one node of ours or a public one: a task more waits for a free one
 KEEP_S = 45.0  # that an unused connection stays open: nodes and their proxies close theirs after a minute or later
+SHOWN = 40  # characters of a header in a sentence
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024  # 20,000 logs are about 12 MB
+# Asked for, and believed: one of these makes at most a thousand times as much of a piece that came. An answer that is
+# packed twice, or in another way, would take gigabytes of memory before it could be counted.
+PACKED = ("gzip", "deflate")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _HEADERS = {
     "accept": "application/json",
-    "accept-encoding": "gzip, deflate",
+    "accept-encoding": ", ".join(PACKED),
     "content-type": "application/json",
     "user-agent": f"tallymesh python-httpx/{httpx.__version__}",
 }
@@ -121,6 +125,9 @@ class _Body(httpx.AsyncByteStream):
 
 
 async def _read(response: httpx.Response) -> bytearray:
+    packed = response.headers.get("content-encoding", "").strip().lower()
+    if packed not in ("", "identity", *PACKED):
+        raise httpx.DecodingError(f"an answer that is packed as nobody asked for: {packed[:SHOWN]!r}")
     data = bytearray()
     async with aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_bytes())) as parts:
         async for part in parts:

@@ -11,7 +11,9 @@ from functools import partial
 import httpx
 import pytest
 import trio
+from trio.testing import MockClock
 
+from tallymesh.errors import ChainError
 from tallymesh_ledger.chain import Rpc, http
 
 ANSWER = b'{"jsonrpc": "2.0", "id": 1, "result": "0x7"}'
@@ -126,3 +128,20 @@ async def test_a_packed_answer_is_unpacked() -> None:
 
     async with Rpc(["https://chain.test/"], chain_id=7, transport=httpx.MockTransport(answer)) as rpc:
         assert await rpc.chain_id() == 7
+
+
+@pytest.mark.parametrize("packed", ["gzip, gzip", "zstd", "br"])
+async def test_an_answer_that_is_packed_as_nobody_asked_for_is_not_unpacked(
+    packed: str, autojump_clock: MockClock
+) -> None:
+    """64 kB of it may be gigabytes, which are there before they can be counted."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(
+            200, stream=httpx.ByteStream(gzip.compress(gzip.compress(ANSWER))), headers={"content-encoding": packed}
+        )
+
+    transport = httpx.MockTransport(answer)
+    async with Rpc(["https://chain.test/"], chain_id=7, transport=transport) as rpc:
+        with pytest.raises(ChainError, match="packed as nobody asked for"):
+            await rpc.chain_id()
