@@ -135,10 +135,7 @@ def card(view: JobView, spec: JobSpec, model_sha: str, audits: Sequence[AuditVie
         ("numeric profile", f"`{spec.profile.hex()}`"),
         ("held-out data", f"`{spec.test.hex()}`" if any(spec.test) else "none"),
         *((f"metric: {name}", f"{value:.6g}") for name, value in sorted(view.metrics.items())),
-        (
-            "checked",
-            f"{_counts(Counter(audit.result for audit in audits if audit.result))}; {view.redone} units redone",
-        ),
+        ("checked", _checked(view, audits)),
         ("workers", ", ".join(sorted({peer.account for peer in view.peers})) or "this machine"),
         ("cost", amounts.show(int(view.cost_wei))),
     ]
@@ -148,6 +145,13 @@ def card(view: JobView, spec: JobSpec, model_sha: str, audits: Sequence[AuditVie
         else f'net = tallymesh.attach("{view.id}").result.load()'
     )
     return f"# {view.name or 'model'}\n\n{_table(('what', 'value'), rows)}\n```python\n{load}\n```\n"
+
+
+def _checked(view: JobView, audits: Sequence[AuditView]) -> str:
+    """What the recomputations found. Of a job without any other worker there is nothing to recompute."""
+    if not view.peers and not audits:
+        return "by nobody else: all of it was computed on the owner's side"
+    return f"{_counts(Counter(audit.result for audit in audits if audit.result))}; {many(view.redone, 'unit')} redone"
 
 
 def report(view: JobView, found: Checks) -> str:
