@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple
 
-from tallymesh import imports, program, slicing, values
+from tallymesh import imports, program, slicing, syntax, values
 from tallymesh.errors import CallerError
 from tallymesh.slicing import Text
 
@@ -96,7 +96,7 @@ class _Builder:
         for parent in imports.parents(main.module):
             self._add(parent)
         # Only what is needed is left of it, so every import in it must hold, those inside functions too.
-        self._follow(main.module, package, ast.parse(result.source), main.texts[0].name, strict=True)
+        self._follow(main.module, package, syntax.parse(result.source), main.texts[0].name, strict=True)
 
     # Modules
 
@@ -119,7 +119,7 @@ class _Builder:
             )
         source = path.read_bytes()
         try:
-            tree = ast.parse(source, str(path))
+            tree = syntax.parse(source, str(path))
             text = source.decode("utf-8-sig")
         except (SyntaxError, UnicodeDecodeError, ValueError) as error:
             raise CallerError(
@@ -153,7 +153,7 @@ class _Builder:
         spec = imports.find(module)
         assert spec is not None
         assert spec.origin is not None
-        node: ast.AST = ast.parse(Path(spec.origin).read_bytes())
+        node: ast.AST = syntax.parse(Path(spec.origin).read_bytes())
         for part in qualname.split("."):
             found = [n for n in ast.iter_child_nodes(node) if getattr(n, "name", None) == part]
             if not found:
@@ -216,7 +216,7 @@ class _Builder:
         self.files[f"{module}.py"] = (head + source).encode()
         if captured:
             self.files[f"{module}.captured"] = program.write_captured(captured)
-        self._follow(module, "", ast.parse(source), obj.__code__.co_filename, strict=True)
+        self._follow(module, "", syntax.parse(source), obj.__code__.co_filename, strict=True)
         return f"{module}:{obj.__name__}"
 
 
@@ -301,7 +301,7 @@ def _definition(obj: FunctionType) -> str:
     code = obj.__code__
     text = "".join(linecache.getlines(code.co_filename, obj.__globals__))
     try:
-        tree = ast.parse(text)
+        tree = syntax.parse(text)
     except SyntaxError:
         tree = ast.Module([], [])
     for node in ast.walk(tree):

@@ -17,7 +17,7 @@ from itertools import pairwise
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from tallymesh import program, values
+from tallymesh import program, syntax, values
 from tallymesh.errors import CallerError
 
 _MISSING = object()
@@ -160,7 +160,7 @@ def _globals_of(table: symtable.SymbolTable) -> Iterator[str]:
 
 def _statements(text: Text) -> list[_Statement]:
     try:
-        tree = ast.parse(text.source, text.name)
+        tree = syntax.parse(text.source, text.name)
     except SyntaxError:
         return []  # a cell that never ran, or holds magic
     future = any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n in tree.body)
