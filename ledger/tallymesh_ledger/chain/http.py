@@ -84,7 +84,13 @@ class Http:
                 max_keepalive_connections=MAX_CONNECTIONS,
                 keepalive_expiry=KEEP_S,
             )
-            self._transports[proxy] = httpx.AsyncHTTPTransport(verify=self._tls, limits=limits, proxy=proxy)
+            try:
+                self._transports[proxy] = httpx.AsyncHTTPTransport(verify=self._tls, limits=limits, proxy=proxy)
+            except (ValueError, ImportError, httpx.InvalidURL):  # its address may hold a password, and is not repeated
+                kind = (proxy or "").partition("://")[0]
+                raise httpx.UnsupportedProtocol(
+                    f"the proxy of kind {kind[:SHOWN]!r} that the environment names cannot be used"
+                ) from None
         return self._transports[proxy]
 
 

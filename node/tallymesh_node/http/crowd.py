@@ -38,9 +38,7 @@ class Crowd:
         self._strangers: dict[asyncio.BaseTransport, str] = {}  # and where they are from
         self._from: Counter[str] = Counter()
         self._known: set[asyncio.BaseTransport] = set()
-        self.made = (
-            0  # connections that were let in and have not ended, those that are not told to anybody yet among them
-        )
+        self.made = 0  # let in and not ended; whom nobody was told of yet counts, too
 
     @property
     def strangers(self) -> int:

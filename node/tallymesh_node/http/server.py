@@ -36,9 +36,7 @@ if TYPE_CHECKING:  # libp2p's trio-typing hides trio's own annotations from mypy
 log = logging.getLogger("tallymesh.http")
 
 MAX_HEADER_BYTES: Final = 8 * 1024  # of one line: a token, a host and a few words
-MAX_HEADERS: Final = (
-    64  # lines; a browser behind a proxy sends 30. With the above half a MiB of a stranger is kept at most
-)
+MAX_HEADERS: Final = 64  # lines; a browser behind a proxy sends 30. Half a MiB of a stranger is kept at most
 SHUTDOWN_S: Final = 2.0  # open answers get this long when the node stops; event streams are cut
 KEEPALIVE_S: Final = 60.0
 LINGER_S: Final = 2.0  # a refused body is read on this long, so that its sender sees the answer and not a reset

@@ -81,6 +81,20 @@ async def test_a_public_url_is_asked_through_the_proxy_that_the_environment_name
         assert proxy.requests[0].startswith(b"POST http://chain.test/key HTTP/1.1")
 
 
+@pytest.mark.parametrize(
+    "proxy", ["socks5://me:secret@proxy.test:1080", "ftp://me:secret@proxy.test", "http://[me:secret"]
+)
+async def test_a_proxy_that_cannot_be_used_is_a_chain_that_is_away(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what it is called with is nobody's to read."""
+    monkeypatch.setenv("all_proxy", proxy)
+    async with Rpc(["http://chain.test/key"], chain_id=7, patience_s=0.2) as rpc:
+        with pytest.raises(ChainError) as caught:
+            await rpc.chain_id()
+    assert caught.value.code == "chain_unavailable"
+    assert "proxy" in caught.value.sentence
+    assert "secret" not in caught.value.sentence
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
 def test_this_machine_is_never_asked_through_a_proxy(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
